@@ -1,0 +1,33 @@
+"""Errors that a user can cause, each with one sentence that says what to do."""
+
+
+class LGNError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInputError(LGNError, ValueError):
+    """An argument, a shape or a value that does not fit."""
+
+
+class DataError(InvalidInputError):
+    """A data set that is unknown, malformed or out of range."""
+
+
+class ConfigError(InvalidInputError):
+    """A configuration that is missing, torn or says something unknown."""
+
+
+class CheckpointError(InvalidInputError):
+    """A file that is not a checkpoint of this package, or not a whole one."""
+
+
+class NotDifferentiableError(LGNError, RuntimeError):
+    """A derivative was asked for that does not exist or cannot be trusted."""
+
+
+class MissingDependencyError(LGNError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class TrainingError(LGNError, RuntimeError):
+    """Training cannot go on, for instance because the loss is not finite."""

@@ -1,0 +1,315 @@
+"""Accuracy, loss, gap, gate usage and convergence, always over whole splits.
+
+**gap** = soft − discrete and **gap_train** = training forward − discrete, in accuracy, for every
+method; the gaps in loss are discrete − soft, so that a positive number is always a cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lgn_analysis.data import Dataset
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.gates import GATE_NAMES, N_GATES, reads_inputs
+from lgn_analysis.kernels import select_backend
+from lgn_analysis.network import LogicNetwork, Mode
+from lgn_analysis.noise import NoiseKey, Purpose
+
+UNUSED_ENTROPY: Final = 1.8873
+"""Lower edge, in nats, of the central 95 % of the entropy of softmax(z), z ~ N(0, 1)^16.
+
+The 2.5 % quantile of 2·10⁷ draws, standard error 0.0002.
+"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on one split; accuracies are fractions, losses mean cross-entropies in nats.
+
+    Attributes:
+        flips: predictions that differ between soft and discrete.
+        gap: soft − discrete accuracy.
+        gap_loss: discrete − soft loss.
+        gap_train: training forward − discrete accuracy; the training forward is noisy for GumbelST
+            and GumbelSoft, soft for Soft and ``argmax z`` for HardST.
+        noisy_accuracy: mean over ``noise_draws`` draws; NaN where the relaxation draws no noise.
+    """
+
+    split: str
+    n: int
+    soft_accuracy: float
+    soft_loss: float
+    noisy_accuracy: float
+    noisy_loss: float
+    discrete_accuracy: float
+    discrete_loss: float
+    gap: float
+    gap_loss: float
+    gap_train: float
+    gap_train_loss: float
+    flips: int
+    noise_draws: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row."""
+        return pd.DataFrame([asdict(self)])
+
+    def __repr__(self) -> str:
+        noisy = "" if math.isnan(self.noisy_accuracy) else f", noisy {self.noisy_accuracy:.2%}"
+        return (
+            f"Evaluation({self.split}, n={self.n}: soft {self.soft_accuracy:.2%}{noisy}, "
+            f"discrete {self.discrete_accuracy:.2%}, gap {100 * self.gap:+.2f} pp, "
+            f"gap in loss {self.gap_loss:+.4f} nats, {self.flips} flips)"
+        )
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().T.rename(columns={0: ""}).to_html())
+
+
+@torch.no_grad()
+def evaluate(
+    model: LogicNetwork,
+    data: Dataset | tuple[Tensor, Tensor],
+    *,
+    split: str = "test",
+    noise_draws: int = 8,
+    noise_seed: int | None = None,
+    batch_size: int = 1024,
+) -> Evaluation:
+    """Evaluate soft, noisy and discrete over the whole split.
+
+    Args:
+        model: left as it is, whatever its mode.
+        data: a data set, or a pair (x [n, n_features], y int64 [n]).
+        split: ``"train"``, ``"val"`` or ``"test"``; for a pair only a label.
+        noise_draws: draws behind the noisy figures, where the relaxation draws noise.
+        noise_seed: seed of these draws; None is the model's. Training never uses the same draws.
+        batch_size: samples at a time; the result does not depend on it beyond rounding.
+
+    Raises:
+        InvalidInputError: the data do not fit the model.
+    """
+    x, y = split_tensors(data, split)
+    check_labels(y, model.n_classes)
+    if noise_draws < 1:
+        raise InvalidInputError(f"noise_draws must be at least 1, got {noise_draws}")
+    soft = _Tally()
+    discrete = _Tally()
+    noisy = _Tally()
+    flips = 0
+    seed = model.seed if noise_seed is None else noise_seed
+    keys = [NoiseKey(seed, Purpose.EVALUATION, draw) for draw in range(noise_draws)]
+    for inputs, labels in batches(x, y, batch_size, model.device):
+        predicted_soft = soft.add(_logits(model, inputs, "soft"), labels)
+        predicted = discrete.add(_logits(model, inputs, "discrete"), labels)
+        flips += int((predicted_soft != predicted).sum())
+        if model.relaxation.noisy:
+            for key in keys:
+                noisy.add(_logits(model, inputs, "noisy", key), labels)
+    if model.relaxation.noisy:
+        training = noisy
+    else:
+        training = discrete if model.relaxation.hard else soft
+    return Evaluation(
+        split=split,
+        n=len(y),
+        soft_accuracy=soft.accuracy,
+        soft_loss=soft.loss,
+        noisy_accuracy=noisy.accuracy,
+        noisy_loss=noisy.loss,
+        discrete_accuracy=discrete.accuracy,
+        discrete_loss=discrete.loss,
+        gap=soft.accuracy - discrete.accuracy,
+        gap_loss=discrete.loss - soft.loss,
+        gap_train=training.accuracy - discrete.accuracy,
+        gap_train_loss=discrete.loss - training.loss,
+        flips=flips,
+        noise_draws=noise_draws if model.relaxation.noisy else 0,
+    )
+
+
+@torch.no_grad()
+def gate_usage(
+    model: LogicNetwork,
+    data: Dataset | Tensor | None = None,
+    *,
+    split: str = "train",
+    batch_size: int = 4096,
+) -> pd.DataFrame:
+    """Return a row a layer: entropy, three notions of unused, and the gate histogram.
+
+    ``unused`` is the paper's: the share of gates whose entropy of softmax(z) still exceeds
+    :data:`UNUSED_ENTROPY`. It speaks of training, not of function, and says nothing of a network
+    with residual initialisation, which starts below the threshold. ``constant`` is the share whose
+    discrete output is the same on every sample of ``data``; NaN without data. ``unreachable`` is
+    the share from which no path leads to an output once discretised.
+
+    Args:
+        model: the network.
+        data: a data set, or bits [n, n_features].
+        split: which split of a data set.
+        batch_size: samples at a time.
+    """
+    constant: list[float] = [math.nan] * model.depth
+    if data is not None:
+        x = data if isinstance(data, Tensor) else split_tensors(data, split)[0]
+        constant = _constant_shares(model, x, batch_size)
+    unreachable = _unreachable_shares(model)
+    rows = []
+    for index, layer in enumerate(model.layers):
+        entropy = gate_entropy(layer.logits)
+        histogram = torch.bincount(layer.gates, minlength=N_GATES).double() / layer.n_out
+        rows.append(
+            {
+                "layer": index,
+                "n_gates": layer.n_out,
+                "entropy": float(entropy.mean()),
+                "unused": float((entropy > UNUSED_ENTROPY).double().mean()),
+                "constant": constant[index],
+                "unreachable": unreachable[index],
+                **dict(zip(GATE_NAMES, histogram.tolist(), strict=True)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def gate_entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of softmax(z) in nats, [...] for logits [..., 16]."""
+    log_p = functional.log_softmax(logits.detach().double(), dim=-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """When a run first reached an accuracy; ``reached`` False is a censored run.
+
+    Attributes:
+        step: first evaluated step at or above the accuracy; the last step of a censored run.
+        seconds: training time there, evaluation apart.
+    """
+
+    accuracy: float
+    reached: bool
+    step: int
+    seconds: float
+
+
+def convergence(
+    history: pd.DataFrame,
+    accuracy: float,
+    *,
+    split: str = "val",
+    column: str = "discrete_accuracy",
+) -> Convergence:
+    """Return when ``column`` first reached ``accuracy`` in a training history.
+
+    Raises:
+        InvalidInputError: the history has no such split or column.
+    """
+    if column not in history.columns:
+        raise InvalidInputError(
+            f"the history has no column {column!r}; it has {[*history.columns]}"
+        )
+    rows = history[history["split"] == split].sort_values("step")
+    if rows.empty:
+        raise InvalidInputError(
+            f"the history has no split {split!r}; it has {sorted(history['split'].unique())}"
+        )
+    above = rows[rows[column] >= accuracy]
+    row = rows.iloc[-1] if above.empty else above.iloc[0]
+    return Convergence(accuracy, not above.empty, int(row["step"]), float(row["seconds"]))
+
+
+def split_tensors(data: Dataset | tuple[Tensor, Tensor], split: str) -> tuple[Tensor, Tensor]:
+    """Return (x, y) of one split, or the pair itself, checked for length, emptiness and NaN."""
+    x, y = data if isinstance(data, tuple) else data.split(split)
+    if len(x) != len(y):
+        raise InvalidInputError(f"x holds {len(x)} samples and y {len(y)}; they must be equal")
+    if len(y) == 0:
+        raise InvalidInputError(f"the split {split!r} is empty; there is nothing to evaluate")
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise InvalidInputError(f"the features hold {bad} values that are NaN or infinite")
+    return x, y
+
+
+def check_labels(y: Tensor, n_classes: int) -> None:
+    """Raise unless y holds integers in 0..n_classes-1."""
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise InvalidInputError(f"labels must be integers, got {y.dtype}")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= n_classes:
+        raise InvalidInputError(f"labels must lie in 0..{n_classes - 1}, got {low}..{high}")
+
+
+def batches(
+    x: Tensor, y: Tensor, batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield consecutive (x, y) on ``device``, the last one short where it must be."""
+    if batch_size < 1:
+        raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
+    for inputs, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        yield inputs.to(device), labels.to(device)
+
+
+class _Tally:
+    """Sums of hits and losses, weighted by samples, not by batches."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.hits = 0
+        self.total_loss = 0.0
+
+    def add(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Count a batch and return its predictions; of tied classes the first wins."""
+        predicted = logits.argmax(-1)
+        self.n += len(labels)
+        self.hits += int((predicted == labels).sum())
+        self.total_loss += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
+        return predicted
+
+    @property
+    def accuracy(self) -> float:
+        return self.hits / self.n if self.n else math.nan
+
+    @property
+    def loss(self) -> float:
+        return self.total_loss / self.n if self.n else math.nan
+
+
+def _logits(model: LogicNetwork, x: Tensor, mode: Mode, draw: NoiseKey | None = None) -> Tensor:
+    logits: Tensor = model(x, mode=mode, draw=draw)
+    return logits
+
+
+def _constant_shares(model: LogicNetwork, x: Tensor, batch_size: int) -> list[float]:
+    kernels = select_backend(model.device, model.backend)
+    ever = torch.zeros(model.depth, model.width, dtype=torch.bool, device=model.device)
+    always = torch.ones_like(ever)
+    for inputs in x.split(batch_size):
+        for index, words in enumerate(model.packed_activations(inputs.to(model.device))):
+            bits = kernels.unpack_bits(words, len(inputs))
+            ever[index] |= bits.any(-1)
+            always[index] &= bits.all(-1)
+    shares: list[float] = (ever == always).double().mean(-1).tolist()
+    return shares
+
+
+def _unreachable_shares(model: LogicNetwork) -> list[float]:
+    shares = []
+    reachable = torch.ones(model.width, dtype=torch.bool, device=model.device)
+    for layer in reversed(model.layers):
+        shares.append(1.0 - float(reachable.double().mean()))
+        reads = reads_inputs(layer.gates, same_input=layer.wiring[0] == layer.wiring[1])
+        sources = layer.wiring[reads & reachable]
+        reachable = torch.zeros(layer.n_in, dtype=torch.bool, device=model.device)
+        reachable[sources] = True
+    return shares[::-1]

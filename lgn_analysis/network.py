@@ -1,0 +1,420 @@
+"""Logic gate networks as PyTorch modules.
+
+Public functions take ``[batch, features]``; inside, activations are ``[features, batch]``.
+
+Modes: **soft** = weights ``softmax(z / tau)``, no noise, for every relaxation; **noisy** = the
+relaxation's own random draw; **discrete** = ``argmax z`` on bits. ``train()`` runs the relaxation's
+training forward, ``eval()`` the discrete one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.gates import N_GATES, gate_coefficients
+from lgn_analysis.initialisation import initial_logits
+from lgn_analysis.kernels import Backend, select_backend
+from lgn_analysis.noise import NoiseKey, Purpose, fresh_key, generator_for
+from lgn_analysis.relaxations import GumbelST, Relaxation, make_relaxation, soft_weights
+from lgn_analysis.wiring import check_wiring, make_wiring
+
+Mode = Literal["soft", "noisy", "discrete"]
+MODES: Final[tuple[str, ...]] = get_args(Mode)
+
+
+class LogicLayer(nn.Module):
+    """A layer of two-input gates, [batch, n_in] -> [batch, n_out].
+
+    Args:
+        n_in: number of inputs.
+        n_out: number of gates; ``2·n_out >= n_in``.
+        relaxation: how gates are relaxed; default ``GumbelST(tau=1.0)``.
+        wiring: ``"random"``, ``"unique"``, or an integer tensor [2, n_out].
+        init: ``"normal"`` or ``"residual"``.
+        seed: draws wiring and logits; None takes one from torch's own generator.
+        index: which layer of a network this is; layers that share a noise key need different ones.
+        grad_factor: multiplies the gradient at the layer's input in the training forward.
+        backend: force a kernel backend by name; None chooses by device.
+        dtype: dtype of the logits; None is torch's default.
+
+    Attributes:
+        logits: Parameter [n_out, 16].
+        wiring: buffer int64 [2, n_out], saved with the model.
+
+    Raises:
+        InvalidInputError: sizes, wiring or init do not fit.
+    """
+
+    logits: nn.Parameter
+    wiring: Tensor
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        relaxation: Relaxation | None = None,
+        wiring: str | Tensor = "random",
+        init: str = "normal",
+        seed: int | None = None,
+        index: int = 0,
+        grad_factor: float = 1.0,
+        backend: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if seed is None:
+            seed = fresh_key(Purpose.LOGITS).seed
+        if not math.isfinite(grad_factor):
+            raise InvalidInputError(f"grad_factor must be finite, got {grad_factor}")
+        self.n_in = n_in
+        self.n_out = n_out
+        self.relaxation = relaxation if relaxation is not None else GumbelST()
+        self.index = index
+        self.grad_factor = float(grad_factor)
+        self.backend = backend
+        if isinstance(wiring, str):
+            pairs = make_wiring(
+                wiring, n_in, n_out, generator=generator_for(seed, Purpose.WIRING, index)
+            )
+        else:
+            pairs = check_wiring(wiring, n_in, n_out)
+        self.register_buffer("wiring", pairs)
+        logits = initial_logits(
+            init,
+            n_out,
+            generator=generator_for(seed, Purpose.LOGITS, index),
+            dtype=dtype or torch.get_default_dtype(),
+        )
+        self.logits = nn.Parameter(logits)
+        select_backend(self.logits.device, backend)  # refuses an unknown name now, not later
+
+    def forward(
+        self, x: Tensor, *, mode: Mode | None = None, draw: NoiseKey | None = None
+    ) -> Tensor:
+        """Return the gate outputs [batch, n_out] for x [batch, n_in].
+
+        Args:
+            x: inputs in [0, 1]; exactly 0 or 1 in discrete mode. Any number of batch dimensions.
+            mode: None follows ``train()``/``eval()``.
+            draw: the noise to use; None takes a fresh one from torch's own generator.
+        """
+        check_features(x, self.n_in)
+        resolved = resolve_mode(mode, self.training, self.relaxation)
+        if resolved == "discrete":
+            bits = as_bits(x.reshape(-1, self.n_in)).T
+            words = self._kernels.pack_bits(bits)
+            outputs = self._kernels.unpack_bits(self.forward_packed(words), bits.shape[1])
+            return outputs.T.reshape(*x.shape[:-1], self.n_out).to(self.logits.dtype)
+        noise = None
+        if resolved != "soft" and self.relaxation.noisy:
+            noise = self._kernels.gumbel(
+                draw or fresh_key(Purpose.TRAINING),
+                self.index,
+                self.n_out,
+                dtype=self.logits.dtype,
+                device=self.logits.device,
+            )
+        features = x.to(self.logits.dtype).movedim(-1, 0)
+        return self.forward_features(features, resolved, noise).movedim(0, -1)
+
+    def forward_features(self, x: Tensor, resolved: str, noise: Tensor | None) -> Tensor:
+        """Return [n_out, ...] for x [n_in, ...], ``resolved`` one of train, soft and noisy.
+
+        ``noise`` [n_out, 16] is given exactly where the mode draws it.
+        """
+        if resolved == "soft":
+            weights = soft_weights(self.logits, self.relaxation.tau)
+        else:
+            weights = self.relaxation.training_weights(self.logits, noise)
+        if resolved == "train" and self.grad_factor != 1.0:
+            x = scale_gradient(x, self.grad_factor)
+        return self._kernels.gate_layer(x, self.wiring, gate_coefficients(weights))
+
+    def forward_packed(self, words: Tensor) -> Tensor:
+        """Return the discrete outputs as packed words [n_out, n_words] for words [n_in, n_words]."""
+        return self._kernels.gate_layer_packed(words, self.wiring, self.gates)
+
+    @property
+    def gates(self) -> Tensor:
+        """The discrete gates, ``argmax z``: int64 [n_out]."""
+        return self.logits.detach().argmax(-1)
+
+    @property
+    def _kernels(self) -> Backend:
+        return select_backend(self.logits.device, self.backend)
+
+    def extra_repr(self) -> str:
+        return f"{self.n_in}, {self.n_out}, relaxation={self.relaxation}, index={self.index}"
+
+
+class GroupSum(nn.Module):
+    """Sum contiguous blocks of features and divide by ``group_tau``: [batch, n] -> [batch, groups].
+
+    Args:
+        n_groups: number of groups; the features must be a multiple of it.
+        group_tau: group-sum temperature, above zero.
+    """
+
+    def __init__(self, n_groups: int, group_tau: float = 1.0) -> None:
+        super().__init__()
+        if n_groups < 1:
+            raise InvalidInputError(f"n_groups must be at least 1, got {n_groups}")
+        if not (math.isfinite(group_tau) and group_tau > 0):
+            raise InvalidInputError(f"group_tau must be finite and above zero, got {group_tau}")
+        self.n_groups = n_groups
+        self.group_tau = float(group_tau)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [..., n_groups] for x [..., n]."""
+        check_divisible("n", x.shape[-1], "n_groups", self.n_groups)
+        return x.unflatten(-1, (self.n_groups, -1)).sum(-1) / self.group_tau
+
+    def extra_repr(self) -> str:
+        return f"{self.n_groups}, group_tau={self.group_tau}"
+
+
+class LogicNetwork(nn.Module):
+    """``depth`` logic layers of ``width`` gates and a group sum, [batch, n_features] -> logits.
+
+    Args:
+        n_features: number of input bits.
+        width: gates a layer, divisible by the number of groups.
+        depth: number of layers.
+        n_classes: number of classes.
+        group_tau: group-sum temperature; the scale of a sum's own noise is about
+            ``½·sqrt(width / n_classes)``, and a much smaller group_tau drowns the signal in it.
+        relaxation: default ``GumbelST(tau=1.0)``.
+        wiring: ``"random"`` or ``"unique"``.
+        init: ``"normal"`` or ``"residual"``.
+        seed: draws wiring and initial logits, and names the noise of an integer ``draw``.
+        n_groups: number of output groups, at least ``n_classes``, by default equal to it; the
+            paper's code keeps 100 for CIFAR-10, 90 of them idle.
+        grad_factor: multiplies the gradient at each layer's input in the training forward only; it
+            compounds with depth and is no part of the loss.
+        backend: force a kernel backend by name; None chooses by device.
+        dtype: dtype of the logits; None is torch's default.
+
+    Raises:
+        InvalidInputError: sizes that do not fit, with the numbers and a way out.
+
+    >>> model = LogicNetwork(n_features=8, width=20, depth=2, n_classes=10, group_tau=1.0)
+    >>> model(torch.zeros(3, 8)).shape
+    torch.Size([3, 10])
+    """
+
+    layers: Sequence[LogicLayer]
+
+    def __init__(
+        self,
+        n_features: int,
+        width: int,
+        depth: int,
+        n_classes: int,
+        group_tau: float,
+        *,
+        relaxation: Relaxation | None = None,
+        wiring: str = "random",
+        init: str = "normal",
+        seed: int = 0,
+        n_groups: int | None = None,
+        grad_factor: float = 1.0,
+        backend: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        relaxation = relaxation if relaxation is not None else GumbelST()
+        n_groups = n_classes if n_groups is None else n_groups
+        if depth < 1:
+            raise InvalidInputError(f"depth must be at least 1, got {depth}")
+        if n_classes < 1 or n_groups < n_classes:
+            raise InvalidInputError(
+                f"n_classes must be at least 1 and n_groups at least n_classes, got "
+                f"n_classes={n_classes}, n_groups={n_groups}"
+            )
+        check_divisible(
+            "width", width, "n_classes" if n_groups == n_classes else "n_groups", n_groups
+        )
+        self.config: dict[str, Any] = {
+            "n_features": n_features,
+            "width": width,
+            "depth": depth,
+            "n_classes": n_classes,
+            "group_tau": float(group_tau),
+            "relaxation": relaxation.name,
+            "tau": relaxation.tau,
+            "wiring": wiring,
+            "init": init,
+            "seed": seed,
+            "n_groups": n_groups,
+            "grad_factor": float(grad_factor),
+        }
+        layers = nn.ModuleList(
+            LogicLayer(
+                n_features if index == 0 else width,
+                width,
+                relaxation=relaxation,
+                wiring=wiring,
+                init=init,
+                seed=seed,
+                index=index,
+                grad_factor=grad_factor,
+                backend=backend,
+                dtype=dtype,
+            )
+            for index in range(depth)
+        )
+        # A ModuleList, which type checkers take for a list of plain modules.
+        self.layers = cast("Sequence[LogicLayer]", layers)
+        self.group_sum = GroupSum(n_groups, group_tau)
+        self.backend = backend
+        self.relaxation = relaxation
+        self.n_features = n_features
+        self.width = width
+        self.depth = depth
+        self.n_classes = n_classes
+        self.seed = seed
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], **overrides: Any) -> LogicNetwork:
+        """Return a network built from :attr:`config`, the inverse of reading it."""
+        arguments = {**config, **overrides}
+        relaxation = make_relaxation(arguments.pop("relaxation"), arguments.pop("tau"))
+        return cls(**arguments, relaxation=relaxation)
+
+    def forward(
+        self, x: Tensor, *, mode: Mode | None = None, draw: int | NoiseKey | None = None
+    ) -> Tensor:
+        """Return class logits [batch, n_groups] for x [batch, n_features].
+
+        Args:
+            x: bool, integer or float in [0, 1]; discrete mode refuses what is not exactly 0 or 1.
+            mode: ``"soft"``, ``"noisy"`` or ``"discrete"``; None follows ``train()``/``eval()``.
+            draw: which noise, where the mode draws any: a :class:`NoiseKey`, or an integer, the
+                number of an evaluation draw of this network's seed. None takes a fresh key from
+                torch's own generator.
+
+        Raises:
+            InvalidInputError: an unknown mode, noisy mode without noise, or inputs that do not fit.
+        """
+        check_features(x, self.n_features)
+        resolved = resolve_mode(mode, self.training, self.relaxation)
+        if resolved == "discrete":
+            return self._forward_discrete(x)
+        noise: Tensor | list[None] = [None] * self.depth
+        if resolved != "soft" and self.relaxation.noisy:
+            noise = self._draw_noise(draw)
+        features = x.to(self.dtype).movedim(-1, 0)
+        for layer, layer_noise in zip(self.layers, noise, strict=True):
+            features = layer.forward_features(features, resolved, layer_noise)
+        outputs: Tensor = self.group_sum(features.movedim(0, -1))
+        return outputs
+
+    def packed_activations(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield each layer's discrete outputs for bits x [batch, n_features], packed as int64.
+
+        Each item is [width, ceil(batch / 64)]; see ``kernels.Backend.unpack_bits``.
+        """
+        words = self._kernels.pack_bits(as_bits(x).T)
+        for layer in self.layers:
+            words = layer.forward_packed(words)
+            yield words
+
+    def _forward_discrete(self, x: Tensor) -> Tensor:
+        bits = x.reshape(-1, self.n_features)
+        words = deque(self.packed_activations(bits), maxlen=1).pop()
+        outputs = self._kernels.unpack_bits(words, bits.shape[0]).T
+        sums: Tensor = self.group_sum(outputs.to(self.dtype))
+        return sums.reshape(*x.shape[:-1], -1)
+
+    def _draw_noise(self, draw: int | NoiseKey | None) -> Tensor:
+        """Return the noise of the whole network in one go: [depth, width, 16]."""
+        if isinstance(draw, int):
+            draw = NoiseKey(self.seed, Purpose.EVALUATION, draw)
+        return self._kernels.gumbel(
+            draw or fresh_key(Purpose.TRAINING),
+            torch.arange(self.depth),
+            self.width,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the logits and of every output."""
+        return self.layers[0].logits.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the logits."""
+        return self.layers[0].logits.device
+
+    @property
+    def _kernels(self) -> Backend:
+        return select_backend(self.device, self.backend)
+
+    @property
+    def n_gates(self) -> int:
+        """Gates in the whole network."""
+        return self.width * self.depth
+
+    def extra_repr(self) -> str:
+        return f"{self.n_features} bits, {self.n_gates} gates, {self.n_gates * N_GATES} parameters"
+
+
+def resolve_mode(mode: str | None, training: bool, relaxation: Relaxation) -> str:
+    """Return ``"train"``, ``"soft"``, ``"noisy"`` or ``"discrete"``; None follows ``training``."""
+    if mode is None:
+        return "train" if training else "discrete"
+    if mode not in MODES:
+        raise InvalidInputError(f"unknown mode {mode!r}; use one of {', '.join(MODES)}, or None")
+    if mode == "noisy" and not relaxation.noisy:
+        raise InvalidInputError(
+            f"{type(relaxation).__name__} draws no noise, so it has no noisy mode; "
+            'use mode="soft" or mode="discrete"'
+        )
+    return mode
+
+
+def check_features(x: Tensor, n_features: int) -> None:
+    """Raise unless x is [..., n_features]."""
+    if x.ndim == 0 or x.shape[-1] != n_features:
+        raise InvalidInputError(
+            f"expected inputs [batch, {n_features}], got shape {tuple(x.shape)}"
+        )
+
+
+def check_divisible(name: str, size: int, divisor_name: str, divisor: int) -> None:
+    """Raise unless ``size`` is a positive multiple of ``divisor``, naming its neighbours that are."""
+    if size >= 1 and size % divisor == 0:
+        return
+    below = size // divisor * divisor
+    choices = f"{below} or {below + divisor}" if below > 0 else str(divisor)
+    raise InvalidInputError(
+        f"{name} {size} is not divisible by {divisor_name} {divisor}; use {choices}"
+    )
+
+
+def as_bits(x: Tensor) -> Tensor:
+    """Return x as bool, or raise where it holds anything but 0 and 1."""
+    if x.dtype == torch.bool:
+        return x
+    if not bool(((x == 0) | (x == 1)).all()):
+        raise InvalidInputError(
+            "discrete mode works on bits, and the inputs hold values other than 0 and 1; "
+            'threshold them first (lgn.thermometer), or use mode="soft"'
+        )
+    return x.to(torch.bool)
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """Return x, its gradient multiplied by ``factor``."""
+    # x - x.detach() is zero in value and x in every derivative.
+    return x.detach() + factor * (x - x.detach())
