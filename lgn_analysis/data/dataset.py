@@ -1,0 +1,227 @@
+"""What training, metrics and probes read: bits, classes, and three splits of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgn_analysis.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Binary features and classes in a training, a validation and a test split.
+
+    Build one with :func:`load_dataset`, or from your own arrays with :meth:`from_arrays`. Validation
+    data picks the best checkpoint; test data is only reported.
+
+    Attributes:
+        x_train, x_val, x_test: bool [n, n_features].
+        y_train, y_val, y_test: int64 [n], classes 0 … n_classes - 1.
+        n_classes: number of classes.
+        name: what ``load_dataset`` calls it, or the name of your own data.
+        thresholds: the thresholds behind the bits, in the data's own scale; None where the data
+            came as bits. ``load_dataset(name, thresholds=list(data.thresholds))`` gives the same
+            data again, so they can be recorded.
+        split_seed: the seed of the split, None for your own data.
+    """
+
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    n_classes: int
+    name: str
+    thresholds: tuple[float, ...] | None = None
+    split_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_classes < 2:
+            raise DataError(f"n_classes must be at least 2, got {self.n_classes}")
+        for split in SPLITS:
+            _check_split(split, *self.split(split), self.n_features, self.n_classes)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_train: Any,
+        y_train: Any,
+        x_val: Any,
+        y_val: Any,
+        x_test: Any,
+        y_test: Any,
+        *,
+        name: str,
+        n_classes: int | None = None,
+    ) -> Dataset:
+        """Check and convert your own data: tensors, NumPy arrays, data frames or nested lists.
+
+        Tensors that are bool and int64 already are taken as they are; everything else is copied.
+
+        Args:
+            x_train, x_val, x_test: [n, n_features] of 0 and 1, in any dtype. Encode other values
+                first, with :func:`thermometer`.
+            y_train, y_val, y_test: [n] whole numbers 0 … n_classes - 1.
+            name: a name for reports and checkpoints.
+            n_classes: number of classes; by default the largest label plus one.
+
+        Raises:
+            DataError: NaN or other values than 0 and 1, labels out of range, lengths that do not
+                match, an empty split.
+
+        >>> x, y = [[0, 1], [1, 1]], [0, 1]
+        >>> Dataset.from_arrays(x, y, x, y, x, y, name="toy")
+        Dataset('toy', n_features=2, n_classes=2, train=2, val=2, test=2)
+        """
+        features = [
+            _as_bits(x, f"x_{split}")
+            for x, split in zip((x_train, x_val, x_test), SPLITS, strict=True)
+        ]
+        labels = [
+            _as_labels(y, f"y_{split}")
+            for y, split in zip((y_train, y_val, y_test), SPLITS, strict=True)
+        ]
+        if n_classes is None:
+            n_classes = 1 + max((int(y.max()) for y in labels if len(y)), default=0)
+        return cls(
+            x_train=features[0],
+            y_train=labels[0],
+            x_val=features[1],
+            y_val=labels[1],
+            x_test=features[2],
+            y_test=labels[2],
+            n_classes=n_classes,
+            name=name,
+        )
+
+    @property
+    def n_features(self) -> int:
+        return self.x_train.shape[-1]
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return ``(x, y)`` of ``"train"``, ``"val"`` or ``"test"``."""
+        if name not in SPLITS:
+            raise DataError(f"unknown split {name!r}; use 'train', 'val' or 'test'")
+        return getattr(self, f"x_{name}"), getattr(self, f"y_{name}")
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """Return the same data on ``device``."""
+        moved = {
+            f"{kind}_{split}": getattr(self, f"{kind}_{split}").to(device)
+            for split in SPLITS
+            for kind in ("x", "y")
+        }
+        return replace(self, **moved)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the six arrays and n_classes: equal exactly where the data is.
+
+        Computed when first asked for; the name, the thresholds and the device do not enter, and it
+        is the same on every platform.
+        """
+        digest = hashlib.sha256(f"lgn_analysis data 1, {self.n_classes} classes".encode())
+        for split in SPLITS:
+            x, y = self.split(split)
+            digest.update(f"; {split} {tuple(x.shape)}".encode())
+            digest.update(x.cpu().contiguous().view(torch.uint8).flatten().numpy().data)
+            digest.update(y.cpu().numpy().astype("<i8").data)
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name), f"n_features={self.n_features}", f"n_classes={self.n_classes}"]
+        parts += [f"{split}={len(self.split(split)[1])}" for split in SPLITS]
+        if self.thresholds is not None:
+            parts.append(f"thresholds={_short(self.thresholds)}")
+        return f"Dataset({', '.join(parts)})"
+
+
+def _short(thresholds: tuple[float, ...]) -> str:
+    if len(thresholds) <= 4:
+        return "[" + ", ".join(f"{t:g}" for t in thresholds) + "]"
+    return f"[{thresholds[0]:g}, …, {thresholds[-1]:g}] ({len(thresholds)})"
+
+
+def _check_split(split: str, x: Tensor, y: Tensor, n_features: int, n_classes: int) -> None:
+    """Raise unless ``x`` is bool [n, n_features] and ``y`` int64 [n] in range, n and n_features > 0."""
+    if x.dtype != torch.bool or y.dtype != torch.int64:
+        raise DataError(
+            f"x_{split} must be bool and y_{split} int64, got {x.dtype} and {y.dtype}; "
+            "Dataset.from_arrays converts them"
+        )
+    if x.ndim != 2 or y.ndim != 1:
+        raise DataError(
+            f"x_{split} must be [n, n_features] and y_{split} [n], got shapes {tuple(x.shape)} and "
+            f"{tuple(y.shape)}; flatten images, and give labels as class numbers"
+        )
+    if len(x) != len(y):
+        raise DataError(
+            f"x_{split} has {len(x)} samples and y_{split} has {len(y)} labels; give one label per "
+            "sample"
+        )
+    if len(x) == 0:
+        raise DataError(f"the {split} split is empty; give it at least one sample")
+    if x.shape[1] != n_features or n_features == 0:
+        raise DataError(
+            f"x_{split} has {x.shape[1]} features and x_train {n_features}; every split needs the "
+            "same features, at least one"
+        )
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= n_classes:
+        raise DataError(
+            f"labels must be 0 … {n_classes - 1}, y_{split} holds {low if low < 0 else high}; "
+            "number the classes from 0, or raise n_classes"
+        )
+
+
+def _as_tensor(values: Any, what: str) -> Tensor:
+    """Return ``values`` as a tensor of real numbers; whatever is no tensor is copied."""
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # rows of different lengths
+            raise DataError(f"{what} is not a rectangular array: {error}") from None
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{what} must hold numbers, got dtype {array.dtype}")
+        tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
+    if tensor.is_complex():
+        raise DataError(f"{what} must hold real numbers, got dtype {tensor.dtype}")
+    return tensor
+
+
+def _as_bits(values: Any, what: str) -> Tensor:
+    tensor = _as_tensor(values, what)
+    if tensor.dtype == torch.bool:
+        return tensor
+    if tensor.is_floating_point() and bool(tensor.isnan().any()):
+        raise DataError(f"{what} holds NaN; fill or drop the missing values first")
+    foreign = (tensor != 0) & (tensor != 1)
+    if bool(foreign.any()):
+        place = tuple(foreign.nonzero()[0].tolist())
+        raise DataError(
+            f"{what} must hold only 0 and 1, got {tensor[place].item():g} at {place}; encode it "
+            "first, for instance with thermometer(x, thresholds)"
+        )
+    return tensor != 0
+
+
+def _as_labels(values: Any, what: str) -> Tensor:
+    tensor = _as_tensor(values, what)
+    if tensor.is_floating_point():
+        whole = tensor.isfinite() & (tensor == tensor.round())
+        if not bool(whole.all()):
+            wrong = tensor[~whole][0].item()
+            raise DataError(f"{what} must hold whole class numbers, got {wrong:g}")
+    return tensor.to(torch.int64)
