@@ -1,0 +1,86 @@
+"""Figure of C1: accuracy over iterations and over seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lgn_analysis.plots.style import (
+    as_frame,
+    axes_or_new,
+    by_method,
+    caption,
+    draw_band,
+    panels,
+    percent_axis,
+    scale_of,
+)
+
+
+def accuracy_curves(
+    history: Any, ax: Axes | None = None, *, split: str = "val", x: str = "step"
+) -> Axes:
+    """Draw discrete accuracy (strong) and soft accuracy (thin) over training.
+
+    Args:
+        history: a training history or a ``TrainResult``; a column ``relaxation`` separates methods,
+            several seeds make a band.
+        ax: where to draw; None makes a new figure.
+        split: which split.
+        x: ``"step"`` or ``"seconds"``.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(history)
+    frame = frame[frame["split"] == split]
+    for look, rows in by_method(frame):
+        # Seeds are evaluated at equal steps, not at equal seconds.
+        table = rows if x == "step" else _mean_seconds(rows)
+        name = f"{look.label}, " if look.label else ""
+        draw_band(ax, table, x, "discrete_accuracy", look, label=f"{name}discrete")
+        draw_band(
+            ax, table, x, "soft_accuracy", look, label=f"{name}soft", linewidth=0.7, alpha=0.8
+        )
+    ax.set_xlabel("training step" if x == "step" else "seconds of training")
+    ax.set_ylabel(f"accuracy ({_SPLITS.get(split, split)})")
+    percent_axis(ax)
+    ax.legend(loc="lower right")
+    return ax
+
+
+def figure(frame: pd.DataFrame, target: float) -> Figure:
+    """Return the figure: over iterations, and over seconds with a logarithmic axis."""
+    fig, (left, right) = panels(2)
+    accuracy_curves(frame, left)
+    left.set_title("Convergence in iterations")
+    accuracy_curves(frame[frame["seconds"] > 0], right, x="seconds")
+    right.set_title("Convergence in time")
+    right.set_xscale("log")
+    right.legend().remove()
+    for ax in (left, right):
+        ax.axhline(target, color="#555555", linewidth=0.8, linestyle=":")
+        ax.set_ylim(0, 1.02)
+    left.annotate(
+        f"target {target:.0%}",
+        (left.get_xlim()[1], target),
+        xytext=(-2, -9),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7,
+        color="#555555",
+    )
+    caption(fig, scale_of(frame))
+    return fig
+
+
+_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+
+
+def _mean_seconds(rows: pd.DataFrame) -> pd.DataFrame:
+    if "step" not in rows:
+        return rows
+    seconds = rows.groupby("step")["seconds"].transform("mean")
+    return rows.assign(seconds=np.asarray(seconds))

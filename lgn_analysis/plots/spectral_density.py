@@ -1,0 +1,99 @@
+"""Figure of the spectral density of the Hessian, noise-free and noisy."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lgn_analysis.plots.style import (
+    Look,
+    as_frame,
+    axes_or_new,
+    by_method,
+    caption,
+    panels,
+    scale_of,
+)
+
+WIDTH: Final = 0.01
+"""Standard deviation of the smoothing Gaussian, as a share of the largest |eigenvalue| drawn."""
+
+
+def density_curve(density: Any, ax: Axes | None = None, *, width: float = WIDTH) -> Axes:
+    """Draw the smoothed spectral density on a logarithmic axis.
+
+    Args:
+        density: a ``DensityResult``, or its frame with columns ``node`` and ``weight``, and
+            ``relaxation`` and ``seed`` where there are several runs (drawn thin, their mean thick).
+        ax: where to draw; None makes a new figure.
+        width: standard deviation of the smoothing Gaussian, as a share of the largest |eigenvalue|.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(density)
+    reach = float(frame["node"].abs().max()) or 1.0
+    grid = np.linspace(-1.1 * reach, 1.1 * reach, 801)
+    for look, rows in by_method(frame):
+        _draw(ax, rows, grid, width * reach, look)
+    ax.set_yscale("log")
+    highest = max(float(np.max(line.get_ydata())) for line in ax.get_lines())
+    ax.set_ylim(1e-5 / reach, 10 * highest)
+    ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+    ax.set_xlabel("eigenvalue of H (in z)")
+    ax.set_ylabel("spectral density")
+    if any(label for label in ax.get_legend_handles_labels()[1]):
+        ax.legend()
+    return ax
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """Return the figure: the density, and the spectrum's mass by magnitude."""
+    fig, (left, right) = panels(2)
+    density_curve(frame, left)
+    left.set_title("Spectral density")
+    for look, rows in by_method(frame):
+        _draw_tail(right, rows, look)
+    right.set_xscale("log")
+    right.set_yscale("log")
+    right.set_ylim(1e-6, 2)
+    right.set_xlabel("x")
+    right.set_ylabel("share with |λ| > x")
+    right.set_title("Spectral tail")
+    right.legend()
+    caption(fig, scale_of(frame) + "; thin: single seeds")
+    return fig
+
+
+def _draw(ax: Axes, rows: pd.DataFrame, grid: np.ndarray, sigma: float, look: Look) -> None:
+    curves = []
+    for _, run in _runs(rows):
+        distance = (grid[:, None] - run["node"].to_numpy()) / sigma
+        kernel = np.exp(-0.5 * distance**2) / (sigma * np.sqrt(2 * np.pi))
+        curves.append(kernel @ run["weight"].to_numpy() / run["weight"].sum())
+    if len(curves) > 1:
+        for curve in curves:
+            ax.plot(grid, curve, color=look.color, linewidth=0.5, alpha=0.4)
+    mean = np.mean(curves, axis=0)
+    ax.plot(grid, mean, color=look.color, linestyle=look.linestyle, label=look.label)
+
+
+def _draw_tail(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
+    for index, (_, run) in enumerate(_runs(rows)):
+        ordered = run.assign(size=run["node"].abs()).sort_values("size")
+        above = 1 - ordered["weight"].cumsum() / ordered["weight"].sum()
+        ax.step(
+            ordered["size"],
+            above.clip(lower=0),
+            where="post",
+            color=look.color,
+            linestyle=look.linestyle,
+            linewidth=0.9,
+            label=look.label if index == 0 else "_",
+        )
+
+
+def _runs(rows: pd.DataFrame) -> Any:
+    return rows.groupby("seed") if "seed" in rows else [(None, rows)]

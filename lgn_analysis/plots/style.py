@@ -1,0 +1,194 @@
+"""One look for every figure, scoped by a context, never global.
+
+Okabe–Ito colours, told apart in grey by line style and marker too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+FULL_WIDTH: Final = 7.0
+"""Inches: the text width of a two-column page."""
+
+LEVEL: Final = 0.95
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn."""
+
+    label: str
+    color: str | tuple[float, ...]
+    linestyle: str
+    marker: str
+
+
+LOOKS: Final = {
+    "soft": Look("DLGN (noise-free)", "#D55E00", "--", "s"),
+    "gumbel-st": Look("GLGN (Gumbel-ST)", "#0072B2", "-", "o"),
+    "gumbel-soft": Look("soft Gumbel", "#009E73", "-.", "^"),
+    "hard-st": Look("hard ST", "#CC79A7", ":", "D"),
+}
+
+_RC: Final[dict[Any, Any]] = {
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "lgn_analysis",
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the look of this package inside the ``with`` block."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def panels(
+    columns: int, *, height: float = 2.6, rows: int = 1, width: float = FULL_WIDTH
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure outside pyplot and its axes in reading order."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    """Return ``ax``, or the axes of a new pyplot figure."""
+    if ax is not None:
+        return ax
+    with style():
+        return plt.subplots(figsize=(FULL_WIDTH / 2, 2.6))[1]
+
+
+def as_frame(result: Any) -> pd.DataFrame:
+    """Return a frame as it is, and anything else by its ``to_frame()``."""
+    if isinstance(result, pd.DataFrame):
+        return result
+    frame: pd.DataFrame = result.to_frame()
+    return frame
+
+
+def look_of(relaxation: str | None) -> Look:
+    """Return the look of a relaxation; black for what has none."""
+    return LOOKS.get(relaxation or "", Look(relaxation or "", "#000000", "-", "o"))
+
+
+def by_method(frame: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
+    """Yield each relaxation's look and rows, in the order of :data:`LOOKS`."""
+    if "relaxation" not in frame:
+        yield look_of(None), frame
+        return
+    present = list(frame["relaxation"].unique())
+    for name in [*(name for name in LOOKS if name in present), *(set(present) - set(LOOKS))]:
+        yield look_of(name), frame[frame["relaxation"] == name]
+
+
+def summarise(frame: pd.DataFrame, x: str | Sequence[str], y: str) -> pd.DataFrame:
+    """Return mean, low, high and n of ``y`` over seeds at each ``x``: t intervals at 95 %."""
+    keys = [x] if isinstance(x, str) else list(x)
+    groups = frame.groupby(keys)[y]
+    table = groups.agg(["mean", "sem", "count"]).reset_index()
+    quantile = stats.t.ppf((1 + LEVEL) / 2, np.maximum(table["count"] - 1, 1))
+    half = np.where(table["count"] > 1, quantile * table["sem"], 0.0)
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
+
+
+def draw_band(
+    ax: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    look: Look,
+    *,
+    label: str | None = None,
+    **kw: Any,
+) -> None:
+    """Draw the mean of ``y`` over seeds against ``x``, with its interval as a band."""
+    table = summarise(frame, x, y)
+    options = {"color": look.color, "linestyle": look.linestyle, **kw}
+    ax.plot(table[x], table["mean"], label=look.label if label is None else label, **options)
+    ax.fill_between(
+        table[x], table["low"], table["high"], color=options["color"], alpha=0.18, linewidth=0
+    )
+
+
+def draw_points(
+    ax: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    look: Look,
+    *,
+    label: str | None = None,
+    **kw: Any,
+) -> None:
+    """Draw the mean of ``y`` over seeds with error bars, and every seed as a faint point."""
+    table = summarise(frame, x, y)
+    options = {"color": look.color, "linestyle": look.linestyle, "marker": look.marker, **kw}
+    ax.errorbar(
+        table[x],
+        table["mean"],
+        yerr=[table["mean"] - table["low"], table["high"] - table["mean"]],
+        capsize=2.5,
+        label=look.label if label is None else label,
+        **options,
+    )
+    ax.scatter(frame[x], frame[y], s=7, color=options["color"], alpha=0.35, linewidths=0)
+
+
+def fit_means(ax: Axes, *, margin: float = 0.15) -> None:
+    """Limit y to the drawn lines, so that a wide interval of an early step does not hide them."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    room = margin * ((high - low) or 1.0)
+    ax.set_ylim(low - room, high + room)
+
+
+def percent_axis(ax: Axes, axis: str = "y") -> None:
+    """Write a share as a percentage along an axis."""
+    formatter = mpl.ticker.PercentFormatter(xmax=1, decimals=None)
+    getattr(ax, f"{axis}axis").set_major_formatter(formatter)
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Write the scale and n below the panels."""
+    figure.supxlabel(text, fontsize=7, color="#555555", x=0.01, ha="left")
+
+
+def scale_of(frame: pd.DataFrame) -> str:
+    """Return data, shape, steps and seeds of the runs in a frame, for a caption."""
+    shapes = sorted(
+        f"{row.depth} × {row.width} gates, {row.steps} steps"
+        for row in frame[["depth", "width", "steps"]].drop_duplicates().itertuples()
+    )
+    names = ", ".join(frame["dataset"].unique())
+    n = frame["seed"].nunique()
+    return f"{names}; {'; '.join(shapes)}; n = {n} seeds, mean and 95 % t interval over seeds"

@@ -1,0 +1,144 @@
+"""Plots show the numbers of the frame: read the artists, not the pixels."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+
+import lgn_analysis as lgn
+from lgn_analysis.plots.style import LOOKS, style, summarise
+
+STEPS = [0, 10, 20]
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+@pytest.fixture
+def history():
+    rows = [
+        {
+            "relaxation": kind,
+            "seed": seed,
+            "split": split,
+            "step": step,
+            "steps": 20,
+            "seconds": step * (1 + seed),
+            "tau": 1.0,
+            "soft_accuracy": 0.5 + 0.01 * step + 0.001 * seed,
+            "discrete_accuracy": 0.4 + 0.01 * step + 0.002 * seed,
+            "gap": 0.1 - 0.001 * seed,
+            "gap_loss": 0.2,
+        }
+        for kind in ("soft", "gumbel-st")
+        for seed in range(3)
+        for split in ("val", "test")
+        for step in STEPS
+    ]
+    return pd.DataFrame(rows)
+
+
+def line(ax, label):
+    (found,) = [item for item in ax.get_lines() if item.get_label() == label]
+    return found
+
+
+def test_a_summary_is_the_t_interval_over_seeds():
+    values = [1.0, 2.0, 4.0]
+    table = summarise(pd.DataFrame({"x": 0, "y": values}), "x", "y")
+    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (table["low"][0], table["high"][0]) == pytest.approx(expected)
+
+
+def test_a_single_seed_has_no_interval():
+    table = summarise(pd.DataFrame({"x": [0, 1], "y": [1.0, 2.0]}), "x", "y")
+    assert table["low"].to_list() == table["high"].to_list() == [1.0, 2.0]
+
+
+def test_accuracy_curves_draw_the_mean_of_each_method(ax, history):
+    lgn.plots.accuracy_curves(history, ax, split="test")
+    drawn = line(ax, f"{LOOKS['soft'].label}, discrete")
+    assert drawn.get_xdata().tolist() == STEPS
+    assert drawn.get_ydata() == pytest.approx([0.4 + 0.01 * step + 0.002 for step in STEPS])
+    assert len(ax.collections) == 4  # a band for each method and accuracy
+
+
+def test_the_gap_is_drawn_in_percentage_points(ax, history):
+    lgn.plots.gap_curves(history, ax)
+    assert line(ax, LOOKS["gumbel-st"].label).get_ydata() == pytest.approx([9.9] * 3)
+    assert ax.get_ylabel().endswith("(pp)")
+
+
+def test_a_plain_history_of_one_run_is_drawn_too(ax, history):
+    plain = history[(history["relaxation"] == "soft") & (history["seed"] == 0)]
+    lgn.plots.gap_curves(plain.drop(columns=["relaxation", "seed"]), ax)
+    assert ax.get_lines()[0].get_ydata() == pytest.approx([10.0] * 3)
+
+
+def test_unused_gates_are_drawn_by_layer_from_one(ax):
+    usage = pd.DataFrame({"layer": [0, 1], "unused": [0.25, 0.5], "relaxation": "soft"})
+    lgn.plots.unused_by_layer(usage, ax)
+    (bars,) = [c for c in ax.containers if c.get_label() == LOOKS["soft"].label]
+    assert bars.lines[0].get_xdata().tolist() == [1, 2]
+    assert bars.lines[0].get_ydata().tolist() == [0.25, 0.5]
+
+
+def test_the_smoothed_density_integrates_to_one(ax):
+    frame = pd.DataFrame({"node": [-1.0, 0.0, 2.0], "weight": [0.2, 0.5, 0.3]})
+    lgn.plots.density_curve(frame, ax, width=0.02)
+    curve = ax.get_lines()[0]
+    area = np.trapezoid(curve.get_ydata(), curve.get_xdata())
+    assert area == pytest.approx(1, abs=1e-3)
+
+
+def test_the_lemma_of_one_run_has_its_own_intervals(ax):
+    frame = pd.DataFrame(
+        {
+            "scale": [0.1, 1.0],
+            "ratio": [1.0, 2.0],
+            "ratio_low": [0.9, 1.5],
+            "ratio_high": [1.1, 2.5],
+        }
+    )
+    lgn.plots.lemma_ratio(frame, ax)
+    (container,) = ax.containers
+    segments = container.lines[2][0].get_segments()
+    assert [tuple(s[:, 1]) for s in segments] == [(0.9, 1.1), (1.5, 2.5)]
+
+
+def test_traces_are_drawn_in_the_coordinate_that_is_asked_for(ax):
+    frame = pd.DataFrame({"step": [0, 1], "trace_z": [1.0, 2.0], "trace_u": [4.0, 8.0]})
+    lgn.plots.trace_curves(frame, ax, column="trace_u")
+    assert ax.containers[0].lines[0].get_ydata().tolist() == [4.0, 8.0]
+    assert "z / tau" in ax.get_ylabel()
+
+
+def test_accuracy_by_tau_draws_the_last_step(ax, history):
+    lgn.plots.accuracy_by_tau(history[history["relaxation"] == "gumbel-st"], ax)
+    (container,) = [c for c in ax.containers if c.get_label() == "discrete"]
+    assert container.lines[0].get_ydata() == pytest.approx([0.602])
+
+
+def test_the_style_ends_with_its_context():
+    before = mpl.rcParams["font.size"]
+    with style():
+        assert mpl.rcParams["font.size"] != before
+    assert mpl.rcParams["font.size"] == before
+
+
+def test_without_axes_a_new_figure_is_made(history):
+    from matplotlib import pyplot as plt
+
+    ax = lgn.plots.gap_curves(history)
+    assert ax.figure in [plt.figure(number) for number in plt.get_fignums()]
+    plt.close(ax.figure)
+
+
+def test_drawing_an_empty_grid_of_methods_keeps_their_order(ax, history):
+    lgn.plots.gap_curves(history, ax)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == [LOOKS["soft"].label, LOOKS["gumbel-st"].label]

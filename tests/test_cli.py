@@ -1,0 +1,182 @@
+"""The commands as a user runs them; bad input is one sentence, status 2, and no file is touched."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import lgn_analysis as lgn
+from lgn_analysis.cli import COMMANDS, main
+
+SMALL = ["--width", "500", "--depth", "2", "--steps", "4", "--batch-size", "16", "--no-progress"]
+
+
+def run(capsys, *args):
+    """Return exit status, standard output and standard error of a command."""
+    status = main([str(arg) for arg in args])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def trained(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(capsys, "train", *SMALL, "--seed", 4, "--out", out)[0] == 0
+    return out
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def test_training_writes_a_run_directory_that_evaluates_and_resumes(trained, capsys):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.toml", "history.csv", "last.safetensors", "best.safetensors"}
+    status, out, _ = run(capsys, "evaluate", trained, "--noise-draws", 2)
+    assert status == 0
+    assert "discrete_accuracy" in out
+    status, out, _ = run(capsys, "train", "--resume", trained, "--steps", 6, "--no-progress")
+    assert status == 0
+    assert pd.read_csv(trained / "history.csv")["step"].max() == 6
+
+
+def test_a_run_can_be_made_again_from_its_config(trained, tmp_path, capsys):
+    again = tmp_path / "again"
+    args = ["train", "--config", trained / "config.toml", "--out", again, "--no-progress"]
+    assert run(capsys, *args)[0] == 0
+    first, second = (pd.read_csv(folder / "history.csv") for folder in (trained, again))
+    pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
+
+
+def test_flags_win_over_a_config(trained, tmp_path, capsys):
+    out = tmp_path / "other"
+    config = trained / "config.toml"
+    args = ["train", "--config", config, "--tau", 0.5, "--out", out, "--no-progress"]
+    assert run(capsys, *args)[0] == 0
+    assert lgn.load(out / "last.safetensors").relaxation.tau == 0.5
+
+
+def test_the_yaml_of_the_reference_code_is_accepted_and_what_is_ignored_is_said(tmp_path, capsys):
+    config = tmp_path / "paper.yaml"
+    config.write_text(
+        "experiment_name: x\ndataset: digits\nseed: 1\nnum_layers: 2\nnum_neurons: 500\n"
+        "training_bit_count: 32\ngrad_factor: 1.0\ngumbel_tau: 0.5\nstochastic: gumbel\n"
+        "batch_size: 16\nlr: 0.01\nnum_iterations: 3\ntau: 10\ninit: randn\n"
+        "save_final_model: true\n"
+    )
+    out = tmp_path / "run"
+    status, said, _ = run(capsys, "train", "--config", config, "--out", out, "--no-progress")
+    assert status == 0
+    assert "save_final_model is ignored" in said
+    model = lgn.load(out / "last.safetensors")
+    assert model.relaxation == lgn.GumbelST(0.5)
+    assert model.config["wiring"] == "unique"
+
+
+def test_probing_a_run_prints_intervals(trained, capsys):
+    args = ["probe", trained, "--samples", 16, "--rtol", 5, "--k", 2, "--no-progress"]
+    status, out, _ = run(capsys, *args, "--what", "trace")
+    assert status == 0
+    assert "TraceResult" in out
+
+
+def test_the_data_sets_are_listed(capsys):
+    status, out, _ = run(capsys, "datasets")
+    assert status == 0
+    for name in lgn.DATASETS:
+        assert name in out
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_teaches_every_flag(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"] if command else ["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "usage: lgn-analysis" in out
+
+
+BAD = [
+    (["train", "--dataset", "digit"], "did you mean 'digits'"),
+    (["train", "--width", "1001"], "use 1000 or 1010"),
+    (["train", "--width", "400"], "use a width of at least 480"),
+    (["train", "--batch-size", "5000", "--width", "500"], "exceeds the 1257 training samples"),
+    (["train", "--lr", "-1"], "lr must be finite and above zero"),
+    (["train", "--tau", "0"], "tau must be finite and above zero"),
+    (["train", "--seed", "-1"], "seed must lie in"),
+    (["train", "--config", "missing.toml"], "cannot read the configuration"),
+    (["train", "--config", "torn.toml"], "is not valid TOML"),
+    (["train", "--config", "typo.toml"], "did you mean 'width'"),
+    (["train", "--config", "torn.yaml"], "is not valid YAML"),
+    (["train", "--resume", "nowhere"], "no run directory"),
+    (["train", "--resume", "run", "--lr", "0.1"], "leave the other flags out"),
+    (["train", "--out", "run"], "exists and is not empty"),
+    (["evaluate", "nowhere"], "no checkpoint"),
+    (["evaluate", "torn.safetensors"], "not a whole safetensors file"),
+    (["evaluate", "run", "--dataset", "monk1"], "expected inputs [batch, 960]"),
+    (["reproduce", "--preset", "huge"], "unknown preset"),
+    (["reproduce", "--claims", "C99"], "no experiment decides 'C99'"),
+    (["figures", "unknown"], "unknown figure"),
+    (["figures", "gap", "--folder", "run"], "is missing"),
+]
+
+
+@pytest.mark.parametrize(("args", "sentence"), BAD, ids=[" ".join(args) for args, _ in BAD])
+def test_bad_input_is_one_sentence_and_leaves_files_as_they_were(
+    args, sentence, trained, capsys, monkeypatch
+):
+    folder = trained.parent
+    monkeypatch.chdir(folder)
+    (folder / "torn.toml").write_text("[network\nwidth = ")
+    (folder / "typo.toml").write_text("[network]\nwidht = 10\n")
+    (folder / "torn.yaml").write_text("a: [1, 2\n")
+    whole = (trained / "last.safetensors").read_bytes()
+    (folder / "torn.safetensors").write_bytes(whole[: len(whole) // 2])
+    before = snapshot(folder)
+    status, _, err = run(capsys, *args)
+    assert status == 2
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert snapshot(folder) == before
+
+
+def test_a_bad_flag_is_refused_by_the_parser():
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--relaxation", "nonsense"])
+    assert stop.value.code == 2
+
+
+def test_the_module_runs_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "lgn_analysis.cli", "evaluate", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("lgn-analysis: there is no checkpoint")
+
+
+def test_a_saved_model_gives_the_same_outputs_in_a_new_process(trained):
+    script = (
+        "import json, sys, torch, lgn_analysis as lgn\n"
+        "model = lgn.load(sys.argv[1])\n"
+        "x = lgn.load_dataset('digits').x_test[:7]\n"
+        "print(json.dumps({m: model(x, mode=m, draw=3).tolist() for m in sys.argv[2:]}))\n"
+    )
+    path = trained / "best.safetensors"
+    modes = ["soft", "noisy", "discrete"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path), *modes],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    model = lgn.load(path)
+    x = lgn.load_dataset("digits").x_test[:7]
+    for mode, values in json.loads(done.stdout).items():
+        assert torch.equal(torch.tensor(values), model(x, mode=mode, draw=3))
