@@ -59,7 +59,7 @@ notebooks: $(VENV)/.installed-dev  ## execute the notebooks in place
 # --- checks ------------------------------------------------------------------------------------
 # One thread a worker: two processes that each start a thread per core are slower than one.
 
-PYTEST = MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test: lint types layers  ## lint, types, import contract, doctests and fast tests, with coverage
 	$(PYTEST) --cov=lgn_analysis --cov-fail-under=90 $(ARGS)

@@ -122,7 +122,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(mode)  # safetensors makes its files unreadable for others
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -135,11 +135,15 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         version = header["format_version"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was not written by lgn_analysis") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by lgn_analysis")
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}, this package reads {FORMAT_VERSION}; "
             "use the version of lgn_analysis that wrote it"
         )
+    if not isinstance(header.get("info"), dict):
+        raise CheckpointError(f"{path} has a torn header: its part 'info' is missing")
     return header
 
 
@@ -147,7 +151,7 @@ def _network(path: Path, header: dict[str, Any], state: dict[str, Tensor]) -> Lo
     try:
         dtype = _DTYPES[header["dtype"]]
         model = LogicNetwork.from_config(header["network"], dtype=dtype)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} describes no network that can be built: {error}") from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -75,7 +75,8 @@ def train(
         out: run directory.
         config: a config.toml of an earlier run, or a YAML file of the paper's reference code; flags
             given beside it win.
-        resume: continue the run in this directory to the same bits; only --steps goes with it.
+        resume: continue the run in this directory to the same bits; only --steps and --device go
+            with it.
         device: torch device.
         progress: show a progress bar.
     """
@@ -93,7 +94,7 @@ def train(
             raise InvalidInputError(
                 f"--resume takes everything but --steps from {resume}; leave the other flags out"
             )
-        _, result = training.resume(resume, steps=steps, progress=progress)
+        _, result = training.resume(resume, steps=steps, device=device, progress=progress)
         _say(result, f"run directory: {resume}")
         return
     settings, notes = (RunConfig(), []) if config is None else read_config(config)

@@ -161,6 +161,8 @@ def gate_usage(
     constant: list[float] = [math.nan] * model.depth
     if data is not None:
         x = data if isinstance(data, Tensor) else split_tensors(data, split)[0]
+        if len(x) == 0:
+            raise InvalidInputError("constant gates are counted on at least one sample, got none")
         constant = _constant_shares(model, x, batch_size)
     unreachable = _unreachable_shares(model)
     rows = []
@@ -242,7 +244,9 @@ def split_tensors(data: Dataset | tuple[Tensor, Tensor], split: str) -> tuple[Te
 
 
 def check_labels(y: Tensor, n_classes: int) -> None:
-    """Raise unless y holds integers in 0..n_classes-1."""
+    """Raise unless y is [n] and holds integers in 0..n_classes-1."""
+    if y.ndim != 1:
+        raise InvalidInputError(f"labels must be class numbers [n], got shape {tuple(y.shape)}")
     if y.is_floating_point() or y.dtype == torch.bool:
         raise InvalidInputError(f"labels must be integers, got {y.dtype}")
     low, high = int(y.min()), int(y.max())

@@ -10,6 +10,7 @@ training forward, ``eval()`` the discrete one.
 from __future__ import annotations
 
 import math
+import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, cast, get_args
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import N_GATES, gate_coefficients
 from lgn_analysis.initialisation import initial_logits
-from lgn_analysis.kernels import Backend, select_backend
-from lgn_analysis.noise import NoiseKey, Purpose, fresh_key, generator_for
+from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
+from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
 from lgn_analysis.relaxations import GumbelST, Relaxation, make_relaxation, soft_weights
 from lgn_analysis.wiring import check_wiring, make_wiring
 
@@ -72,6 +74,8 @@ class LogicLayer(nn.Module):
         super().__init__()
         if seed is None:
             seed = fresh_key(Purpose.LOGITS).seed
+        if not 0 <= index < MAX_LAYERS:
+            raise InvalidInputError(f"index must lie in 0..{MAX_LAYERS - 1}, got {index}")
         if not math.isfinite(grad_factor):
             raise InvalidInputError(f"grad_factor must be finite, got {grad_factor}")
         self.n_in = n_in
@@ -85,7 +89,7 @@ class LogicLayer(nn.Module):
                 wiring, n_in, n_out, generator=generator_for(seed, Purpose.WIRING, index)
             )
         else:
-            pairs = check_wiring(wiring, n_in, n_out)
+            pairs = check_wiring(wiring, n_in, n_out).clone()
         self.register_buffer("wiring", pairs)
         logits = initial_logits(
             init,
@@ -201,6 +205,8 @@ class LogicNetwork(nn.Module):
             compounds with depth and is no part of the loss.
         backend: force a kernel backend by name; None chooses by device.
         dtype: dtype of the logits; None is torch's default.
+        gradient_dtype: dtype in which the CUDA backend keeps the gradients of activations, float32
+            or bfloat16 (half the traffic); sums are float32 in both.
 
     Raises:
         InvalidInputError: sizes that do not fit, with the numbers and a way out.
@@ -228,6 +234,7 @@ class LogicNetwork(nn.Module):
         grad_factor: float = 1.0,
         backend: str | None = None,
         dtype: torch.dtype | None = None,
+        gradient_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         relaxation = relaxation if relaxation is not None else GumbelST()
@@ -242,18 +249,23 @@ class LogicNetwork(nn.Module):
         check_divisible(
             "width", width, "n_classes" if n_groups == n_classes else "n_groups", n_groups
         )
+        if gradient_dtype not in (torch.float32, torch.bfloat16):
+            raise InvalidInputError(
+                f"gradient_dtype must be torch.float32 or torch.bfloat16, got {gradient_dtype}"
+            )
+        # Plain numbers: NumPy's do not go into a file's JSON.
         self.config: dict[str, Any] = {
-            "n_features": n_features,
-            "width": width,
-            "depth": depth,
-            "n_classes": n_classes,
+            "n_features": operator.index(n_features),
+            "width": operator.index(width),
+            "depth": operator.index(depth),
+            "n_classes": operator.index(n_classes),
             "group_tau": float(group_tau),
             "relaxation": relaxation.name,
             "tau": relaxation.tau,
             "wiring": wiring,
             "init": init,
-            "seed": seed,
-            "n_groups": n_groups,
+            "seed": operator.index(seed),
+            "n_groups": operator.index(n_groups),
             "grad_factor": float(grad_factor),
         }
         layers = nn.ModuleList(
@@ -275,6 +287,7 @@ class LogicNetwork(nn.Module):
         self.layers = cast("Sequence[LogicLayer]", layers)
         self.group_sum = GroupSum(n_groups, group_tau)
         self.backend = backend
+        self.gradient_dtype = gradient_dtype
         self.relaxation = relaxation
         self.n_features = n_features
         self.width = width
@@ -306,6 +319,12 @@ class LogicNetwork(nn.Module):
         """
         check_features(x, self.n_features)
         resolved = resolve_mode(mode, self.training, self.relaxation)
+        whole = self._whole_kernels
+        # Soft mode is what curvature is made of: layer by layer it can be differentiated on.
+        if whole and (
+            resolved == "discrete" or (resolved != "soft" and self.dtype == torch.float32)
+        ):
+            return self._forward_whole(whole, x, resolved, draw)
         if resolved == "discrete":
             return self._forward_discrete(x)
         noise: Tensor | list[None] = [None] * self.depth
@@ -317,29 +336,63 @@ class LogicNetwork(nn.Module):
         outputs: Tensor = self.group_sum(features.movedim(0, -1))
         return outputs
 
+    def as_pass(self, *, training: bool = True) -> Pass:
+        """Return what a backend needs to know of this network; ``training``: with ``grad_factor``."""
+        return Pass(
+            wirings=tuple(layer.wiring for layer in self.layers),
+            n_features=self.n_features,
+            relaxation=self.relaxation,
+            n_groups=self.group_sum.n_groups,
+            group_tau=self.group_sum.group_tau,
+            grad_factor=self.layers[0].grad_factor if training else 1.0,
+            gradient_dtype=self.gradient_dtype,
+        )
+
     def packed_activations(self, x: Tensor) -> Iterator[Tensor]:
         """Yield each layer's discrete outputs for bits x [batch, n_features], packed as int64.
 
         Each item is [width, ceil(batch / 64)]; see ``kernels.Backend.unpack_bits``.
         """
+        check_features(x, self.n_features)
         words = self._kernels.pack_bits(as_bits(x).T)
         for layer in self.layers:
             words = layer.forward_packed(words)
             yield words
+
+    def _forward_whole(
+        self, whole: NetworkBackend, x: Tensor, resolved: str, draw: int | NoiseKey | None
+    ) -> Tensor:
+        """Return class logits by a backend that runs the whole network at once."""
+        flat = x.reshape(-1, self.n_features)
+        logits = [layer.logits for layer in self.layers]
+        if resolved == "discrete":
+            counts = whole.discrete_forward(self.as_pass(), logits, as_bits(flat))
+            outputs = counts.to(self.dtype) / self.group_sum.group_tau
+        else:
+            values = flat if flat.dtype == torch.bool else flat.to(self.dtype)
+            key = self._noise_key(draw) if self.relaxation.noisy else None
+            network = self.as_pass(training=resolved == "train")
+            outputs = whole.training_forward(network, logits, values, key)
+        return outputs.reshape(*x.shape[:-1], self.group_sum.n_groups)
 
     def _forward_discrete(self, x: Tensor) -> Tensor:
         bits = x.reshape(-1, self.n_features)
         words = deque(self.packed_activations(bits), maxlen=1).pop()
         outputs = self._kernels.unpack_bits(words, bits.shape[0]).T
         sums: Tensor = self.group_sum(outputs.to(self.dtype))
-        return sums.reshape(*x.shape[:-1], -1)
+        return sums.reshape(*x.shape[:-1], self.group_sum.n_groups)
+
+    def _noise_key(self, draw: int | NoiseKey | None) -> NoiseKey:
+        if draw is None:
+            return fresh_key(Purpose.TRAINING)
+        if isinstance(draw, NoiseKey):
+            return draw
+        return NoiseKey(self.seed, Purpose.EVALUATION, operator.index(draw))
 
     def _draw_noise(self, draw: int | NoiseKey | None) -> Tensor:
         """Return the noise of the whole network in one go: [depth, width, 16]."""
-        if isinstance(draw, int):
-            draw = NoiseKey(self.seed, Purpose.EVALUATION, draw)
         return self._kernels.gumbel(
-            draw or fresh_key(Purpose.TRAINING),
+            self._noise_key(draw),
             torch.arange(self.depth),
             self.width,
             dtype=self.dtype,
@@ -359,6 +412,17 @@ class LogicNetwork(nn.Module):
     @property
     def _kernels(self) -> Backend:
         return select_backend(self.device, self.backend)
+
+    @property
+    def _whole_kernels(self) -> NetworkBackend | None:
+        """The backend if it runs whole networks; None also where a layer was changed by hand."""
+        whole = select_network_backend(self.device, self.backend)
+        factor = self.layers[0].grad_factor
+        for index, layer in enumerate(self.layers):
+            mine = (index, self.width, self.relaxation, factor)
+            if mine != (layer.index, layer.n_out, layer.relaxation, layer.grad_factor):
+                return None
+        return whole
 
     @property
     def n_gates(self) -> int:

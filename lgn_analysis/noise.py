@@ -125,8 +125,12 @@ def gumbel_from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         words: int64 [...], in 0..2**32-1.
-        dtype: float32 or float64.
+        dtype: float32 or float64; a narrower float would lose the tails, silently.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise InvalidInputError(
+            f"Gumbel noise is float32 or float64, not {dtype}; convert the model: model.float()"
+        )
     upper = words >= 2**31
     to_edge = (torch.minimum(words, _MASK - words).to(dtype) + 0.5) * 2.0**-32
     exponential = torch.where(upper, -torch.log1p(-to_edge), -torch.log(to_edge))

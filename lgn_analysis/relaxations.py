@@ -43,6 +43,7 @@ class Relaxation:
             raise InvalidInputError(f"choose a relaxation: {', '.join(RELAXATIONS)}")
         if not (math.isfinite(self.tau) and self.tau > 0):
             raise InvalidInputError(f"tau must be finite and above zero, got {self.tau}")
+        object.__setattr__(self, "tau", float(self.tau))  # NumPy's numbers do not go into JSON
 
     def training_weights(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the gate weights of the training forward.
@@ -134,11 +135,12 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return None, _OnlyOnce.apply(grads[0])
+        (soft,) = ctx.saved_tensors
+        return None, _OnlyOnce.apply(grads[0], soft)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -146,12 +148,16 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class _OnlyOnce(torch.autograd.Function):
-    """The identity, whose own derivative is refused."""
+    """The identity in ``grad``, whose own derivative is refused.
+
+    ``soft`` ties it to the logits: without, a ``grad`` that depends on none (one layer, a linear
+    loss) would leave a second derivative of the softmax alone, which is the Hessian of nothing.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor) -> Tensor:
+    def forward(grad: Tensor, soft: Tensor) -> Tensor:
         return grad.clone()
 
     @staticmethod

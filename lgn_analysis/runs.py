@@ -7,12 +7,14 @@ and ``training``.
 from __future__ import annotations
 
 import difflib
+import operator
 import os
 import tomllib
+import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import tomli_w
 import torch
@@ -45,11 +47,18 @@ class TrainingConfig:
     noise_draws: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "noise_draws"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.eval_every is not None and self.eval_every < 1:
-            raise InvalidInputError(f"eval_every must be at least 1, got {self.eval_every}")
+        for name in ("steps", "batch_size", "seed", "eval_every", "noise_draws"):
+            value = getattr(self, name)
+            if value is None and name == "eval_every":
+                continue
+            try:
+                value = operator.index(value)
+            except TypeError:
+                raise InvalidInputError(f"{name} must be a whole number, got {value!r}") from None
+            if value < 1 and name != "seed":
+                raise InvalidInputError(f"{name} must be at least 1, got {value}")
+            object.__setattr__(self, name, value)  # NumPy's numbers do not go into TOML
+        object.__setattr__(self, "lr", float(self.lr))
         if not 0 < self.lr < float("inf"):
             raise InvalidInputError(f"lr must be finite and above zero, got {self.lr}")
         if not 0 <= self.seed < 2**63:
@@ -163,7 +172,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[RunConfig, list[str]]:
     if path.suffix in (".yaml", ".yml"):
         try:
             mapping = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
             raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
         if not isinstance(mapping, dict):
             raise ConfigError(f"{path} should hold keys and values, as the paper's YAML files do")
@@ -213,7 +222,7 @@ def paper_config(
             f"{source} resumes from {values['resume_checkpoint']!r}, a checkpoint of another "
             "program; remove resume_checkpoint to train anew"
         )
-    notes += [f"{key} is ignored" for key in _PAPER_IGNORED[1:] if key in values]
+    notes += [f"{key} is ignored" for key in _PAPER_IGNORED if key in values]
 
     name = str(values["dataset"]).upper()
     dataset = _PAPER_DATASETS.get(name, str(values["dataset"]).lower())
@@ -230,48 +239,48 @@ def paper_config(
     if dataset == "cifar10" and "n_groups" not in values:
         notes.append("10 output groups, where the reference code has 100 (add n_groups: 100)")
     seed = _whole(source, values, "seed", 0)
-    config = RunConfig(
-        data=DataConfig(name=dataset, thresholds=31 if dataset.startswith("cifar") else None),
-        network=NetworkConfig(
-            width=_whole(source, values, "num_neurons"),
-            depth=_whole(source, values, "num_layers"),
-            group_tau=_number(source, values, "tau"),
-            relaxation=stochastic,
-            tau=tau,
-            wiring="unique",
-            init=_choice(source, values, "init", _PAPER_INITS, "randn"),
-            seed=seed,
-            n_groups=_whole(source, values, "n_groups") if "n_groups" in values else None,
-            grad_factor=_number(source, values, "grad_factor", 1.0),
-            dtype=_PAPER_DTYPES[bits],
-        ),
-        training=TrainingConfig(
-            steps=_whole(source, values, "num_iterations"),
-            batch_size=_whole(source, values, "batch_size", 128),
-            lr=_number(source, values, "lr", 0.01),
-            seed=seed,
-            eval_every=2000,
-        ),
-    )
+    try:
+        config = RunConfig(
+            data=DataConfig(name=dataset, thresholds=31 if dataset.startswith("cifar") else None),
+            network=NetworkConfig(
+                width=_whole(source, values, "num_neurons"),
+                depth=_whole(source, values, "num_layers"),
+                group_tau=_number(source, values, "tau"),
+                relaxation=stochastic,
+                tau=tau,
+                wiring="unique",
+                init=_choice(source, values, "init", _PAPER_INITS, "randn"),
+                seed=seed,
+                n_groups=_whole(source, values, "n_groups") if "n_groups" in values else None,
+                grad_factor=_number(source, values, "grad_factor", 1.0),
+                dtype=_PAPER_DTYPES[bits],
+            ),
+            training=TrainingConfig(
+                steps=_whole(source, values, "num_iterations"),
+                batch_size=_whole(source, values, "batch_size", 128),
+                lr=_number(source, values, "lr", 0.01),
+                seed=seed,
+                eval_every=2000,
+            ),
+        )
+    except ConfigError:
+        raise
+    except InvalidInputError as error:
+        raise ConfigError(f"{source}: {error}") from error
     return config, notes
 
 
 def _section(kind: type[Any], values: Any, source: str) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{source} should be a table of keys and values")
-    names = {item.name: item for item in fields(kind)}
+    hints = get_type_hints(kind)
     for key, value in values.items():
-        if key not in names:
-            raise ConfigError(_unknown(source, f"key {key!r}", key, names))
-        default = names[key].default
-        if isinstance(default, (int, float)) and (
-            isinstance(value, bool) or not isinstance(value, (int, float))
-        ):
-            raise ConfigError(f"{source}: {key} must be a number, got {value!r}")
-        if isinstance(default, int) and isinstance(value, float):
-            raise ConfigError(f"{source}: {key} must be a whole number, got {value!r}")
-        if isinstance(default, str) and not isinstance(value, str):
-            raise ConfigError(f"{source}: {key} must be a text, got {value!r}")
+        if key not in hints:
+            raise ConfigError(_unknown(source, f"key {key!r}", key, hints))
+        accepted = _alternatives(hints[key])
+        if not any(_fits(value, hint) for hint in accepted):
+            wanted = " or ".join(_HINT_NAMES[get_origin(hint) or hint] for hint in accepted)
+            raise ConfigError(f"{source}: {key} must be {wanted}, got {value!r}")
     plain = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
@@ -279,6 +288,28 @@ def _section(kind: type[Any], values: Any, source: str) -> Any:
         return kind(**plain)
     except (InvalidInputError, TypeError) as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+_HINT_NAMES: Final[dict[Any, str]] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list of numbers",
+}
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """Return the types in a union other than None, which a file cannot say."""
+    union = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return [item for item in union if item is not type(None)]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is tuple:
+        return isinstance(value, (list, tuple)) and all(_fits(item, float) for item in value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def _number(
@@ -293,6 +324,9 @@ def _number(
 
 
 def _whole(source: str, values: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    given = values.get(key, default)
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given  # exact, where a float would round a large seed
     value = _number(source, values, key, default)
     if not value.is_integer():
         raise ConfigError(f"{source}: {key} must be a whole number, got {value}")
@@ -307,7 +341,7 @@ def _choice(
     default: str = "softmax",
 ) -> str:
     value = values.get(key, default)
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{source}: {key} must be one of {', '.join(choices)}, got {value!r}")
     return choices[value]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,6 +127,7 @@ def resume(
     *,
     data: Dataset | None = None,
     steps: int | None = None,
+    device: torch.device | str = "cpu",
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[LogicNetwork, TrainResult]:
@@ -136,6 +137,7 @@ def resume(
         out: a run directory.
         data: the data of the run; None loads them by the name in its configuration.
         steps: a new number of steps, to train on; None keeps the configured one.
+        device: where to train on; the bits are the same only where the device is.
         progress: show a progress bar.
         callbacks: as in :func:`train`; they are not stored.
 
@@ -153,6 +155,10 @@ def resume(
         raise CheckpointError(f"{directory / LAST_FILE} holds a model and no training state")
     config = RunConfig.from_dict(checkpoint.info["run"], source=str(directory / LAST_FILE))
     if steps is not None:
+        if steps < (done := int(checkpoint.info["step"])):
+            raise InvalidInputError(
+                f"{directory} holds {done} steps already; give steps={done} or more"
+            )
         # The schedule was fixed when the run began; more steps do not move its evaluations.
         training = replace(config.training, steps=steps, eval_every=config.training.interval)
         config = replace(config, training=training)
@@ -163,7 +169,7 @@ def resume(
             f"{directory} was trained on other data than this {data.name!r} (the fingerprints "
             "differ); pass the original data"
         )
-    run = _Run(checkpoint.model, data, config, directory, callbacks)
+    run = _Run(checkpoint.model.to(device), data, config, directory, callbacks)
     run.restore(checkpoint)
     write_config(config, directory / CONFIG_FILE)
     return checkpoint.model, run.finish(progress)
@@ -223,6 +229,8 @@ class _Run:
         for name, tensor in checkpoint.tensors.items():
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = tensor
+        if self.best_step == self.step:
+            write_checkpoint(self.directory / BEST_FILE, self.model, info=info)
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
 
@@ -261,6 +269,7 @@ class _Run:
         """Train up to step ``until`` and return the mean loss."""
         seed = self.config.training.seed
         start, first = time.perf_counter(), self.step
+        self.model.train()  # a callback may have left it in eval mode
         total = torch.zeros((), dtype=torch.float64, device=self.model.device)
         while self.step < until:
             x, y = self._batch(self.step)
@@ -298,6 +307,8 @@ class _Run:
         extra: dict[str, float] = {}
         for callback in self.callbacks:
             callback(self.step, self.model, extra)
+        if taken := sorted(_RESERVED & set(extra)):
+            raise InvalidInputError(f"a callback writes the column {taken[0]!r}; rename it")
         for split in SPLITS:
             evaluation = evaluate(
                 self.model,
@@ -332,7 +343,11 @@ class _Run:
             self._write(self.directory, improved)
 
     def _write(self, directory: Path, improved: bool) -> None:
-        """Commit this evaluation: the history first, so that no checkpoint lacks its rows."""
+        """Commit this evaluation: the history first, so that no checkpoint lacks its rows.
+
+        The best model follows the checkpoint that names it; :meth:`restore` writes it again where
+        the run was killed in between.
+        """
         with replacing(directory / HISTORY_FILE) as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
         info = {
@@ -342,23 +357,28 @@ class _Run:
             "best_step": self.best_step,
             "best": list(self.best),
         }
-        if improved:
-            write_checkpoint(directory / BEST_FILE, self.model, info=info)
         tensors = {
             f"{index}/{key}": tensor
             for index, values in self.optimiser.state_dict()["state"].items()
             for key, tensor in values.items()
         }
         write_checkpoint(directory / LAST_FILE, self.model, tensors=tensors, info=info)
+        if improved:
+            write_checkpoint(directory / BEST_FILE, self.model, info=info)
 
 
 def read_history(directory: str | os.PathLike[str]) -> pd.DataFrame:
     """Return the history of a run directory, floats exactly as they were."""
     path = Path(directory) / HISTORY_FILE
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the history {path}: {error}") from error
+
+
+_RESERVED: Final = frozenset(
+    {item.name for item in fields(Evaluation)} | {"step", "seconds", "loss", "unused", "entropy"}
+)
 
 
 def _columns(evaluation: Evaluation) -> dict[str, Any]:
@@ -370,7 +390,9 @@ def _columns(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _new_directory(path: Path) -> Path:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # A run that was stopped before its first checkpoint left no more than these, and no training.
+    begun = {CONFIG_FILE, HISTORY_FILE}
+    if path.exists() and not (path.is_dir() and {item.name for item in path.iterdir()} <= begun):
         raise InvalidInputError(
             f"{path} exists and is not empty; resume it (lgn-analysis train --resume {path}), "
             "or choose another directory"

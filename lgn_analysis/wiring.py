@@ -79,9 +79,12 @@ def _unique_wiring(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
             f"{n_in} inputs make only {n_pairs} different pairs, too few for {n_out} gates; "
             'use wiring="random", or a width of at most that'
         )
-    # Offset 1 is split into its even and its odd pairs, so that the first n_in/2 gates already
+    # Offset 1 is split into its even and its odd pairs, so that the first n_in/2 gates, rounded up,
     # cover every input; then offsets 2, 3, ... in full.
-    firsts = [torch.arange(0, n_in - 1, 2), torch.arange(1, n_in - 1, 2)]
+    # An odd n_in leaves the last input over, so its odd pairs begin with the one that reads it; the
+    # reference code begins with (1, 2), and with few gates never reads that input.
+    odd = torch.arange(1, n_in - 1, 2)
+    firsts = [torch.arange(0, n_in - 1, 2), odd.flip(0) if n_in % 2 else odd]
     offsets = [1, 1]
     count = n_in - 1
     while count < n_out:

@@ -1,6 +1,7 @@
 """The whole way from runs to the ledger, at the smallest scale, and back from the CSVs."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -36,18 +37,29 @@ def test_every_experiment_leaves_its_csv_json_and_figures(made):
         assert {"commit", "device", "versions", "seeds", "command"} <= set(facts)
 
 
-def test_every_number_of_the_ledger_follows_from_the_csv_beside_it(made):
-    _, folder = made
-    ledger = pd.read_csv(folder / "claims.csv")
+FIGURES = Path(__file__).parent.parent / "figures"
+
+
+def test_every_number_of_the_committed_ledger_follows_from_the_csv_beside_it():
+    ledger = pd.read_csv(FIGURES / "claims.csv")
     decided = ledger[ledger["n"] >= 2]
     for row in decided.itertuples():
-        effects = pd.read_csv(folder / row.source)
+        effects = pd.read_csv(FIGURES / row.source)
         effects = effects[(effects["claim"] == row.id) & effects["counts"]]
         if "tau" in effects:
             effects = effects[effects["tau"] == effects.groupby("tau")["effect"].mean().idxmax()]
         expected = t_interval(effects["effect"].to_list(), row.level)
         assert np.allclose((row.effect, row.low, row.high), expected, rtol=1e-9)
     assert len(decided)
+
+
+def test_the_committed_verdicts_follow_from_the_committed_frames():
+    ledger = pd.read_csv(FIGURES / "claims.csv").set_index("id")
+    for name in report.experiment_names():
+        frame = pd.read_csv(FIGURES / f"{name}.csv")
+        for verdict in report._experiment(name).verdicts(frame):
+            assert ledger.loc[verdict.claim.id, "outcome"] == verdict.outcome
+            assert ledger.loc[verdict.claim.id, "effect"] == pytest.approx(verdict.effect)
 
 
 def test_figures_are_drawn_again_from_the_csvs_to_the_same_bytes(made):

@@ -15,7 +15,7 @@ from lgn_analysis.hessian.operators import SymmetricOperator
 from lgn_analysis.hessian.results import TraceResult
 
 PILOT = 16
-BLOCK = 16
+BLOCK_ELEMENTS = 2**24
 
 
 def hutchinson_trace(
@@ -55,14 +55,17 @@ def hutchinson_trace(
     if n_probes is None and rtol is None and atol is None and ftol is None:
         raise InvalidInputError("give a tolerance (rtol, atol or ftol), or n_probes")
     generator = torch.Generator().manual_seed(seed)
+    block = max(1, min(PILOT, BLOCK_ELEMENTS // operator.shape[0]))
     parts: list[Tensor] = []
     squares = 0.0
     bar = tqdm(desc="trace", unit="product", disable=not progress)
 
     def probe(count: int) -> None:
         nonlocal squares
-        for size in [BLOCK] * (count // BLOCK) + [count % BLOCK] * (count % BLOCK > 0):
-            signs = torch.randint(0, 2, (size, operator.shape[0]), generator=generator)
+        for size in [block] * (count // block) + [count % block] * (count % block > 0):
+            signs = torch.randint(
+                0, 2, (size, operator.shape[0]), generator=generator, dtype=torch.int8
+            )
             z = (2 * signs - 1).to(device=operator.device, dtype=operator.dtype).T
             product = operator.matmat(z).double()
             squares += float((product * product).sum())

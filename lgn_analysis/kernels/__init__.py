@@ -1,18 +1,25 @@
 """The few hot operations, and the seam through which their fast twins come.
 
 A backend is a module with the functions of :class:`Backend`, feature-major: a gather of inputs is a
-contiguous row. It is chosen by the tensor's device and can be forced by name.
+contiguous row. It is chosen by the tensor's device and can be forced by name. One that also has the
+functions of :class:`NetworkBackend` runs a whole network at once. A module is imported when it is
+first chosen.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+import functools
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.errors import InvalidInputError, MissingDependencyError
 from lgn_analysis.kernels import reference
+from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, Run
 from lgn_analysis.noise import NoiseKey
 
 
@@ -45,8 +52,41 @@ class Backend(Protocol):
         """Return packed words [n, n_words] as bool [n, batch]."""
 
 
-_BACKENDS: Final[dict[str, Backend]] = {reference.NAME: reference}
-BACKENDS: Final = tuple(_BACKENDS)
+class NetworkBackend(Backend, Protocol):
+    """A backend that runs whole networks, their layers of one width."""
+
+    def training_forward(
+        self, network: Pass, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
+    ) -> Tensor:
+        """Return class logits [batch, n_groups] of the training forward for float32 logits.
+
+        ``x`` is bool or float32 [batch, n_features]; the key is given exactly when the relaxation
+        is noisy.
+        """
+
+    def discrete_forward(self, network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+        """Return the group sums of the discrete network, not divided: int32 [batch, n_groups]."""
+
+    def PackedSamples(self, words: Tensor, n_features: int) -> Any:
+        """Name training inputs int64 [n, ceil(n_features / 64)], feature 0 in the lowest bit."""
+
+    def TrainingRun(
+        self,
+        network: Pass,
+        logits: Sequence[Tensor],
+        moments: Sequence[Moments],
+        samples: Any,
+        labels: Tensor,
+        adam: AdamRule,
+    ) -> Run:
+        """Prepare training steps on these data."""
+
+
+_MODULES: Final = {
+    reference.NAME: "lgn_analysis.kernels.reference",
+    "cuda": "lgn_analysis.kernels.cuda",
+}
+BACKENDS: Final = tuple(_MODULES)
 
 
 def select_backend(device: torch.device, requested: str | None = None) -> Backend:
@@ -54,9 +94,30 @@ def select_backend(device: torch.device, requested: str | None = None) -> Backen
 
     Raises:
         InvalidInputError: there is no backend of that name.
+        MissingDependencyError: the one that is requested needs a package that is not installed.
     """
-    del device  # one backend so far, and it runs on every device
-    name = requested or reference.NAME
-    if name not in _BACKENDS:
+    name = requested or _default(device.type)
+    if name not in _MODULES:
         raise InvalidInputError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
-    return _BACKENDS[name]
+    try:
+        return cast(Backend, importlib.import_module(_MODULES[name]))
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"backend={name!r} needs the package {error.name}, which is not installed; install it, "
+            'or choose backend="reference"'
+        ) from error
+
+
+def select_network_backend(
+    device: torch.device, requested: str | None = None
+) -> NetworkBackend | None:
+    """Return the backend of :func:`select_backend` if it runs whole networks, else None."""
+    backend = select_backend(device, requested)
+    return cast(NetworkBackend, backend) if hasattr(backend, "training_forward") else None
+
+
+@functools.cache
+def _default(device_type: str) -> str:
+    if device_type == "cuda" and importlib.util.find_spec("triton") is not None:
+        return "cuda"
+    return reference.NAME

@@ -76,4 +76,4 @@ def unpack_bits(words: Tensor, batch: int) -> Tensor:
     """Return int64 [n, n_words] as bool [n, batch]; the inverse of :func:`pack_bits`."""
     places = torch.arange(WORD_BITS, device=words.device)
     bits = (words.unsqueeze(-1) >> places) & 1
-    return bits.reshape(words.shape[0], -1)[:, :batch].to(torch.bool)
+    return bits.flatten(1)[:, :batch].to(torch.bool)
