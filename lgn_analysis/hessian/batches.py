@@ -61,7 +61,10 @@ def _read_twice(data: Any) -> list[Batch]:
         raise InvalidInputError(
             f"expected (x, y) tensors or batches of them, got {type(data).__name__}"
         )
-    first, second = list(data), list(data)
+    # Iterating over a DataLoader draws from the global generator. Both passes stand in one fork: in
+    # a fork each, they would shuffle alike.
+    with torch.random.fork_rng(devices=[]):
+        first, second = list(data), list(data)
     for pair in first:
         if not (
             isinstance(pair, (tuple, list))

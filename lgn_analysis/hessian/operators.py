@@ -1,18 +1,18 @@
 """Linear operators that algorithms see: a shape, products, named slices. No logic gates here.
 
 :class:`ModuleHessian` is the Hessian of a mean loss over data in parameters of any ``nn.Module``,
-through ``torch.func``; :class:`DenseOperator` wraps a symmetric matrix.
+exact; :class:`DenseOperator` wraps a symmetric matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp, vmap
+from torch.func import grad, jvp
 
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian.batches import Batch
@@ -23,7 +23,11 @@ BatchLoss = Callable[[Params, Tensor, Tensor], Tensor]
 """Mean loss of a batch as a function of parameters, x and y."""
 ParamLoss = Callable[[Params], Tensor]
 
-_BLOCK_ELEMENTS: Final = 2**21
+MAX_BYTES: Final = 4 * 2**30
+"""Memory that one call may plan to take without being asked."""
+
+_TRIAL: Final = 16
+"""Samples that the methods are tried on."""
 
 
 class SymmetricOperator(Protocol):
@@ -85,13 +89,14 @@ class DenseOperator:
 class ModuleHessian:
     """H = ∇² of the mean loss over all samples, in a dict of parameters.
 
-    Each product differentiates the gradient along v, forward over reverse; where a module has no
-    forward-mode derivative, it differentiates ⟨∇L, v⟩ once more instead. Sums over batches are
-    float64, each batch weighted by its samples.
+    Sums over batches are float64, each batch weighted by its samples. Two methods give the same
+    product. ``"double-backward"`` differentiates ⟨∇L, v⟩ once more; the columns of one ``matmat``
+    share the graph of ∇L, which makes it the faster one. ``"forward-over-reverse"`` is
+    ``torch.func.jvp`` of ``torch.func.grad`` and needs about half the memory. The first that the
+    module allows is taken.
 
     Attributes:
-        method: ``"forward-over-reverse"`` or ``"double-backward"``, whichever the module allows.
-        vectorised: whether several vectors can share a product (``vmap``).
+        method: which of the two is in use.
         slices: where each parameter lies in a flat vector.
     """
 
@@ -112,35 +117,45 @@ class ModuleHessian:
             start += value.numel()
         self.shape = (start, start)
         self.method = self._find_method()
-        self.vectorised = self._can_vectorise()
 
     def matvec(self, v: Tensor) -> Tensor:
         """Return H v, v and result [n_params]."""
-        tangent = self.unflatten(v)
-        total = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
-        for weight, loss in self._weighted():
-            total += weight * self.flatten(self._product(loss, tangent))
-        return total.to(self.dtype)
+        if v.shape != (self.shape[0],):
+            raise InvalidInputError(
+                f"expected a vector of {self.shape[0]} numbers, got shape {tuple(v.shape)}"
+            )
+        return self.matmat(v.unsqueeze(1)).squeeze(1)
 
     def matmat(self, v: Tensor) -> Tensor:
         """Return H V, V and result [n_params, k]."""
-        columns = v.to(device=self.device, dtype=self.dtype).T
-        if not self.vectorised:
-            return torch.stack([self.matvec(column) for column in columns], dim=1)
-        return torch.cat([self._block(block) for block in columns.split(self._block_size)]).T
+        if v.ndim != 2 or v.shape[0] != self.shape[0]:
+            raise InvalidInputError(
+                f"expected a matrix [{self.shape[0]}, k], got shape {tuple(v.shape)}"
+            )
+        rows = v.detach().to(device=self.device, dtype=self.dtype).T.contiguous()
+        total = torch.zeros_like(rows, dtype=torch.float64)
+        with isolated(self.device):
+            for weight, loss in self._weighted():
+                for index, product in enumerate(self.products(loss, self._params, rows)):
+                    total[index] += weight * product.double()
+        return total.T.to(self.dtype)
+
+    def products(self, loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
+        """Yield H v of one batch's loss at ``params`` for each row v of ``rows`` [k, n_params]."""
+        return METHODS[self.method](loss, params, rows)
 
     def loss(self, at: Params | None = None) -> float:
         """Return the mean loss, at other parameters where given."""
         params = self._params if at is None else at
-        with torch.no_grad():
+        with isolated(self.device), torch.no_grad():
             return float(sum(weight * loss(params).double() for weight, loss in self._weighted()))
 
     def gradient(self, at: Params | None = None) -> Tensor:
         """Return ∇L [n_params] in float64, at other parameters where given."""
-        params = self._params if at is None else at
         total = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
-        for weight, loss in self._weighted():
-            total += weight * self.flatten(grad(loss)(params))
+        with isolated(self.device):
+            for weight, loss in self._weighted():
+                total += weight * value_and_gradient(loss, self._params if at is None else at)[1]
         return total
 
     def flatten(self, params: Params) -> Tensor:
@@ -153,10 +168,7 @@ class ModuleHessian:
             raise InvalidInputError(
                 f"expected a vector of {self.shape[0]} numbers, got shape {tuple(v.shape)}"
             )
-        v = v.to(device=self.device, dtype=self.dtype)
-        return {
-            name: v[where].reshape(self._params[name].shape) for name, where in self.slices.items()
-        }
+        return unflatten(v.to(device=self.device, dtype=self.dtype), self._params)
 
     @property
     def params(self) -> Params:
@@ -171,57 +183,81 @@ class ModuleHessian:
             for loss in self._losses
         ]
 
-    def _block(self, rows: Tensor) -> Tensor:
-        """Return the products of rows [k, n_params], all at once."""
-        tangents = vmap(self.unflatten)(rows)
-        total = torch.zeros(rows.shape, dtype=torch.float64, device=self.device)
-        for weight, loss in self._weighted():
-            products = vmap(partial(self._product, loss))(tangents)
-            total += weight * vmap(self.flatten)(products)
-        return total.to(self.dtype)
-
-    @property
-    def _block_size(self) -> int:
-        """How many vectors share a product: as many as keep their tangents small."""
-        largest = max(x.numel() for x, _ in self._batches)
-        return max(1, _BLOCK_ELEMENTS // (self.shape[0] + largest))
-
-    def _can_vectorise(self) -> bool:
-        """Return whether the module's products can be batched by ``vmap``."""
-        _, loss = self._weighted()[0]
-        tangents = {
-            name: torch.zeros(2, *value.shape).to(value) for name, value in self._params.items()
-        }
-        try:
-            vmap(partial(self._product, loss))(tangents)
-        except (RuntimeError, NotImplementedError):
-            return False
-        return True
-
-    def _product(self, loss: ParamLoss, tangent: Params) -> Params:
-        if self.method == "forward-over-reverse":
-            product: Params = jvp(grad(loss), (self._params,), (tangent,))[1]
-            return product
-        pullback = vjp(grad(loss), self._params)[1]
-        back: Params = pullback(tangent)[0]
-        return back
-
     def _find_method(self) -> str:
-        tangent = {name: torch.zeros_like(value) for name, value in self._params.items()}
-        _, loss = self._weighted()[0]
-        try:
-            jvp(grad(loss), (self._params,), (tangent,))
-            return "forward-over-reverse"
-        except NotDifferentiableError:
-            raise
-        except (RuntimeError, NotImplementedError) as forward_error:
+        rows = torch.ones(1, self.shape[0], dtype=self.dtype, device=self.device)
+        x, y = self._batches[0]
+        loss = _at(self._losses[0], x[:_TRIAL], y[:_TRIAL])
+        failures: list[str] = []
+        for method, products in METHODS.items():
             try:
-                vjp(grad(loss), self._params)[1](tangent)
-                return "double-backward"
+                with isolated(self.device):
+                    list(products(loss, self._params, rows))
+                return method
+            except NotDifferentiableError:
+                raise
             except (RuntimeError, NotImplementedError) as error:
-                raise NotDifferentiableError(
-                    f"the gradient of this module cannot be differentiated: {error}"
-                ) from forward_error
+                failures.append(f"{method}: {str(error).splitlines()[0]}")
+        raise NotDifferentiableError(
+            f"the gradient of this module cannot be differentiated ({'; '.join(failures)}); a "
+            "custom autograd.Function needs a backward of differentiable operations"
+        )
+
+
+@contextmanager
+def isolated(device: torch.device) -> Iterator[None]:
+    """Record derivatives whatever surrounds the call, and leave the random state as it was."""
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield
+
+
+def value_and_gradient(loss: ParamLoss, params: Params) -> tuple[float, Tensor]:
+    """Return the loss and its gradient as one float64 vector."""
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    value = loss(leaves)
+    gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return float(value.detach()), torch.cat([g.reshape(-1).double() for g in gradient])
+
+
+def unflatten(v: Tensor, like: Params) -> Params:
+    """Return a vector in the names and shapes of ``like``."""
+    pieces = v.split([value.numel() for value in like.values()])
+    return {
+        name: piece.view(value.shape)
+        for (name, value), piece in zip(like.items(), pieces, strict=True)
+    }
+
+
+def _double_backward(loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    inputs = list(leaves.values())
+    parts = torch.autograd.grad(loss(leaves), inputs, create_graph=True, materialize_grads=True)
+    gradient = torch.cat([part.reshape(-1) for part in parts])
+    for index, row in enumerate(rows):
+        if not gradient.requires_grad:  # the loss is linear in the parameters
+            yield torch.zeros_like(row)
+            continue
+        product = torch.autograd.grad(
+            gradient, inputs, row, retain_graph=index + 1 < len(rows), materialize_grads=True
+        )
+        yield torch.cat([part.reshape(-1) for part in product])
+
+
+def _forward_over_reverse(loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
+    gradient = grad(loss)
+    for row in rows:
+        product = jvp(gradient, (params,), (unflatten(row, params),))[1]
+        yield torch.cat([part.reshape(-1) for part in product.values()])
+
+
+Products = Callable[[ParamLoss, Params, Tensor], Iterator[Tensor]]
+METHODS: Final[dict[str, Products]] = {
+    "double-backward": _double_backward,
+    "forward-over-reverse": _forward_over_reverse,
+}
 
 
 def _at(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -17,16 +19,30 @@ from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian.batches import Batch, as_batches
 from lgn_analysis.hessian.density import spectral_density
 from lgn_analysis.hessian.lanczos import top_eigenpairs
-from lgn_analysis.hessian.operators import BatchLoss, LossFn, ModuleHessian, Params
-from lgn_analysis.hessian.results import DensityResult, EigenResult, TraceResult
+from lgn_analysis.hessian.operators import (
+    BatchLoss,
+    LossFn,
+    ModuleHessian,
+    ParamLoss,
+    Params,
+    isolated,
+)
+from lgn_analysis.hessian.results import DensityResult, EigenResult, FrobeniusResult, TraceResult
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
-from lgn_analysis.hessian.trace import hutchinson_trace
+from lgn_analysis.hessian.trace import frobenius_norm, hutchinson_trace
+from lgn_analysis.hessian.verification import (
+    check_additive,
+    check_labels,
+    check_lowered,
+    check_products,
+)
 from lgn_analysis.network import LogicNetwork
 
 DENSE_LIMIT: Final = 4 * 2**30
 """Bytes of the largest dense Hessian that is made without being asked."""
 
-_DIFFERENCE_RTOL: Final = 1e-4
+_SAMPLE: Final = 16
+"""Samples that derivatives are checked on."""
 
 
 class HessianProbe:
@@ -45,6 +61,7 @@ class HessianProbe:
         loss_fn: ``loss_fn(output, y)``, the mean over the batch.
         params: names or glob patterns of the parameters; None takes all that require gradients.
         noise: Gumbel noise for a LogicNetwork.
+        tau: gate temperature of a LogicNetwork's loss; None is the noise's, or else the model's.
         batch_size: split the data into pieces of so many samples, to bound memory.
 
     Raises:
@@ -62,6 +79,7 @@ class HessianProbe:
         loss_fn: LossFn = functional.cross_entropy,
         params: str | Sequence[str] | None = None,
         noise: GumbelNoise | None = None,
+        tau: float | None = None,
         batch_size: int | None = None,
     ) -> None:
         self.model = model
@@ -71,11 +89,12 @@ class HessianProbe:
         self._is_network = isinstance(model, LogicNetwork)
         if noise is not None and not self._is_network:
             raise InvalidInputError("noise perturbs gate logits and needs a LogicNetwork")
+        self._temperature = self._choose_tau(tau)
         chosen = select_parameters(model, params)
-        self._refuse_bad_loss(chosen)
-        self.operator = self._operator(model, chosen, self._batches)
-        self.n_matvecs = 0
-        if not self._is_network:
+        with isolated(next(iter(chosen.values())).device):
+            self._refuse_bad_loss(chosen)
+            self.operator = self._operator(model, chosen, self._batches)
+            self.n_matvecs = 0
             self._check_by_differences()
 
     @property
@@ -148,6 +167,10 @@ class HessianProbe:
         """Return tr(H); see :func:`lgn_analysis.hessian.hutchinson_trace` for the options."""
         return hutchinson_trace(self, **options)
 
+    def frobenius(self, **options: Any) -> FrobeniusResult:
+        """Return ‖H‖_F; see :func:`lgn_analysis.hessian.frobenius_norm` for the options."""
+        return frobenius_norm(self, **options)
+
     def eigs(self, k: int = 10, which: str = "BE", **options: Any) -> EigenResult:
         """Return k eigenpairs; see :func:`lgn_analysis.hessian.top_eigenpairs`."""
         return top_eigenpairs(self, k=k, which=which, **options)
@@ -159,51 +182,88 @@ class HessianProbe:
     def __repr__(self) -> str:
         kind = type(self.model).__name__
         n = sum(len(y) for _, y in self._batches)
-        what = f"soft mode at tau {self._tau():g}" if self._is_network else "as called"
+        what = "as called"
+        if self._is_network:
+            what = f"soft mode in z at tau {self._temperature:g}, grad_factor ignored"
         noise = f", {self.noise}" if self.noise else ""
         return (
             f"HessianProbe({kind}, {what}{noise}, {self.shape[0]} parameters, {n} samples, "
             f"{self.dtype}, {self.operator.method})"
         )
 
-    def _tau(self) -> float:
-        assert isinstance(self.model, LogicNetwork)
-        return self.model.relaxation.tau
+    def _choose_tau(self, tau: float | None) -> float | None:
+        if not isinstance(self.model, LogicNetwork):
+            if tau is not None:
+                raise InvalidInputError("tau is a gate temperature and needs a LogicNetwork")
+            return None
+        given = {t for t in (tau, self.noise.tau if self.noise else None) if t is not None}
+        if len(given) > 1:
+            raise InvalidInputError(f"tau is {tau} and noise.tau {self.noise.tau}; give one")  # type: ignore[union-attr]
+        chosen = given.pop() if given else self.model.relaxation.tau
+        if not (math.isfinite(chosen) and chosen > 0):
+            raise InvalidInputError(f"tau must be finite and above zero, got {chosen}")
+        return float(chosen)
 
     def _operator(
         self, model: nn.Module, chosen: Params, batches: Sequence[Batch]
     ) -> ModuleHessian:
         return ModuleHessian(self._losses(model, chosen), chosen, batches)
 
-    def _losses(self, model: nn.Module, chosen: Params) -> list[BatchLoss]:
+    def _losses(
+        self, model: nn.Module, chosen: Params, loss_fn: LossFn | None = None
+    ) -> list[BatchLoss]:
         frozen = {name: value.detach() for name, value in model.named_parameters()}
         mode = {"mode": "soft"} if self._is_network else {}
+        loss_fn = loss_fn or self.loss_fn
 
-        def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-            return self.loss_fn(functional_call(model, {**frozen, **params}, (x,), mode), y)
+        def loss_at(params: Params, x: Tensor, y: Tensor) -> Tensor:
+            buffers = {}
+            if not self._is_network and any(part.training for part in model.modules()):
+                # Batch normalisation writes its running statistics in place.
+                buffers = {name: value.clone() for name, value in model.named_buffers()}
+            device = next(iter(params.values())).device
+            output = functional_call(model, {**params, **buffers}, (x.to(device),), mode)
+            return loss_fn(output, y.to(device))
 
-        if self.noise is None:
-            return [loss]
-        assert isinstance(model, LogicNetwork)
-        return [_noisy(loss, model, self.noise, draw) for draw in range(self.noise.draws)]
+        if not isinstance(model, LogicNetwork):
+            return [lambda params, x, y: loss_at({**frozen, **params}, x, y)]
+        network, noise, tau = model, self.noise, self._temperature
+
+        def under(draw: int | None) -> BatchLoss:
+            # All logits are perturbed, whichever of them are probed.
+            return lambda params, x, y: loss_at(
+                perturbed_logits({**frozen, **params}, network, noise, draw, tau=tau), x, y
+            )
+
+        return [under(draw) for draw in (range(noise.draws) if noise else (None,))]
 
     def _refuse_bad_loss(self, chosen: Params) -> None:
         x, y = self._batches[0]
         (loss, *_) = self._losses(self.model, chosen)
+        self._refuse_bad_labels(x)
         params = {name: value.detach().requires_grad_() for name, value in chosen.items()}
         try:
             value = loss(params, x, y)
         except IndexError as error:
             raise InvalidInputError(f"loss_fn refused the labels: {error}") from error
+        if not isinstance(value, Tensor):
+            raise InvalidInputError(
+                f"loss_fn must return the mean over the batch, a number in a tensor; it returned "
+                f"{type(value).__name__}"
+            )
         if value.ndim != 0:
             raise InvalidInputError(
                 f"loss_fn must return the mean over the batch, a number; it returned shape "
                 f"{tuple(value.shape)}"
             )
-        if not value.requires_grad:
+        gradients: Sequence[Tensor | None] = ()
+        if value.requires_grad:
+            gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True)
+        if all(gradient is None for gradient in gradients):
             raise NotDifferentiableError(
                 "the module's output carries no gradient in these parameters (an argmax in "
-                "eval() mode, or torch.no_grad()); probe a differentiable forward"
+                "eval() mode, or torch.no_grad()): call model.train(), or give the LogicNetwork "
+                "itself, which is probed in soft mode"
             )
         if not bool(torch.isfinite(value)):
             raise InvalidInputError(f"the loss is {float(value)}; there is nothing to probe")
@@ -218,45 +278,74 @@ class HessianProbe:
         if not torch.allclose(value.detach(), twice, rtol=1e-3):
             raise InvalidInputError(
                 "loss_fn must be the mean over samples, and its value changes when every sample "
-                "is repeated (reduction='sum', or batch statistics in train() mode?)"
+                "is repeated; use reduction='mean'"
             )
+        if len(self._batches) > 1:
+            with torch.no_grad():
+                check_additive(lambda x, y: float(loss(chosen, x, y)), x, y)
+
+    def _refuse_bad_labels(self, x: Tensor) -> None:
+        # On a GPU a label out of range is an assertion that ends the process: look before.
+        if isinstance(self.model, LogicNetwork):
+            check_labels(self.loss_fn, self._batches, self.model.n_classes)
+            return
+        outputs: list[Any] = []
+
+        def keep(output: Any, y: Tensor) -> Tensor:
+            outputs.append(output)
+            return y
+
+        with torch.no_grad():
+            (forward,) = self._losses(self.model, {}, keep)
+            forward(dict(self.model.named_parameters()), x[:_SAMPLE], x[:_SAMPLE])
+        if isinstance(outputs[0], Tensor) and outputs[0].ndim > 1:
+            check_labels(self.loss_fn, self._batches, outputs[0].shape[1])
 
     def _check_by_differences(self) -> None:
-        """Compare H v with a finite difference of gradients, in float64, along a random v."""
-        model = copy.deepcopy(self.model).double()
-        names = list(self.operator.params)
-        everything = dict(model.named_parameters())
-        x, y = self._batches[0]
-        batch = (
-            x.double() if x.is_floating_point() else x,
-            y.double() if y.is_floating_point() else y,
-        )
-        operator = self._operator(
-            model, {name: everything[name].detach() for name in names}, [batch]
-        )
-        generator = torch.Generator().manual_seed(0)
-        v = torch.randn(self.shape[0], generator=generator, dtype=torch.float64)
-        v = (v / v.norm()).to(self.device)
-        product = operator.matvec(v)
-        step = 1e-5 * max(1.0, float(operator.flatten(operator.params).norm()))
-        ends = []
-        for sign in (1, -1):
-            moved = {
-                name: value + sign * step * operator.unflatten(v)[name]
-                for name, value in operator.params.items()
-            }
-            ends.append(operator.gradient(moved))
-        difference = (ends[0] - ends[1]) / (2 * step)
-        size = float(torch.maximum(difference.norm(), product.norm()))
-        error = float((difference - product).norm())
-        noise = 1e-12 * float(ends[0].norm()) / step
-        if error > _DIFFERENCE_RTOL * size + noise:
-            raise NotDifferentiableError(
-                f"the Hessian of {type(self.model).__name__} is wrong by {error / size:.0%} "
-                "against finite differences of its gradient: some layer's backward is not "
-                "differentiable (a custom autograd.Function that calls raw kernels?), or the "
-                "module is random or not smooth"
-            )
+        """Compare H v with finite differences, in float64 where module and loss run in it."""
+        x, y = (part[:_SAMPLE] for part in self._batches[0])
+        kind = type(self.model).__name__
+        native, params = self._first_loss(self.model, x, y), self.operator.params
+        products = self.operator.products
+        if self.dtype == torch.float64:
+            check_products(native, params, products, kind=kind, lowered=False)
+            return
+        try:
+            model = copy.deepcopy(self.model).double()
+            loss_fn = _in_double(self.loss_fn)
+            wide = [part.double() if part.is_floating_point() else part for part in (x, y)]
+            exact = self._first_loss(model, wide[0], wide[1], loss_fn)
+            everything = dict(model.named_parameters())
+            at = {name: everything[name].detach() for name in params}
+            in_double = exact(at).dtype == torch.float64
+        except (RuntimeError, TypeError, NotImplementedError):
+            in_double = False
+        if not in_double:
+            check_products(native, params, products, kind=kind, lowered=True)
+            return
+        blocks = check_products(exact, at, products, kind=kind, lowered=False)
+        check_lowered(native, params, products, blocks, kind=kind)
+
+    def _first_loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, loss_fn: LossFn | None = None
+    ) -> ParamLoss:
+        loss = self._losses(model, {}, loss_fn)[0]
+        return lambda params: loss(params, x, y)
+
+
+def _in_double(loss_fn: Any) -> Any:
+    """Return the loss with its class weights, if any, in float64."""
+    if isinstance(loss_fn, nn.Module):
+        return copy.deepcopy(loss_fn).double()
+    if isinstance(loss_fn, functools.partial):
+        keywords = {
+            name: value.double()
+            if isinstance(value, Tensor) and value.is_floating_point()
+            else value
+            for name, value in loss_fn.keywords.items()
+        }
+        return functools.partial(loss_fn.func, *loss_fn.args, **keywords)
+    return loss_fn
 
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> Params:
@@ -282,7 +371,3 @@ def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) ->
     if len(dtypes) > 1:
         raise InvalidInputError(f"the parameters mix dtypes {sorted(map(str, dtypes))}")
     return {name: value.detach() for name, value in chosen.items()}
-
-
-def _noisy(loss: BatchLoss, model: LogicNetwork, noise: GumbelNoise, draw: int) -> BatchLoss:
-    return lambda params, x, y: loss(perturbed_logits(params, model, noise, draw), x, y)

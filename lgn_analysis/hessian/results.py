@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,34 @@ class TraceResult:
     def __repr__(self) -> str:
         return (
             f"TraceResult({self.estimate:.6g} ± {self.stderr:.2g} (standard error), 95 % "
+            f"[{self.ci[0]:.6g}, {self.ci[1]:.6g}], {self.n_matvecs} products, {self.reason})"
+        )
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False))
+
+
+@dataclass(frozen=True)
+class FrobeniusResult:
+    """An estimate of ‖H‖_F with its 95 % interval; attributes as in :class:`TraceResult`."""
+
+    estimate: float
+    stderr: float
+    ci: tuple[float, float]
+    n_matvecs: int
+    converged: bool
+    reason: str
+    seed: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row."""
+        row = {**asdict(self), "ci_low": self.ci[0], "ci_high": self.ci[1]}
+        del row["ci"]
+        return pd.DataFrame([row])
+
+    def __repr__(self) -> str:
+        return (
+            f"FrobeniusResult({self.estimate:.6g} ± {self.stderr:.2g} (standard error), 95 % "
             f"[{self.ci[0]:.6g}, {self.ci[1]:.6g}], {self.n_matvecs} products, {self.reason})"
         )
 

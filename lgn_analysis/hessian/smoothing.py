@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import pandas as pd
 import torch
-from scipy import stats
 from torch.nn import functional
 
 from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.hessian.intervals import mean_interval, ratio_interval
 from lgn_analysis.hessian.operators import LossFn, Params
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose, gumbel
@@ -42,21 +42,29 @@ class GumbelNoise:
 
 
 def perturbed_logits(
-    params: Params, model: LogicNetwork, noise: GumbelNoise, draw: int, scale: float = 1.0
+    params: Params,
+    model: LogicNetwork,
+    noise: GumbelNoise | None,
+    draw: int | None,
+    scale: float = 1.0,
+    tau: float | None = None,
 ) -> Params:
-    """Return logits whose soft mode is ``softmax((z + s·g)/tau)`` at the noise's tau.
+    """Return logits whose soft mode is ``softmax((z + s·g)/tau)``; without noise ``softmax(z/tau)``.
 
-    The model divides by its own tau, so the perturbed logits are scaled by ``tau_model / tau``.
+    The model divides by its own tau, so the logits are scaled by ``tau_model / tau``; tau None is
+    the noise's, or else the model's.
     """
-    key = NoiseKey(noise.seed, Purpose.PROBE, draw)
     own = model.relaxation.tau
-    factor = own / (noise.tau or own)
+    tau = tau or (noise.tau if noise else None) or own
     perturbed = dict(params)
     for index, layer in enumerate(model.layers):
         name = f"layers.{index}.logits"
         if name in params:
-            g = gumbel(key, index, layer.n_out, dtype=model.dtype, device=model.device)
-            perturbed[name] = (params[name] + scale * g) * factor
+            z = params[name]
+            if noise is not None and draw is not None:
+                key = NoiseKey(noise.seed, Purpose.PROBE, draw)
+                z = z + scale * gumbel(key, index, layer.n_out, dtype=z.dtype, device=z.device)
+            perturbed[name] = z if tau == own else z * (own / tau)
     return perturbed
 
 
@@ -65,6 +73,7 @@ def lemma1(
     data: Any,
     scales: Sequence[float] = (0.1, 0.25, 0.5, 1.0),
     *,
+    tau: float | None = None,
     draws: int = 64,
     trace_rtol: float = 0.05,
     trace_probes: int | None = None,
@@ -79,9 +88,10 @@ def lemma1(
     The trace is in z, so it enters without 1/tau²; ``trace_u = tau²·trace_z`` is beside it.
 
     Args:
-        model: the network; its own tau.
+        model: the network.
         data: as for :class:`lgn_analysis.HessianProbe`.
-        scales: noise scales s; training has s = 1.
+        scales: noise scales s, above zero; training has s = 1.
+        tau: gate temperature; None is the model's.
         draws: noise draws at each scale, at least 2; the same ones at every scale.
         trace_rtol: tolerance of the trace, where ``trace_probes`` is not given.
         trace_probes: exactly so many Hutchinson probes.
@@ -91,7 +101,8 @@ def lemma1(
 
     Returns:
         A row a scale: scale, tau, gain, gain_stderr, gain_low, gain_high, prediction,
-        prediction_stderr, ratio, ratio_low, ratio_high (95 %, by the delta method over both errors),
+        prediction_stderr, ratio, ratio_low, ratio_high (95 %, from both intervals; the whole line where
+        that of the trace holds zero),
         trace_z, trace_u, draws, n_matvecs.
 
     Source: Yousefi et al., NeurIPS 2025, Lemma 1.
@@ -100,39 +111,42 @@ def lemma1(
 
     if draws < 2:
         raise InvalidInputError(f"an interval needs at least 2 draws, got {draws}")
-    probe = HessianProbe(model, data, loss_fn=loss_fn, batch_size=batch_size)
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise InvalidInputError(f"scales must be finite and above zero, got {[*scales]}")
+    tau = model.relaxation.tau if tau is None else tau
+    probe = HessianProbe(model, data, loss_fn=loss_fn, tau=tau, batch_size=batch_size)
     trace = probe.trace(rtol=trace_rtol, n_probes=trace_probes, seed=seed)
     base, gradient = probe.loss(), probe.grad()
     noise = GumbelNoise(draws=draws, seed=seed)
     params = probe.operator.params
-    tau = model.relaxation.tau
     rows = []
     for scale in scales:
         gains = []
         for draw in range(draws):
+            # The probe's loss divides by its own tau: here only s·g is added to z.
             moved = perturbed_logits(params, model, noise, draw, scale)
             step = probe.operator.flatten(moved) - probe.operator.flatten(params)
             gains.append(probe.operator.loss(moved) - base - float(step @ gradient))
         sample = torch.tensor(gains, dtype=torch.float64)
         gain, stderr = float(sample.mean()), float(sample.std()) / math.sqrt(draws)
-        quantile = float(stats.t.ppf(0.975, draws - 1))
+        gain_low, gain_high = mean_interval(sample)
         factor = scale**2 * GUMBEL_VARIANCE / 2
         prediction, prediction_stderr = factor * trace.estimate, factor * trace.stderr
-        ratio = gain / prediction
-        half = quantile * math.hypot(stderr / prediction, ratio * prediction_stderr / prediction)
+        ends = (factor * trace.ci[0], factor * trace.ci[1])
+        low, high = ratio_interval((gain, gain_low, gain_high), (prediction, *ends))
         rows.append(
             {
                 "scale": scale,
                 "tau": tau,
                 "gain": gain,
                 "gain_stderr": stderr,
-                "gain_low": gain - quantile * stderr,
-                "gain_high": gain + quantile * stderr,
+                "gain_low": gain_low,
+                "gain_high": gain_high,
                 "prediction": prediction,
                 "prediction_stderr": prediction_stderr,
-                "ratio": ratio,
-                "ratio_low": ratio - half,
-                "ratio_high": ratio + half,
+                "ratio": gain / prediction if prediction else math.nan,
+                "ratio_low": low,
+                "ratio_high": high,
                 "trace_z": trace.estimate,
                 "trace_u": tau**2 * trace.estimate,
                 "draws": draws,

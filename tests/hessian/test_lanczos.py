@@ -104,3 +104,55 @@ def test_a_budget_is_kept_and_said():
 def test_useless_options_are_refused(options, sentence):
     with pytest.raises(InvalidInputError, match=sentence):
         top_eigenpairs(DenseOperator(torch.eye(3)), **options)
+
+
+class Diagonal:
+    """A diagonal matrix that is too large to be written out."""
+
+    def __init__(self, values):
+        self.values = values
+        self.shape = (len(values), len(values))
+        self.dtype, self.device = values.dtype, values.device
+        self.slices = {"all": slice(0, len(values))}
+
+    def matvec(self, v):
+        return self.values * v
+
+    def matmat(self, v):
+        return self.values[:, None] * v
+
+
+def test_a_second_copy_near_a_dense_spectrum_is_found():
+    # A few steps from a fresh start do not show it: the search has to converge too.
+    values = torch.linspace(0, 1, 2000, dtype=torch.float64)
+    values[-2:] = 1.0002
+    result = top_eigenpairs(Diagonal(values), k=2, which="LA", max_matvecs=1000)
+    assert result.converged
+    assert result.values == pytest.approx([1.0002, 1.0002], abs=1e-6)
+
+
+def test_a_small_remainder_in_many_dimensions_is_no_breakdown():
+    values = 1e-4 * torch.linspace(0.5, 1, 300_000)
+    values[0] = 1.0
+    start = torch.randn(300_000, generator=torch.Generator().manual_seed(0))
+    assert len(lanczos(Diagonal(values), start, 12).alpha) == 12
+
+
+def test_residuals_are_those_of_the_pairs_returned():
+    matrix = symmetric(SPECTRA["multiple ends"])
+    result = top_eigenpairs(DenseOperator(matrix), k=5, which="BE", tol=1e-10)
+    gap = matrix @ result.vectors - result.vectors * torch.from_numpy(result.values)
+    assert np.allclose(gap.norm(dim=0).numpy() / 4, result.residuals, atol=1e-14)
+    assert torch.allclose(result.vectors.T @ result.vectors, torch.eye(5).double(), atol=1e-12)
+
+
+def test_a_tolerance_below_rounding_is_missed_aloud():
+    matrix = symmetric(np.linspace(-1, 1, 60), dtype=torch.float32)
+    result = top_eigenpairs(DenseOperator(matrix), k=2, tol=1e-12)
+    assert not result.converged
+    assert result.reason
+
+
+def test_memory_is_refused_with_the_numbers():
+    with pytest.raises(InvalidInputError, match="max_bytes"):
+        top_eigenpairs(DenseOperator(torch.eye(50)), k=5, max_bytes=600)
