@@ -80,54 +80,22 @@ def train(
         device: torch device.
         progress: show a progress bar.
     """
-    from lgn_analysis import training
-    from lgn_analysis.data import load_dataset
-    from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig, read_config
+    from lgn_analysis.ranks import process_group
 
     given = {
         name: value
         for name, value in locals().items()
         if name in _CONFIG_FLAGS and value is not None
     }
-    if resume is not None:
-        if set(given) - {"steps"} or config is not None or out is not None:
+    with process_group(device) as own_device:
+        if resume is None:
+            _train_anew(given, config, out, own_device, progress)
+        elif set(given) - {"steps"} or config is not None or out is not None:
             raise InvalidInputError(
                 f"--resume takes everything but --steps from {resume}; leave the other flags out"
             )
-        _, result = training.resume(resume, steps=steps, device=device, progress=progress)
-        _say(result, f"run directory: {resume}")
-        return
-    settings, notes = (RunConfig(), []) if config is None else read_config(config)
-    for note in notes:
-        _say(f"note: {note}")
-
-    def overridden(section: Any) -> Any:
-        names = {item.name for item in fields(section)} & set(given)
-        return replace(section, **{name: given[name] for name in names})
-
-    data_config: DataConfig = settings.data
-    if dataset is not None:
-        data_config = DataConfig(dataset, thresholds)
-    elif thresholds is not None:
-        data_config = DataConfig(data_config.name, thresholds)
-    network: NetworkConfig = overridden(settings.network)
-    schedule: TrainingConfig = overridden(settings.training)
-    data = load_dataset(data_config.name, data_config.thresholds)
-    if data_config.fingerprint not in (None, data.fingerprint):
-        _say(f"note: {data.name!r} is not the data that {config} was written for")
-    model = network.build(data).to(device)
-    if out is None:
-        shape = f"{network.depth}x{network.width}"
-        out = Path("runs") / f"{data.name}-{network.relaxation}-{shape}-seed{schedule.seed}"
-    _say(data, model.extra_repr())
-    result = training.train(
-        model,
-        data,
-        **{item.name: getattr(schedule, item.name) for item in fields(schedule)},
-        out=out,
-        progress=progress,
-    )
-    _say(result, f"run directory: {out}")
+        else:
+            _train_on(resume, steps, own_device, progress)
 
 
 def evaluate(
@@ -310,9 +278,60 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _train_on(run: Path, steps: int | None, device: Any, progress: bool) -> None:
+    from lgn_analysis import training
+
+    _, result = training.resume(run, steps=steps, device=device, progress=progress)
+    _say(result, f"run directory: {run}")
+
+
+def _train_anew(
+    given: dict[str, Any], config: Path | None, out: Path | None, device: Any, progress: bool
+) -> None:
+    from lgn_analysis import training
+    from lgn_analysis.data import load_dataset
+    from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig, read_config
+
+    settings, notes = (RunConfig(), []) if config is None else read_config(config)
+    for note in notes:
+        _say(f"note: {note}")
+
+    def overridden(section: Any) -> Any:
+        names = {item.name for item in fields(section)} & set(given)
+        return replace(section, **{name: given[name] for name in names})
+
+    data_config: DataConfig = settings.data
+    thresholds = given.get("thresholds")
+    if "dataset" in given:
+        data_config = DataConfig(given["dataset"], thresholds)
+    elif thresholds is not None:
+        data_config = DataConfig(data_config.name, thresholds)
+    network: NetworkConfig = overridden(settings.network)
+    schedule: TrainingConfig = overridden(settings.training)
+    data = load_dataset(data_config.name, data_config.thresholds)
+    if data_config.fingerprint not in (None, data.fingerprint):
+        _say(f"note: {data.name!r} is not the data that {config} was written for")
+    model = network.build(data).to(device)
+    if out is None:
+        shape = f"{network.depth}x{network.width}"
+        out = Path("runs") / f"{data.name}-{network.relaxation}-{shape}-seed{schedule.seed}"
+    _say(data, model.extra_repr())
+    result = training.train(
+        model,
+        data,
+        **{item.name: getattr(schedule, item.name) for item in fields(schedule)},
+        out=out,
+        progress=progress,
+    )
+    _say(result, f"run directory: {out}")
+
+
 def _say(*lines: object) -> None:
-    for line in lines:
-        print(line)
+    from lgn_analysis.ranks import world
+
+    if world()[0] == 0:
+        for line in lines:
+            print(line)
 
 
 def _model_and_data(path: Path, dataset: str | None) -> tuple[Any, Any]:

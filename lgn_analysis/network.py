@@ -24,7 +24,14 @@ from lgn_analysis.initialisation import initial_logits
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
-from lgn_analysis.relaxations import GumbelST, Relaxation, make_relaxation, soft_weights
+from lgn_analysis.relaxations import (
+    RELAXATIONS,
+    GumbelST,
+    Relaxation,
+    Soft,
+    make_relaxation,
+    soft_weights,
+)
 from lgn_analysis.wiring import check_wiring, make_wiring
 
 Mode = Literal["soft", "noisy", "discrete"]
@@ -117,6 +124,9 @@ class LogicLayer(nn.Module):
             words = self._kernels.pack_bits(bits)
             outputs = self._kernels.unpack_bits(self.forward_packed(words), bits.shape[1])
             return outputs.T.reshape(*x.shape[:-1], self.n_out).to(self.logits.dtype)
+        whole = select_network_backend(self.logits.device, self.backend)
+        if whole and runs_whole(resolved, x, self.relaxation, [self.logits]):
+            return self._forward_whole(whole, x, resolved, draw)
         noise = None
         if resolved != "soft" and self.relaxation.noisy:
             noise = self._kernels.gumbel(
@@ -128,6 +138,23 @@ class LogicLayer(nn.Module):
             )
         features = x.to(self.logits.dtype).movedim(-1, 0)
         return self.forward_features(features, resolved, noise).movedim(0, -1)
+
+    def _forward_whole(
+        self, whole: NetworkBackend, x: Tensor, resolved: str, draw: NoiseKey | None
+    ) -> Tensor:
+        """Return the gate outputs by a backend for whole networks: one layer, a group a gate."""
+        network = Pass(
+            wirings=(self.wiring,),
+            n_features=self.n_in,
+            relaxation=Soft(self.relaxation.tau) if resolved == "soft" else self.relaxation,
+            n_groups=self.n_out,
+            group_tau=1.0,
+            grad_factor=self.grad_factor if resolved == "train" else 1.0,
+            first_layer=self.index,
+        )
+        key = (draw or fresh_key(Purpose.TRAINING)) if network.relaxation.noisy else None
+        outputs = whole.training_forward(network, [self.logits], flat_values(x), key)
+        return outputs.reshape(*x.shape[:-1], self.n_out)
 
     def forward_features(self, x: Tensor, resolved: str, noise: Tensor | None) -> Tensor:
         """Return [n_out, ...] for x [n_in, ...], ``resolved`` one of train, soft and noisy.
@@ -319,10 +346,10 @@ class LogicNetwork(nn.Module):
         """
         check_features(x, self.n_features)
         resolved = resolve_mode(mode, self.training, self.relaxation)
-        whole = self._whole_kernels
-        # Soft mode is what curvature is made of: layer by layer it can be differentiated on.
+        whole = self.network_backend
         if whole and (
-            resolved == "discrete" or (resolved != "soft" and self.dtype == torch.float32)
+            resolved == "discrete"
+            or runs_whole(resolved, x, self.relaxation, [layer.logits for layer in self.layers])
         ):
             return self._forward_whole(whole, x, resolved, draw)
         if resolved == "discrete":
@@ -336,15 +363,16 @@ class LogicNetwork(nn.Module):
         outputs: Tensor = self.group_sum(features.movedim(0, -1))
         return outputs
 
-    def as_pass(self, *, training: bool = True) -> Pass:
-        """Return what a backend needs to know of this network; ``training``: with ``grad_factor``."""
+    def as_pass(self, resolved: str = "train") -> Pass:
+        """Return what a backend needs to know of this network; ``resolved``: train, noisy or soft."""
+        soft = resolved == "soft"
         return Pass(
             wirings=tuple(layer.wiring for layer in self.layers),
             n_features=self.n_features,
-            relaxation=self.relaxation,
+            relaxation=Soft(self.relaxation.tau) if soft else self.relaxation,
             n_groups=self.group_sum.n_groups,
             group_tau=self.group_sum.group_tau,
-            grad_factor=self.layers[0].grad_factor if training else 1.0,
+            grad_factor=self.layers[0].grad_factor if resolved == "train" else 1.0,
             gradient_dtype=self.gradient_dtype,
         )
 
@@ -363,16 +391,15 @@ class LogicNetwork(nn.Module):
         self, whole: NetworkBackend, x: Tensor, resolved: str, draw: int | NoiseKey | None
     ) -> Tensor:
         """Return class logits by a backend that runs the whole network at once."""
-        flat = x.reshape(-1, self.n_features)
         logits = [layer.logits for layer in self.layers]
         if resolved == "discrete":
-            counts = whole.discrete_forward(self.as_pass(), logits, as_bits(flat))
+            bits = as_bits(x.reshape(-1, self.n_features))
+            counts = whole.discrete_forward(self.as_pass(), logits, bits)
             outputs = counts.to(self.dtype) / self.group_sum.group_tau
         else:
-            values = flat if flat.dtype == torch.bool else flat.to(self.dtype)
-            key = self._noise_key(draw) if self.relaxation.noisy else None
-            network = self.as_pass(training=resolved == "train")
-            outputs = whole.training_forward(network, logits, values, key)
+            network = self.as_pass(resolved)
+            key = self._noise_key(draw) if network.relaxation.noisy else None
+            outputs = whole.training_forward(network, logits, flat_values(x), key)
         return outputs.reshape(*x.shape[:-1], self.group_sum.n_groups)
 
     def _forward_discrete(self, x: Tensor) -> Tensor:
@@ -414,7 +441,7 @@ class LogicNetwork(nn.Module):
         return select_backend(self.device, self.backend)
 
     @property
-    def _whole_kernels(self) -> NetworkBackend | None:
+    def network_backend(self) -> NetworkBackend | None:
         """The backend if it runs whole networks; None also where a layer was changed by hand."""
         whole = select_network_backend(self.device, self.backend)
         factor = self.layers[0].grad_factor
@@ -431,6 +458,34 @@ class LogicNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.n_features} bits, {self.n_gates} gates, {self.n_gates * N_GATES} parameters"
+
+
+def runs_whole(resolved: str, x: Tensor, relaxation: Relaxation, logits: Sequence[Tensor]) -> bool:
+    """Return whether a backend for whole networks may run this pass, ``resolved`` not discrete."""
+    if any(z.dtype != torch.float32 for z in logits) or is_transformed():
+        return False
+    if resolved != "soft":
+        return type(relaxation) in RELAXATIONS.values()
+    # Soft mode is what curvature is made of: layer by layer it can be differentiated on.
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *logits)))
+
+
+def flat_values(x: Tensor) -> Tensor:
+    """Return x [..., n] as bool or float32 [batch, n]."""
+    flat = x.reshape(-1, x.shape[-1])
+    return flat if flat.dtype == torch.bool else flat.to(torch.float32)
+
+
+def is_transformed() -> bool:
+    """Return whether ``torch.func``, forward-mode differentiation or a tracer is at work.
+
+    They see through plain PyTorch alone.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.compiler.is_compiling()
+    )
 
 
 def resolve_mode(mode: str | None, training: bool, relaxation: Relaxation) -> str:

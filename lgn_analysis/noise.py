@@ -14,14 +14,16 @@ against the known-answer vectors published with Random123.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import N_GATES
+from lgn_analysis.ranks import from_rank_zero
 
 MAX_GATES: Final = 2**30
 MAX_LAYERS: Final = 2**24
@@ -30,6 +32,8 @@ _MASK: Final = 0xFFFFFFFF
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
 _WEYL: Final = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS: Final = 10
+
+_Word = TypeVar("_Word", int, Tensor)
 
 
 class Purpose(enum.IntEnum):
@@ -78,7 +82,12 @@ def philox4x32(counter: Tensor, key: tuple[int, int]) -> Tensor:
     >>> [hex(word) for word in philox4x32(zeros, (0, 0)).tolist()]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
-    c0, c1, c2, c3 = counter.unbind(-1)
+    return torch.stack(_rounds(counter.unbind(-1), key), dim=-1)
+
+
+def _rounds(counter: Sequence[_Word], key: tuple[int, int]) -> tuple[_Word, ...]:
+    """Return the four output words for four counter words, Python integers or int64 tensors."""
+    c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
         # int64 products wrap modulo 2**64, so both 32-bit halves come out right.
@@ -87,7 +96,7 @@ def philox4x32(counter: Tensor, key: tuple[int, int]) -> Tensor:
         c0, c1 = high1 ^ c1 ^ k0, product1 & _MASK
         c2, c3 = high0 ^ c3 ^ k1, product0 & _MASK
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return torch.stack([c0, c1, c2, c3], dim=-1)
+    return c0, c1, c2, c3
 
 
 def philox_words(
@@ -152,9 +161,11 @@ def gumbel(
 def derive_seed(seed: int, purpose: Purpose, index: int = 0) -> int:
     """Return a seed in 0..2**63-1 for one purpose and index, independent of all others."""
     key = NoiseKey(seed, purpose, index)
-    counter = torch.tensor([0, key.draw & _MASK, key.draw >> 32, int(purpose) << 24])
-    high, low = philox4x32(counter, (key.seed & _MASK, key.seed >> 32))[:2].tolist()
-    return ((int(high) << 32) | int(low)) & (2**63 - 1)
+    # Python integers: a product of NumPy's would overflow.
+    word, draw = int(key.seed), int(key.draw)
+    counter = (0, draw & _MASK, draw >> 32, int(purpose) << 24)
+    high, low, *_ = _rounds(counter, (word & _MASK, word >> 32))
+    return (high << 32 | low) & (2**63 - 1)
 
 
 def generator_for(seed: int, purpose: Purpose, index: int = 0) -> torch.Generator:
@@ -163,5 +174,8 @@ def generator_for(seed: int, purpose: Purpose, index: int = 0) -> torch.Generato
 
 
 def fresh_key(purpose: Purpose) -> NoiseKey:
-    """Return a key drawn from torch's own generator, as dropout draws: ``torch.manual_seed`` rules."""
-    return NoiseKey(int(torch.randint(2**63 - 1, ())), purpose)
+    """Return a key drawn from torch's own generator, as dropout draws: ``torch.manual_seed`` rules.
+
+    Ranks of a process group share rank 0's key: the method has one draw for a whole batch.
+    """
+    return NoiseKey(from_rank_zero(int(torch.randint(2**63 - 1, ()))), purpose)

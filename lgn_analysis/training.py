@@ -16,16 +16,16 @@ from typing import Any, Final
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lgn_analysis import ranks
 from lgn_analysis.checkpoints import Checkpoint, read_checkpoint, replacing, write_checkpoint
 from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.errors import CheckpointError, InvalidInputError, TrainingError
 from lgn_analysis.metrics import Evaluation, check_labels, evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig, write_config
+from lgn_analysis.steps import Steps
 
 CONFIG_FILE: Final = "config.toml"
 HISTORY_FILE: Final = "history.csv"
@@ -95,7 +95,8 @@ def train(
         data: validation data picks the best step, test data are only reported.
         steps: optimiser steps.
         batch_size: samples a step, at most the training split; an epoch's last short batch is
-            dropped, and its order is a function of ``seed`` and the epoch.
+            dropped, and its order is a function of ``seed`` and the epoch. Ranks of a process group
+            share each batch equally, and rank 0 writes ``out``.
         lr: Adam's learning rate.
         seed: draws data order and noise (the model's own seed drew wiring and logits).
         eval_every: steps between evaluations; None is a fiftieth of ``steps``.
@@ -115,9 +116,13 @@ def train(
         network=NetworkConfig.of(model),
         training=training,
     )
-    directory = None if out is None else _new_directory(Path(out))
-    run = _Run(model, data, config, directory, callbacks)
+    directory = None if out is None else Path(out)
     if directory is not None:
+        _refuse_used(directory)
+    run = _Run(model, data, config, directory, callbacks)
+    ranks.wait_for_all()
+    if directory is not None and ranks.world()[0] == 0:
+        directory.mkdir(parents=True, exist_ok=True)
         write_config(config, directory / CONFIG_FILE)
     return run.finish(progress)
 
@@ -171,7 +176,9 @@ def resume(
         )
     run = _Run(checkpoint.model.to(device), data, config, directory, callbacks)
     run.restore(checkpoint)
-    write_config(config, directory / CONFIG_FILE)
+    ranks.wait_for_all()
+    if ranks.world()[0] == 0:
+        write_config(config, directory / CONFIG_FILE)
     return checkpoint.model, run.finish(progress)
 
 
@@ -203,16 +210,19 @@ class _Run:
         self.config = config
         self.directory = directory
         self.callbacks = callbacks
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.training.lr)
-        self.x = data.x_train.to(model.device)
-        self.y = data.y_train.to(model.device)
+        self.steps = Steps(
+            model,
+            data.x_train,
+            data.y_train,
+            batch_size=config.training.batch_size,
+            lr=config.training.lr,
+            seed=config.training.seed,
+        )
         self.rows: list[dict[str, Any]] = []
         self.step = 0
         self.seconds = 0.0
         self.best_step = 0
         self.best: tuple[float, float] = (-1.0, 0.0)
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint; rows that were written after it are dropped."""
@@ -229,10 +239,11 @@ class _Run:
         for name, tensor in checkpoint.tensors.items():
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = tensor
-        if self.best_step == self.step:
+        if self.best_step == self.step and ranks.world()[0] == 0:
             write_checkpoint(self.directory / BEST_FILE, self.model, info=info)
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        optimiser = self.steps.optimiser
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
 
     def finish(self, progress: bool) -> TrainResult:
         """Run to the last step, evaluating on the schedule, and return the result."""
@@ -244,7 +255,7 @@ class _Run:
             initial=self.step,
             desc=f"{self.model.relaxation.name} {self.model.depth}x{self.model.width}",
             unit="step",
-            disable=not progress,
+            disable=not progress or ranks.world()[0] > 0,
         )
         try:
             if self.step == 0 and not self.rows:
@@ -267,21 +278,9 @@ class _Run:
 
     def _advance(self, until: int, bar: Any) -> float:
         """Train up to step ``until`` and return the mean loss."""
-        seed = self.config.training.seed
         start, first = time.perf_counter(), self.step
-        self.model.train()  # a callback may have left it in eval mode
-        total = torch.zeros((), dtype=torch.float64, device=self.model.device)
-        while self.step < until:
-            x, y = self._batch(self.step)
-            key = NoiseKey(seed, Purpose.TRAINING, self.step)
-            loss = functional.cross_entropy(self.model(x, draw=key), y)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimiser.step()
-            total += loss.detach()
-            self.step += 1
-            bar.update()
-        mean = float(total) / (until - first)
+        mean = self.steps.advance(first, until, bar.update) / (until - first)
+        self.step = until
         self.seconds += time.perf_counter() - start
         if not mean < float("inf"):
             raise TrainingError(
@@ -289,17 +288,6 @@ class _Run:
                 f"step {first}. Lower lr ({self.config.training.lr}), or raise tau or group_tau"
             )
         return mean
-
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        size = self.config.training.batch_size
-        per_epoch = len(self.y) // size
-        epoch, place = divmod(step, per_epoch)
-        if epoch != self._epoch:
-            generator = generator_for(self.config.training.seed, Purpose.DATA_ORDER, epoch)
-            order = torch.randperm(len(self.y), generator=generator)
-            self._epoch, self._order = epoch, order.to(self.y.device)
-        chosen = self._order[place * size : (place + 1) * size]
-        return self.x[chosen], self.y[chosen]
 
     def _evaluate(self, loss: float, bar: Any) -> None:
         usage = gate_usage(self.model)
@@ -339,7 +327,7 @@ class _Run:
             soft=f"{chosen.soft_accuracy:.1%}",
             discrete=f"{chosen.discrete_accuracy:.1%}",
         )
-        if self.directory is not None:
+        if self.directory is not None and ranks.world()[0] == 0:
             self._write(self.directory, improved)
 
     def _write(self, directory: Path, improved: bool) -> None:
@@ -359,7 +347,7 @@ class _Run:
         }
         tensors = {
             f"{index}/{key}": tensor
-            for index, values in self.optimiser.state_dict()["state"].items()
+            for index, values in self.steps.optimiser.state_dict()["state"].items()
             for key, tensor in values.items()
         }
         write_checkpoint(directory / LAST_FILE, self.model, tensors=tensors, info=info)
@@ -389,7 +377,7 @@ def _columns(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _new_directory(path: Path) -> Path:
+def _refuse_used(path: Path) -> None:
     # A run that was stopped before its first checkpoint left no more than these, and no training.
     begun = {CONFIG_FILE, HISTORY_FILE}
     if path.exists() and not (path.is_dir() and {item.name for item in path.iterdir()} <= begun):
@@ -397,5 +385,3 @@ def _new_directory(path: Path) -> Path:
             f"{path} exists and is not empty; resume it (lgn-analysis train --resume {path}), "
             "or choose another directory"
         )
-    path.mkdir(parents=True, exist_ok=True)
-    return path

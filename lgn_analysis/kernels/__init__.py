@@ -84,6 +84,7 @@ class NetworkBackend(Backend, Protocol):
 
 _MODULES: Final = {
     reference.NAME: "lgn_analysis.kernels.reference",
+    "cpu": "lgn_analysis.kernels.cpu",
     "cuda": "lgn_analysis.kernels.cuda",
 }
 BACKENDS: Final = tuple(_MODULES)
@@ -118,6 +119,6 @@ def select_network_backend(
 
 @functools.cache
 def _default(device_type: str) -> str:
-    if device_type == "cuda" and importlib.util.find_spec("triton") is not None:
-        return "cuda"
-    return reference.NAME
+    needs = {"cpu": "numba", "cuda": "triton"}.get(device_type)
+    found = needs is not None and importlib.util.find_spec(needs) is not None
+    return device_type if found else reference.NAME

@@ -1,0 +1,152 @@
+"""The CPU backend: Numba kernels on explicit vectors, feature-major, activations packed as bits.
+
+* ``simd``, ``elementary``: vectors for Numba; Philox, logarithm, exponential, Gumbel noise;
+* ``selection``: noise, argmax, softmax and the 16 → 4 map in one pass, and back; Adam;
+* ``packed``, ``dense``: one layer on bits or on floats, forward and backward;
+* ``bits``, ``counting``, ``loss``: packing, transposing, group sums, cross-entropy;
+* ``passes``, ``network``, ``autograd``: a whole network, as one node of autograd;
+* ``steps``, ``run``: whole training steps, many a call; ``evaluation``: the discrete network;
+* ``layout``, ``plans``, ``threads``, ``compiling``: memory, threads, compilation.
+
+:mod:`lgn_analysis.kernels.reference` is the specification. Kernels compute in float32; what is
+asked for in another dtype the reference computes, bits apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgn_analysis.gates import N_GATES
+from lgn_analysis.kernels import reference
+from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, training_forward
+from lgn_analysis.kernels.cpu.bits import pack_rows, pack_samples, unpack_rows
+from lgn_analysis.kernels.cpu.evaluation import choose_discrete, evaluate_packed, gate_layer_rows
+from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.plans import find_plan
+from lgn_analysis.kernels.cpu.run import PackedSamples, TrainingRun
+from lgn_analysis.kernels.cpu.selection import Rule, draw_gumbel
+from lgn_analysis.kernels.cpu.threads import run_together
+from lgn_analysis.kernels.reference import gate_layer
+from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.noise import NoiseKey
+
+__all__ = [
+    "NAME",
+    "PackedSamples",
+    "TrainingRun",
+    "discrete_forward",
+    "gate_layer",
+    "gate_layer_packed",
+    "gumbel",
+    "pack_bits",
+    "training_forward",
+    "unpack_bits",
+]
+
+NAME: Final = "cpu"
+
+
+def gumbel(
+    key: NoiseKey,
+    layers: Tensor | Sequence[int] | int,
+    n_gates: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return Gumbel noise [..., n_gates, 16], ``layers`` leading; see :func:`lgn_analysis.noise.gumbel`.
+
+    The words are those of every backend; a value lies within the bound stated there.
+    """
+    which = torch.as_tensor(layers, dtype=torch.int64)
+    if dtype != torch.float32:
+        return reference.gumbel(key, which, n_gates, dtype=dtype, device=device)
+    rule = Rule(True, False, 1.0, key.seed & 0xFFFFFFFF, key.seed >> 32, int(key.purpose), 0)
+    noise = torch.empty(*which.shape, n_gates, N_GATES)
+    indices = which.reshape(-1).numpy()
+    run_together(
+        draw_gumbel,
+        rule,
+        as_int64(key.draw),
+        indices,
+        n_gates,
+        noise.view(-1).numpy(),
+        work=float(noise.numel()),
+    )
+    return noise
+
+
+def gate_layer_packed(words: Tensor, wiring: Tensor, gates: Tensor) -> Tensor:
+    """Return the outputs of discrete gates [n_out, n_words] on packed bits [n_in, n_words]."""
+    n_words = words.shape[1]
+    outputs = torch.empty(len(gates), n_words, dtype=torch.int64)
+    run_together(
+        gate_layer_rows,
+        wiring.contiguous().numpy().reshape(-1),
+        gates.to(torch.int64).contiguous().numpy(),
+        words.contiguous().numpy().reshape(-1),
+        n_words,
+        outputs.numpy().reshape(-1),
+        work=float(outputs.numel() * BLOCK),
+    )
+    return outputs
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """Return bits [n, batch] packed into int64 words [n, ceil(batch / 64)]."""
+    n, batch = bits.shape
+    n_words = -(-batch // BLOCK)
+    words = torch.empty(n, n_words, dtype=torch.int64)
+    if words.numel() == 0:
+        return words
+    flat, octets = words.numpy().reshape(-1), bits.to(torch.uint8)
+    if octets.T.is_contiguous():
+        pack_samples(octets.T.numpy().reshape(-1), n, batch, flat, 1, n_words)
+    else:
+        pack_rows(octets.contiguous().numpy().reshape(-1), batch, flat)
+    return words
+
+
+def unpack_bits(words: Tensor, batch: int) -> Tensor:
+    """Return packed words [n, n_words] as bool [n, batch]."""
+    bits = torch.empty(words.shape[0], batch, dtype=torch.bool)
+    if bits.numel() > 0:
+        flat = bits.view(torch.uint8).numpy().reshape(-1)
+        unpack_rows(words.contiguous().numpy().reshape(-1), batch, flat)
+    return bits
+
+
+def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    """Return the group sums of the discrete network, not divided: int32 [batch, n_groups].
+
+    Args:
+        network: the network, its layers of one width.
+        logits: [width, 16] of every layer.
+        bits: bool [batch, n_features].
+    """
+    plan = find_plan(network.wirings, network.n_features, network.n_groups)
+    wires, batch = plan.wires, bits.shape[0]
+    gates = np.empty(wires.depth * wires.width, dtype=np.uint8)
+    if all(z.dtype == torch.float32 and z.is_contiguous() for z in logits):
+        where = addresses([z.detach() for z in logits])
+        run_together(choose_discrete, where, wires.width, gates, work=float(64 * len(gates)))
+    else:
+        chosen = torch.cat([z.detach().argmax(-1) for z in logits])
+        gates[:] = chosen.numpy()
+    counts = torch.empty(batch, wires.n_groups, dtype=torch.int32)
+    values = bits.contiguous().view(torch.uint8).numpy().reshape(-1)
+    run_together(
+        evaluate_packed,
+        wires,
+        gates,
+        values,
+        batch,
+        counts.numpy().reshape(-1),
+        work=float(batch * len(gates)),
+    )
+    return counts

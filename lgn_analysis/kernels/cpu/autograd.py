@@ -1,0 +1,313 @@
+"""A whole network's training forward and backward, as one node of autograd.
+
+Where gates are hard and inputs are bits, activations are packed words from the first layer to the
+last; otherwise they are floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.gates import N_GATES, gate_coefficients
+from lgn_analysis.kernels import reference
+from lgn_analysis.kernels.cpu.bits import holds_only_bits, pack_samples, unpack_samples
+from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
+from lgn_analysis.kernels.cpu.network import (
+    network_backward_dense,
+    network_backward_packed,
+    network_forward_dense,
+    network_forward_packed,
+)
+from lgn_analysis.kernels.cpu.plans import Array, Loan, Plan, empty, find_plan
+from lgn_analysis.kernels.cpu.selection import Rule
+from lgn_analysis.kernels.cpu.threads import run_together
+from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.noise import NoiseKey, gumbel
+
+_NONE: Final = np.empty(0, dtype=np.float32)
+
+
+def make_rule(network: Pass, key: NoiseKey | None) -> Rule:
+    """Return how the kernels choose gates; the key is given exactly when the relaxation is noisy."""
+    relaxation = network.relaxation
+    seed, purpose = (0, 0) if key is None else (key.seed, int(key.purpose))
+    return Rule(
+        noisy=key is not None,
+        hard=relaxation.hard,
+        tau=float(relaxation.tau),
+        seed_low=seed & 0xFFFFFFFF,
+        seed_high=seed >> 32,
+        purpose=purpose,
+        first_layer=network.first_layer,
+    )
+
+
+def addresses(tensors: Sequence[Tensor]) -> Array:
+    """Return where contiguous tensors lie: int64 [len(tensors)]."""
+    return np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+
+
+def as_int64(word: int) -> int:
+    """Return 0 <= word < 2**64 as the int64 with the same bits."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What the backward pass needs of the forward pass."""
+
+    plan: Plan
+    arrays: Loan
+    on_bits: bool
+    batch: int
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of 64 samples."""
+        return -(-self.batch // BLOCK)
+
+    @property
+    def work(self) -> float:
+        """Gates times samples."""
+        return float(self.plan.wires.depth * self.plan.wires.width * self.batch)
+
+
+def training_forward(
+    network: Pass, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
+) -> Tensor:
+    """Return class logits float32 [batch, n_groups] of the training forward, differentiable once.
+
+    Args:
+        network: the network, its layers of one width.
+        logits: float32 [width, 16] of every layer.
+        x: bool or float32 [batch, n_features].
+        key: the noise, given exactly when the relaxation is noisy.
+
+    Raises:
+        NotDifferentiableError: where a second derivative of a straight-through gradient is asked
+            for. That of a soft relaxation exists, and the reference computes it.
+    """
+    if len(x) == 0:
+        return _reference_forward(network, key, x, logits)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *logits)):
+        result: Tensor = _TrainingForward.apply(network, key, x, *logits)
+        return result
+    return _run_forward(network, key, x, logits, keeps=False)[0]
+
+
+def _run_forward(
+    network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], *, keeps: bool
+) -> tuple[Tensor, Tape]:
+    plan = find_plan(network.wirings, network.n_features, network.n_groups)
+    wires, batch = plan.wires, x.shape[0]
+    n_blocks, n_gates = -(-batch // BLOCK), wires.depth * wires.width
+    x = x.detach().contiguous()
+    logits = [z.detach().contiguous() for z in logits]
+    is_bool = x.dtype == torch.bool
+    flat = (x.view(torch.uint8) if is_bool else x).numpy().reshape(-1)
+    on_bits = network.relaxation.hard and (is_bool or holds_only_bits(flat))
+
+    sizes: dict[str, tuple[int, Any]] = {
+        "weights": (n_gates * N_GATES, np.float32),
+        "gates": (n_gates, np.uint8),
+    }
+    if on_bits:
+        sizes["words"] = (n_blocks * count_rows(wires), np.int64)
+    else:
+        sizes["coefficients"] = (n_gates * 4, np.float32)
+        sizes["values"] = ((n_blocks if keeps else 1) * count_rows(wires) * BLOCK, np.float32)
+        sizes["words"] = (n_blocks * wires.n_features if is_bool else 0, np.int64)
+    arrays = plan.borrow(sizes)
+    tape = Tape(plan, arrays, on_bits, batch)
+    start = (
+        wires,
+        addresses(logits),
+        make_rule(network, key),
+        as_int64(0 if key is None else key.draw),
+        arrays["weights"],
+        arrays["gates"],
+    )
+    # A group of one gate is that gate: nothing is summed.
+    has_groups = not on_bits or network.group_size > 1
+    sums = empty(n_blocks * wires.n_groups * BLOCK if has_groups else 0, np.float32)
+    words, n_rows, group_tau = arrays["words"], count_rows(wires), float(network.group_tau)
+    if on_bits:
+        pack_samples(flat, wires.n_features, batch, words, n_rows, 1)
+        run_together(
+            network_forward_packed, *start, words, n_blocks, group_tau, sums, work=tape.work
+        )
+    else:
+        if is_bool:
+            pack_samples(flat, wires.n_features, batch, words, wires.n_features, 1)
+        run_together(
+            network_forward_dense,
+            *start,
+            arrays["coefficients"],
+            words,
+            _NONE if is_bool else _blocks(x),
+            arrays["values"],
+            keeps,
+            n_blocks,
+            group_tau,
+            sums,
+            work=tape.work,
+        )
+    if has_groups:
+        return _samples(sums, n_blocks, batch), tape
+    outputs = torch.empty(batch, wires.width)
+    last = words[n_rows - wires.width :]
+    unpack_samples(last, n_rows, wires.width, batch, outputs.numpy().reshape(-1))
+    return outputs if group_tau == 1.0 else outputs / group_tau, tape
+
+
+def _run_backward(
+    network: Pass, tape: Tape, grad: Tensor, *, inputs_too: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    wires, arrays, n_blocks = tape.plan.wires, tape.arrays, tape.n_blocks
+    room = tape.plan.borrow(
+        {
+            "deltas": (n_blocks * wires.n_groups * BLOCK + 2 * wires.width * BLOCK, np.float32),
+            "sums": (wires.depth * wires.width * 4, np.float32),
+        }
+    )
+    _blocks(grad.detach() / network.group_tau, out=room["deltas"])
+    inputs = empty(n_blocks * wires.n_features * BLOCK if inputs_too else 0, np.float32)
+    gradients = torch.empty(wires.depth, wires.width, N_GATES)
+    start = (wires, float(network.relaxation.tau), arrays["weights"])
+    end = (room["sums"], inputs, gradients.numpy().reshape(-1))
+    factor = float(network.grad_factor)
+    if tape.on_bits:
+        run_together(
+            network_backward_packed,
+            *start,
+            arrays["gates"],
+            arrays["words"],
+            n_blocks,
+            room["deltas"],
+            factor,
+            *end,
+            work=tape.work,
+        )
+    else:
+        run_together(
+            network_backward_dense,
+            *start,
+            arrays["coefficients"],
+            arrays["values"],
+            n_blocks,
+            room["deltas"],
+            factor,
+            *end,
+            work=tape.work,
+        )
+    of_inputs = _samples(inputs, n_blocks, tape.batch) if inputs_too else None
+    return of_inputs, list(gradients.unbind())
+
+
+def _blocks(x: Tensor, out: Array | None = None) -> Array:
+    """Return [batch, n] as float32 [n_blocks, n, 64], zero beyond the batch; into ``out`` if given."""
+    batch, n = x.shape
+    n_blocks = -(-batch // BLOCK)
+    if out is None:
+        out = empty(n_blocks * n * BLOCK, np.float32)
+    blocks = torch.from_numpy(out[: n_blocks * n * BLOCK]).view(n_blocks, n, BLOCK)
+    whole = batch // BLOCK
+    blocks[:whole].copy_(x[: whole * BLOCK].unflatten(0, (whole, BLOCK)).transpose(1, 2))
+    if whole < n_blocks:
+        rest = batch - whole * BLOCK
+        blocks[whole, :, :rest] = x[whole * BLOCK :].T
+        blocks[whole, :, rest:] = 0.0
+    return out
+
+
+def _samples(blocks: Array, n_blocks: int, batch: int) -> Tensor:
+    """Return float32 [n_blocks, n, 64] as a tensor [batch, n]."""
+    rows = torch.from_numpy(blocks).view(n_blocks, -1, BLOCK)
+    return rows.transpose(1, 2).flatten(0, 1)[:batch]
+
+
+class _TrainingForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, network: Pass, key: NoiseKey | None, x: Tensor, *logits: Tensor
+    ) -> Tensor:
+        outputs, ctx.tape = _run_forward(network, key, x, logits, keeps=True)
+        ctx.network, ctx.key = network, key
+        ctx.save_for_backward(x, *logits)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, *logits = ctx.saved_tensors
+        if torch.is_grad_enabled() and not ctx.network.relaxation.hard:
+            # create_graph=True: the gradient is to be differentiated again.
+            result = _reference_gradient(ctx.network, ctx.key, x, logits, grads[0])
+        else:
+            inputs_too = bool(ctx.needs_input_grad[2])
+            result = _TrainingBackward.apply(
+                ctx.network, ctx.tape, inputs_too, grads[0], x, *logits
+            )
+        return None, None, *result
+
+
+class _TrainingBackward(torch.autograd.Function):
+    """The gradient, whose own derivative is refused."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        network: Pass,
+        tape: Tape,
+        inputs_too: bool,
+        grad: Tensor,
+        x: Tensor,
+        *logits: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        of_inputs, of_logits = _run_backward(network, tape, grad, inputs_too=inputs_too)
+        return of_inputs, *of_logits
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotDifferentiableError(_NO_SECOND_DERIVATIVE)
+
+
+def _reference_forward(
+    network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor]
+) -> Tensor:
+    """Return the class logits in plain PyTorch, differentiable any number of times."""
+    values = x.T.to(logits[0].dtype)
+    for layer, (z, wiring) in enumerate(zip(logits, network.wirings, strict=True)):
+        place = network.first_layer + layer
+        g = None if key is None else gumbel(key, place, z.shape[0], device=z.device)
+        coefficients = gate_coefficients(network.relaxation.training_weights(z, g))
+        if network.grad_factor != 1.0:
+            values = values.detach() + network.grad_factor * (values - values.detach())
+        values = reference.gate_layer(values, wiring, coefficients)
+    return values.T.unflatten(-1, (network.n_groups, -1)).sum(-1) / network.group_tau
+
+
+def _reference_gradient(
+    network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return the gradient of x and of the logits in plain PyTorch, differentiable again."""
+
+    def forward(x: Tensor, *z: Tensor) -> Tensor:
+        return _reference_forward(network, key, x, z)
+
+    if not x.is_floating_point():
+        return None, *torch.func.vjp(lambda *z: forward(x, *z), *logits)[1](grad)
+    gradients: tuple[Tensor | None, ...] = torch.func.vjp(forward, x, *logits)[1](grad)
+    return gradients
+
+
+_NO_SECOND_DERIVATIVE: Final = (
+    "a straight-through gradient is the gradient of no function, so it has no derivative and no "
+    'Hessian; differentiate the network in soft mode instead: model(x, mode="soft")'
+)

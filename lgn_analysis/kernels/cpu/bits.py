@@ -1,0 +1,149 @@
+"""Bits into words and out of them, and the transpose between samples and features."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lgn_analysis.kernels.cpu.compiling import device, entry
+from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.simd import (
+    at,
+    bits,
+    exchange,
+    fill,
+    lanes_with,
+    load,
+    put,
+    select,
+    shift_down,
+    store,
+    to_word,
+)
+
+
+@device
+def _swap(matrix, partner, is_upper, distance, mask):
+    """Exchange the off-diagonal quarters of every square of 2·distance bits."""
+    lower = (matrix & mask) | ((partner & mask) << distance)
+    upper = (matrix & ~mask) | (shift_down(partner, distance) & mask)
+    return select(is_upper, upper, lower)
+
+
+@device
+def transpose_bits(matrix):
+    """Return the transpose of 64 x 64 bits, int64 x 64: bit i of word j is bit j of word i."""
+    matrix = _swap(matrix, exchange(matrix, 32), lanes_with(32, 64), 32, 0x00000000FFFFFFFF)
+    matrix = _swap(matrix, exchange(matrix, 16), lanes_with(16, 64), 16, 0x0000FFFF0000FFFF)
+    matrix = _swap(matrix, exchange(matrix, 8), lanes_with(8, 64), 8, 0x00FF00FF00FF00FF)
+    matrix = _swap(matrix, exchange(matrix, 4), lanes_with(4, 64), 4, 0x0F0F0F0F0F0F0F0F)
+    matrix = _swap(matrix, exchange(matrix, 2), lanes_with(2, 64), 2, 0x3333333333333333)
+    return _swap(matrix, exchange(matrix, 1), lanes_with(1, 64), 1, 0x5555555555555555)
+
+
+@device
+def row_word(values, offset, n):
+    """Return which of ``n <= 64`` neighbouring values are not zero, as a word."""
+    if n == BLOCK:
+        return to_word(load(values, offset, BLOCK) != 0)
+    word = 0
+    for place in range(n):
+        word |= np.int64(values[offset + place] != 0) << place
+    return word
+
+
+@entry
+def pack_rows(values, n_columns, words):
+    """Pack rows of ``n_columns`` values, zero or not, into rows of words, bits beyond them zero."""
+    n_words = -(-n_columns // BLOCK)
+    for row in range(len(values) // n_columns):
+        for word in range(n_words):
+            n = min(BLOCK, n_columns - word * BLOCK)
+            words[row * n_words + word] = row_word(values, row * n_columns + word * BLOCK, n)
+
+
+@entry
+def unpack_rows(words, n_columns, values):
+    """Unpack rows of words into rows of ``n_columns`` values, 0 or 1."""
+    n_words = -(-n_columns // BLOCK)
+    one, zero = fill(values, 1, BLOCK), fill(values, 0, BLOCK)
+    for row in range(len(words) // n_words):
+        start = row * n_columns
+        for word in range(n_columns // BLOCK):
+            chosen = select(bits(at(words, row * n_words + word)), one, zero)
+            store(values, start + word * BLOCK, chosen)
+        for place in range(n_columns // BLOCK * BLOCK, n_columns):
+            values[start + place] = (words[row * n_words + n_words - 1] >> (place % BLOCK)) & 1
+
+
+@device
+def pack_block(values, n_features, batch, block, first, last, square, words, start, stride):
+    """Pack one block of samples, for features ``64·first``..``64·last - 1``.
+
+    Args:
+        values: [batch, n_features], zero or not.
+        block: which 64 samples; those beyond the batch give 0.
+        square: int64 [64], scratch.
+        words: out: feature f is the word at ``start + f · stride``.
+    """
+    n_samples = min(BLOCK, batch - block * BLOCK)
+    for sample in range(n_samples, BLOCK):
+        square[sample] = 0
+    for group in range(first, last):
+        n = min(BLOCK, n_features - group * BLOCK)
+        for sample in range(n_samples):
+            offset = (block * BLOCK + sample) * n_features + group * BLOCK
+            square[sample] = row_word(values, offset, n)
+        store(square, 0, transpose_bits(load(square, 0, BLOCK)))
+        for feature in range(n):
+            put(words, start + (group * BLOCK + feature) * stride, at(square, feature))
+
+
+@entry
+def pack_samples(values, n_features, batch, words, block_stride, feature_stride):
+    """Pack [batch, n_features] so that feature f of block b is a word; see :func:`pack_block`."""
+    square = np.empty(BLOCK, dtype=np.int64)
+    groups = -(-n_features // BLOCK)
+    for block in range(-(-batch // BLOCK)):
+        start = block * block_stride
+        pack_block(
+            values, n_features, batch, block, 0, groups, square, words, start, feature_stride
+        )
+
+
+@entry
+def unpack_samples(words, block_stride, n_features, batch, values):
+    """Unpack words into [batch, n_features], 0 or 1: the inverse of :func:`pack_samples`.
+
+    Args:
+        words: feature f of block b is the word at ``b · block_stride + f``.
+    """
+    square = np.empty(BLOCK, dtype=np.int64)
+    one, zero = fill(values, 1, BLOCK), fill(values, 0, BLOCK)
+    for block in range(-(-batch // BLOCK)):
+        n_samples = min(BLOCK, batch - block * BLOCK)
+        for group in range(-(-n_features // BLOCK)):
+            n = min(BLOCK, n_features - group * BLOCK)
+            square[n:] = 0
+            for feature in range(n):
+                put(square, feature, at(words, block * block_stride + group * BLOCK + feature))
+            store(square, 0, transpose_bits(load(square, 0, BLOCK)))
+            for sample in range(n_samples):
+                offset = (block * BLOCK + sample) * n_features + group * BLOCK
+                if n == BLOCK:
+                    store(values, offset, select(bits(at(square, sample)), one, zero))
+                else:
+                    for place in range(n):
+                        values[offset + place] = (at(square, sample) >> place) & 1
+
+
+@entry
+def holds_only_bits(values):
+    """Return whether every value is 0 or 1."""
+    for start in range(0, len(values) - 63, 64):
+        chunk = load(values, start, 64)
+        if to_word((chunk == 0) | (chunk == 1)) != -1:
+            return False
+    for place in range(len(values) // 64 * 64, len(values)):
+        if values[place] != 0 and values[place] != 1:
+            return False
+    return True

@@ -1,0 +1,148 @@
+"""The discrete network on packed bits: 512 samples at once, every gate a handful of instructions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from lgn_analysis.kernels.cpu.bits import pack_block
+from lgn_analysis.kernels.cpu.compiling import device, entry
+from lgn_analysis.kernels.cpu.counting import N_PLANES, count_ones, counts_of
+from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.packed import MASKS
+from lgn_analysis.kernels.cpu.selection import N_OPTIONS, floats_at
+from lgn_analysis.kernels.cpu.simd import (
+    at,
+    first_true,
+    largest,
+    load,
+    load_like,
+    longs,
+    put,
+    store,
+)
+from lgn_analysis.kernels.cpu.threads import meet, share
+
+WORDS: Final = 8
+"""Words of a row that go through the network together, one cache line."""
+
+
+@entry
+def choose_discrete(member, logits, width, gates):
+    """Write ``argmax z``, the first of equals, of every gate: uint8 [depth, width].
+
+    Args:
+        logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
+    """
+    if not meet(member):
+        return
+    first, last = share(width, member)
+    for layer in range(len(logits)):
+        z = floats_at(logits[layer], width * N_OPTIONS)
+        for gate in range(first, last):
+            row = load(z, gate * N_OPTIONS, 16)
+            put(gates, layer * width + gate, first_true(row == largest(row)))
+
+
+@device
+def _evaluate_row(words, a, b, mask, like):
+    m0, m1, m2, m3 = at(MASKS, mask), at(MASKS, mask + 1), at(MASKS, mask + 2), at(MASKS, mask + 3)
+    x, y = load_like(words, a, like), load_like(words, b, like)
+    return m0 ^ (x & m1) ^ ((m2 ^ (x & m3)) & y)
+
+
+@entry
+def gate_layer_rows(member, sources, gates, words, n_words, outputs):
+    """Evaluate one layer on rows of ``n_words`` words: ``reference.gate_layer_packed``.
+
+    Args:
+        sources: int64 [2, n_out].
+        gates: int64 [n_out].
+        words: int64 [n_in, n_words].
+        outputs: int64 [n_out, n_words]; out.
+    """
+    if not meet(member):
+        return
+    n_out = len(gates)
+    first, last = share(n_out, member)
+    whole = n_words // WORDS * WORDS
+    for gate in range(first, last):
+        a, b = at(sources, gate) * n_words, at(sources, n_out + gate) * n_words
+        target, mask = gate * n_words, 4 * at(gates, gate)
+        for word in range(0, whole, WORDS):
+            row = _evaluate_row(words, a + word, b + word, mask, longs(0, WORDS))
+            store(outputs, target + word, row)
+        for word in range(whole, n_words):
+            row = _evaluate_row(words, a + word, b + word, mask, longs(0, 1))
+            store(outputs, target + word, row)
+
+
+@entry
+def evaluate_packed(member, wires, gates, values, batch, counts):
+    """Write the group sums of the discrete network: int32 [batch, n_groups].
+
+    Members share out samples and meet only at the start.
+
+    Args:
+        gates: uint8 [depth, width].
+        values: [batch, n_features], zero or not.
+    """
+    if not meet(member):
+        return
+    chunk = WORDS * BLOCK
+    level_words = max(wires.n_features, wires.width) * WORDS
+    words = np.empty(2 * level_words, dtype=np.int64)
+    square = np.empty(BLOCK, dtype=np.int64)
+    planes = np.empty(N_PLANES * WORDS, dtype=np.int64)
+    of_word = np.empty(BLOCK, dtype=np.int32)
+    first, last = share(-(-batch // chunk), member)
+    for part in range(first, last):
+        n_groups_of_features = -(-wires.n_features // BLOCK)
+        for word in range(WORDS):
+            block = part * WORDS + word
+            if block * BLOCK < batch:
+                pack_block(
+                    values,
+                    wires.n_features,
+                    batch,
+                    block,
+                    0,
+                    n_groups_of_features,
+                    square,
+                    words,
+                    word,
+                    WORDS,
+                )
+        source, target = 0, level_words
+        for layer in range(wires.depth):
+            _evaluate_layer(wires, layer, gates, words, source, target)
+            source, target = target, source
+        _write_counts(wires, words, source, part * chunk, batch, planes, of_word, counts)
+
+
+@device
+def _evaluate_layer(wires, layer, gates, words, source, target):
+    base = layer * wires.width
+    for place in range(wires.width):
+        a = source + at(wires.sources, 2 * (base + place)) * WORDS
+        b = source + at(wires.sources, 2 * (base + place) + 1) * WORDS
+        mask = 4 * at(gates, base + at(wires.gate_at, base + place))
+        row = _evaluate_row(words, a, b, mask, longs(0, WORDS))
+        store(words, target + place * WORDS, row)
+
+
+@device
+def _write_counts(wires, words, source, first_sample, batch, planes, of_word, counts):
+    size = wires.width // wires.n_groups
+    for group in range(wires.n_groups):
+        start = source + group * size * WORDS
+        n_planes = count_ones(words, start, WORDS, size, longs(0, WORDS), planes)
+        for word in range(WORDS):
+            sample = first_sample + word * BLOCK
+            if sample >= batch:
+                break
+            n = min(BLOCK, batch - sample)
+            store(of_word, 0, counts_of(planes, n_planes, word))
+            for i in range(n):
+                put(counts, (sample + i) * wires.n_groups + group, at(of_word, i))

@@ -1,0 +1,164 @@
+"""How a network lies in memory for the CPU kernels.
+
+Samples come in *blocks* of 64: a block of bits is one int64 word a row, a block of floats is 64
+float32 a row, lanes beyond the batch holding anything. Rows are the inputs, then layer after layer
+the gates; *level* l is what layer l reads, so level 0 is the input and level ``depth`` the output.
+
+Within a level, gates stand in an order of their own: neighbours are read by one gate of the next
+layer wherever that can be, so that a gradient that is brought near for one serves the other too.
+*Position* is a place in that order, *gate* the public number; weights, logits and sums are indexed
+by gate. The inputs and the last layer keep the public order.
+
+Arrays are flat. A block of bits or activations holds ``n_rows`` rows; gates of the whole network are
+numbered ``layer · width + gate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.kernels.cpu.compiling import device, entry
+
+BLOCK: Final = 64
+AHEAD: Final = 32
+"""Reads ahead of which a row is asked for: rows come in no order that the processor could guess."""
+
+
+class Wires(NamedTuple):
+    """The shape of a network and who reads whom, both ways; built once per wiring.
+
+    Attributes:
+        n_features: inputs of the first layer.
+        width: gates a layer.
+        depth: layers.
+        n_groups: output groups, each of ``width / n_groups`` gates.
+        gate_at: uint32 [depth, width]: the gate at each position.
+        sources: uint32 [depth, width, 2]: for each position, the positions of A and B. 32 more
+            entries may be read, and mean nothing.
+        starts: uint32: for each level below the last, where each position's consumers begin; one
+            more entry than the level has.
+        consumers: uint32 [depth, 2 · width, 3]: grouped by the position they read: the row of their
+            gradient (a position, or a group in the last layer), ``2 · gate + side``, and the
+            position of their other input. 32 more entries may be read, and mean nothing.
+    """
+
+    n_features: int
+    width: int
+    depth: int
+    n_groups: int
+    gate_at: NDArray[np.uint32]
+    sources: NDArray[np.uint32]
+    starts: NDArray[np.uint32]
+    consumers: NDArray[np.uint32]
+
+
+def count_rows(wires: Wires) -> int:
+    """Return the number of rows of all levels."""
+    return wires.n_features + wires.depth * wires.width
+
+
+@device
+def level_row(wires, level):
+    """Return the first row of a level."""
+    return 0 if level == 0 else wires.n_features + (level - 1) * wires.width
+
+
+@device
+def level_start(wires, level):
+    """Return where the entries of a level begin in ``starts``."""
+    return 0 if level == 0 else wires.n_features + 1 + (level - 1) * (wires.width + 1)
+
+
+def build_wires(wirings: Sequence[NDArray[np.int64]], n_features: int, n_groups: int) -> Wires:
+    """Return the wires of a network.
+
+    Args:
+        wirings: int64 [2, width] a layer.
+        n_features: inputs of the first layer.
+        n_groups: output groups, a divisor of the width.
+
+    Raises:
+        InvalidInputError: a gate reads what is not there; the kernels would not notice.
+    """
+    width, depth = wirings[0].shape[1], len(wirings)
+    for layer, wiring in enumerate(wirings):
+        n_in = n_features if layer == 0 else width
+        if wiring.min() < 0 or wiring.max() >= n_in:
+            raise InvalidInputError(
+                f"layer {layer} reads inputs {wiring.min()}..{wiring.max()}, and it has {n_in}"
+            )
+    gate_at = np.empty((depth, width), dtype=np.uint32)
+    sources = np.empty((depth, width, 2), dtype=np.uint32)
+    consumers = np.empty((depth, 2 * width, 3), dtype=np.uint32)
+    starts = []
+    position_of = np.arange(n_features)
+    for layer, wiring in enumerate(wirings):
+        n_in, is_last = len(position_of), layer == depth - 1
+        order = np.arange(width)
+        if not is_last:
+            _walk(wirings[layer + 1].reshape(-1), order)
+        read = position_of[wiring]
+        position = np.empty(width, dtype=np.int64)
+        position[order] = np.arange(width)
+        gate_at[layer] = order
+        sources[layer] = read[:, order].T
+
+        flat = read.reshape(-1)
+        by_source = np.argsort(flat, kind="stable")
+        side, gate = np.divmod(by_source, width)
+        starts.append(np.searchsorted(flat[by_source], np.arange(n_in + 1)).astype(np.uint32))
+        consumers[layer, :, 0] = gate // (width // n_groups) if is_last else position[gate]
+        consumers[layer, :, 1] = 2 * gate + side
+        consumers[layer, :, 2] = read[1 - side, gate]
+        position_of = position
+    return Wires(
+        n_features=n_features,
+        width=width,
+        depth=depth,
+        n_groups=n_groups,
+        gate_at=gate_at.reshape(-1),
+        sources=np.append(sources.reshape(-1), np.zeros(2 * AHEAD, dtype=np.uint32)),
+        starts=np.concatenate(starts),
+        consumers=np.append(consumers.reshape(-1), np.zeros(3 * AHEAD, dtype=np.uint32)),
+    )
+
+
+@entry
+def _walk(wiring, order):
+    """Write an order of inputs in which neighbours share a gate wherever a greedy walk finds one.
+
+    With random wiring every input is read by two gates, inputs and gates make up cycles, and the
+    walk goes around each.
+
+    Args:
+        wiring: int64 [2, n_gates].
+        order: int64 [n_inputs]; out.
+    """
+    n_gates, n_inputs = len(wiring) // 2, len(order)
+    starts = np.zeros(n_inputs + 1, dtype=np.int64)
+    for source in wiring:
+        starts[source + 1] += 1
+    for source in range(n_inputs):
+        starts[source + 1] += starts[source]
+    filled, partner = starts[:-1].copy(), np.empty(2 * n_gates, dtype=np.int64)
+    for place in range(2 * n_gates):
+        source = wiring[place]
+        partner[filled[source]] = wiring[(place + n_gates) % (2 * n_gates)]
+        filled[source] += 1
+    seen = np.zeros(n_inputs, dtype=np.bool_)
+    n = 0
+    for root in range(n_inputs):
+        here = root
+        while not seen[here]:
+            seen[here] = True
+            order[n] = here
+            n += 1
+            for place in range(starts[here], starts[here + 1]):
+                if not seen[partner[place]]:
+                    here = partner[place]
+                    break

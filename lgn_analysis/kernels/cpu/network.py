@@ -1,0 +1,193 @@
+"""A whole network forward and backward in one call each, for PyTorch's autograd."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lgn_analysis.kernels.cpu.compiling import device, entry
+from lgn_analysis.kernels.cpu.counting import N_PLANES
+from lgn_analysis.kernels.cpu.layout import BLOCK, level_row
+from lgn_analysis.kernels.cpu.passes import (
+    backward_dense,
+    backward_packed,
+    forward_dense,
+    forward_packed,
+    group_sums_dense,
+    group_sums_packed,
+    write_inputs,
+)
+from lgn_analysis.kernels.cpu.selection import N_OPTIONS, logit_gradient, make_scratch, select_gates
+from lgn_analysis.kernels.cpu.simd import store
+from lgn_analysis.kernels.cpu.threads import meet, share
+
+
+@entry
+def network_forward_packed(
+    member, wires, logits, rule, draw, weights, gates, words, n_blocks, group_tau, sums
+):
+    """Choose gates and evaluate them on bits.
+
+    Args:
+        member: see :class:`lgn_analysis.kernels.cpu.threads.Member`.
+        logits, rule, draw, weights, gates: see
+            :func:`lgn_analysis.kernels.cpu.selection.select_gates`.
+        words: int64 [n_blocks, n_rows]; in: level 0; out: the others.
+        group_tau: group-sum temperature.
+        sums: float32 [n_blocks, n_groups, 64]; out: the class logits. Empty: not wanted.
+    """
+    if not meet(member):
+        return
+    first, last = share(wires.depth * wires.width, member)
+    coefficients = np.empty(0, dtype=np.float32)
+    scratch = make_scratch()
+    select_gates(
+        logits,
+        wires.width,
+        first,
+        last,
+        rule,
+        draw,
+        weights,
+        gates,
+        coefficients,
+        scratch,
+    )
+    meet(member)
+    forward_packed(member, wires, gates, words, n_blocks)
+    if len(sums) > 0:
+        planes = np.empty(N_PLANES, dtype=np.int64)
+        group_sums_packed(member, wires, words, n_blocks, group_tau, planes, sums, wires.n_groups)
+
+
+@device
+def _write_logit_gradients(wires, member, sums, weights, tau, gradients):
+    first, last = share(wires.depth * wires.width, member)
+    for gate in range(first, last):
+        store(gradients, gate * N_OPTIONS, logit_gradient(sums, weights, gate, tau))
+
+
+@entry
+def network_backward_packed(
+    member,
+    wires,
+    tau,
+    weights,
+    gates,
+    words,
+    n_blocks,
+    deltas,
+    factor,
+    sums,
+    inputs,
+    gradients,
+):
+    """Write ∂L/∂z of every gate, and ∂L/∂x, from ∂L/∂(group sum).
+
+    Args:
+        weights, gates, words: as the forward pass left them.
+        deltas, sums, inputs: see :func:`lgn_analysis.kernels.cpu.passes.backward_packed`.
+        factor: multiplies the gradient at each layer's input.
+        gradients: float32 [depth, width, 16]; out.
+    """
+    if not meet(member):
+        return
+    backward_packed(member, wires, gates, words, n_blocks, deltas, np.float32(factor), sums, inputs)
+    _write_logit_gradients(wires, member, sums, weights, tau, gradients)
+
+
+@entry
+def network_forward_dense(
+    member,
+    wires,
+    logits,
+    rule,
+    draw,
+    weights,
+    gates,
+    coefficients,
+    words,
+    rows,
+    values,
+    keeps,
+    n_blocks,
+    group_tau,
+    sums,
+):
+    """Choose gates and evaluate their coefficients on floats; see :func:`network_forward_packed`.
+
+    Args:
+        coefficients: float32 [depth, width, 4]; out.
+        words, rows: the inputs; see :func:`lgn_analysis.kernels.cpu.passes.write_inputs`.
+        values: float32 [n_blocks, n_rows, 64]; out: all activations. One block where they are not
+            kept.
+        keeps: whether the activations are kept for the backward pass.
+    """
+    if not meet(member):
+        return
+    first, last = share(wires.depth * wires.width, member)
+    scratch = make_scratch()
+    select_gates(
+        logits,
+        wires.width,
+        first,
+        last,
+        rule,
+        draw,
+        weights,
+        gates,
+        coefficients,
+        scratch,
+    )
+    n_rows = level_row(wires, wires.depth + 1)
+    for block in range(n_blocks):
+        block_row = block * n_rows if keeps else 0
+        write_inputs(wires, member, words, rows, block, values, block_row)
+        meet(member)
+        forward_dense(member, wires, coefficients, values, block_row)
+        start = block * wires.n_groups * BLOCK
+        group_sums_dense(member, wires, values, block_row, group_tau, sums, start)
+        # No meeting: the one after the next block's inputs comes before any layer is written anew.
+
+
+@entry
+def network_backward_dense(
+    member,
+    wires,
+    tau,
+    weights,
+    coefficients,
+    values,
+    n_blocks,
+    deltas,
+    factor,
+    sums,
+    inputs,
+    gradients,
+):
+    """Write ∂L/∂z of every gate, and ∂L/∂x; see :func:`network_backward_packed`.
+
+    Args:
+        weights, coefficients, values: as the forward pass left them.
+        deltas: float32 [n_blocks · n_groups + 2 · width, 64].
+        inputs: float32 [n_blocks, n_features, 64]; out, or empty.
+    """
+    if not meet(member):
+        return
+    n_rows = level_row(wires, wires.depth + 1)
+    for block in range(n_blocks):
+        backward_dense(
+            member,
+            wires,
+            coefficients,
+            values,
+            block * n_rows,
+            deltas,
+            block * wires.n_groups * BLOCK,
+            n_blocks * wires.n_groups * BLOCK,
+            np.float32(factor),
+            block > 0,
+            sums,
+            inputs,
+            block * wires.n_features * BLOCK,
+        )
+    _write_logit_gradients(wires, member, sums, weights, tau, gradients)

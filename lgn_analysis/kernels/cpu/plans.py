@@ -1,0 +1,92 @@
+"""What is worked out once for a network and kept: its wires, and memory that passes have used.
+
+A training step needs tens of megabytes. Asking the system for them anew each time costs more than
+the step: so a pass borrows its arrays, and they come back when the last who needs them is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from lgn_analysis.kernels.cpu.layout import Wires, build_wires
+
+Array = NDArray[Any]
+Sizes = Mapping[str, tuple[int, Any]]
+"""Length and dtype of arrays, by name."""
+
+_ALIGNMENT: Final = 64
+_MAX_SPARE: Final = 2
+
+
+class Plan:
+    """The wires of a network, and its spare memory."""
+
+    def __init__(self, wires: Wires) -> None:
+        self.wires = wires
+        self._spare: list[tuple[tuple[Any, ...], dict[str, Array]]] = []
+
+    def borrow(self, sizes: Sizes) -> Loan:
+        """Return arrays of these sizes, holding anything."""
+        key = tuple(sizes.items())
+        for place, (held, arrays) in enumerate(self._spare):
+            if held == key:
+                del self._spare[place]
+                return Loan(self, key, arrays)
+        arrays = {name: empty(n, dtype) for name, (n, dtype) in sizes.items()}
+        return Loan(self, key, arrays)
+
+    def take_back(self, key: tuple[Any, ...], arrays: dict[str, Array]) -> None:
+        """Keep arrays for the next who asks."""
+        self._spare.append((key, arrays))
+        del self._spare[:-_MAX_SPARE]
+
+
+class Loan:
+    """Arrays that go back to their plan when this object dies."""
+
+    def __init__(self, plan: Plan, key: tuple[Any, ...], arrays: dict[str, Array]) -> None:
+        self._plan, self._key, self._arrays = plan, key, arrays
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __del__(self) -> None:
+        self._plan.take_back(self._key, self._arrays)
+
+
+def empty(n: int, dtype: Any) -> Array:
+    """Return an uninitialised array that begins on a cache line."""
+    # NumPy rather than torch: it asks for huge pages, and rows are read in no order.
+    n_bytes = n * np.dtype(dtype).itemsize
+    raw = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + n_bytes].view(dtype)
+
+
+_PLANS: Final = WeakTensorKeyDictionary()
+
+
+def find_plan(wirings: Sequence[Tensor], n_features: int, n_groups: int) -> Plan:
+    """Return the plan of a network, the one of before while its wiring is unchanged.
+
+    Args:
+        wirings: int64 [2, width] a layer, on the CPU.
+        n_features: inputs of the first layer.
+        n_groups: output groups, a divisor of the width.
+    """
+    # Kept with the first wiring; an in-place change of one raises its version.
+    versions = tuple((id(wiring), wiring._version) for wiring in wirings)
+    key = (n_features, n_groups, versions)
+    known = _PLANS.get(wirings[0])
+    if known is None or known[0] != key:
+        arrays = [wiring.numpy() for wiring in wirings]
+        known = (key, Plan(build_wires(arrays, n_features, n_groups)))
+        _PLANS[wirings[0]] = known
+    plan: Plan = known[1]
+    return plan

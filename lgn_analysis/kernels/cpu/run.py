@@ -1,0 +1,143 @@
+"""Training steps of one network on given data, many steps a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.gates import N_GATES
+from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, make_rule
+from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
+from lgn_analysis.kernels.cpu.plans import Plan, empty, find_plan
+from lgn_analysis.kernels.cpu.selection import Adam
+from lgn_analysis.kernels.cpu.steps import Batches, Parameters, Workspace, train_dense, train_packed
+from lgn_analysis.kernels.cpu.threads import run_together
+from lgn_analysis.kernels.seam import AdamRule, Moments, Pass
+from lgn_analysis.noise import NoiseKey
+
+
+@dataclass(frozen=True)
+class PackedSamples:
+    """Training inputs as words int64 [n, ceil(n_features / 64)], feature 0 lowest."""
+
+    words: Tensor
+    n_features: int
+
+
+class TrainingRun:
+    """Steps of one network; parameters and moments are written in place.
+
+    Args:
+        network: the network; its relaxation's training forward is trained, on bits.
+        logits: float32 [width, 16] of every layer, contiguous.
+        moments: Adam's state of every layer, contiguous.
+        samples: the training inputs.
+        labels: int64 [n].
+        adam: Adam's constants.
+
+    Raises:
+        InvalidInputError: a label that is no group's number.
+    """
+
+    def __init__(
+        self,
+        network: Pass,
+        logits: Sequence[Tensor],
+        moments: Sequence[Moments],
+        samples: PackedSamples,
+        labels: Tensor,
+        adam: AdamRule,
+    ) -> None:
+        self._network = network
+        self._plan = find_plan(network.wirings, network.n_features, network.n_groups)
+        self._logits = [z.detach() for z in logits]
+        self._moments = list(moments)
+        self._data = samples.words.numpy().reshape(-1)
+        self._labels = labels.contiguous().numpy()
+        # The kernels look up what they are told without asking whether it is there.
+        check_range("labels", self._labels, network.n_groups)
+        self._adam = adam
+        self._batch = 0
+        self._work: Workspace | None = None
+
+    def run(
+        self, order: Tensor, key: NoiseKey, *, steps_done: int, lr: float | None = None
+    ) -> Tensor:
+        """Take a step for each row of ``order`` and return the sum of their mean losses.
+
+        Args:
+            order: int64 [n_steps, batch], which samples each step takes.
+            key: the noise of the first step; the draw goes up by one a step.
+            steps_done: Adam's steps before these.
+            lr: the learning rate of these steps; None is Adam's own.
+
+        Returns:
+            float64 [1].
+        """
+        n_steps, batch = order.shape
+        wires, network = self._plan.wires, self._network
+        if self._work is None or self._batch != batch:
+            self._work, self._batch = _make_workspace(self._plan, batch, network), batch
+        adam = Adam(
+            lr=float(self._adam.lr if lr is None else lr),
+            beta1=float(self._adam.betas[0]),
+            beta2=float(self._adam.betas[1]),
+            eps=float(self._adam.eps),
+        )
+        parameters = Parameters(
+            logits=addresses(self._logits),
+            means=addresses([moments.mean for moments in self._moments]),
+            squares=addresses([moments.square for moments in self._moments]),
+        )
+        indices = order.contiguous().numpy().reshape(-1)
+        check_range("sample numbers", indices, len(self._labels))
+        losses = np.zeros(1)
+        run_together(
+            train_packed if network.relaxation.hard else train_dense,
+            wires,
+            self._work,
+            make_rule(network, key if network.relaxation.noisy else None),
+            adam,
+            parameters,
+            Batches(self._data, self._labels, indices, batch),
+            as_int64(key.draw),
+            steps_done,
+            n_steps,
+            float(network.group_tau),
+            float(network.grad_factor),
+            losses,
+            work=float(wires.depth * wires.width * batch),
+        )
+        torch.autograd.graph.increment_version(self._logits)
+        return torch.from_numpy(losses)
+
+
+def _make_workspace(plan: Plan, batch: int, network: Pass) -> Workspace:
+    wires, hard = plan.wires, network.relaxation.hard
+    n_gates, n_blocks = wires.depth * wires.width, -(-batch // BLOCK)
+    n_rows = count_rows(wires)
+    return Workspace(
+        weights=empty(n_gates * N_GATES, np.float32),
+        gates=empty(n_gates, np.uint8),
+        coefficients=empty(0 if hard else n_gates * 4, np.float32),
+        words=empty(n_blocks * (n_rows if hard else wires.n_features), np.int64),
+        values=empty(0 if hard else n_rows * BLOCK, np.float32),
+        logits=empty(n_blocks * (wires.n_groups + 1) * BLOCK, np.float32),
+        deltas=empty(n_blocks * wires.n_groups * BLOCK + 2 * wires.width * BLOCK, np.float32),
+        sums=empty(n_gates * 4, np.float32),
+        losses=empty(n_blocks, np.float64),
+    )
+
+
+def check_range(what: str, values: NDArray[np.int64], end: int) -> None:
+    """Raise unless all values lie in 0..end-1."""
+    if len(values) > 0 and not 0 <= values.min() <= values.max() < end:
+        raise InvalidInputError(
+            f"{what} must lie in 0..{end - 1}, got {values.min()}..{values.max()}"
+        )

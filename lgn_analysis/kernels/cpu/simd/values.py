@@ -1,0 +1,96 @@
+"""Making vectors, and converting their lanes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from numba.core import types
+from numba.extending import intrinsic
+
+from lgn_analysis.kernels.cpu.simd.memory import vector_of
+from lgn_analysis.kernels.cpu.simd.vector import Vector, constant, to_vector
+
+
+def _make_splat(element: str, doc: str) -> Any:
+    @intrinsic
+    def splat(typing: Any, scalar: Any, lanes: Any) -> Any:
+        if not isinstance(lanes, types.IntegerLiteral) or not isinstance(scalar, types.Number):
+            return None
+        kind = Vector(element, lanes.literal_value)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return to_vector(context, builder, args[0], sig.args[0], kind)
+
+        return kind(scalar, lanes), generate
+
+    splat.__doc__ = doc
+    return splat
+
+
+floats: Final = _make_splat("float32", "Return ``lanes`` copies of a scalar as float32.")
+ints: Final = _make_splat("int32", "Return ``lanes`` copies of a scalar as int32.")
+longs: Final = _make_splat("int64", "Return ``lanes`` copies of a scalar as int64.")
+
+
+@intrinsic
+def fill(typing: Any, array: Any, scalar: Any, lanes: Any) -> Any:
+    """Return ``lanes`` copies of a scalar in the array's type."""
+    kind = vector_of(array, lanes)
+    if kind is None:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return to_vector(context, builder, args[1], sig.args[1], kind)
+
+    return kind(array, scalar, lanes), generate
+
+
+def _make_conversion(source: str, target: str, instruction: str, doc: str) -> Any:
+    @intrinsic
+    def convert(typing: Any, vector: Any) -> Any:
+        if not isinstance(vector, Vector) or vector.element != source:
+            return None
+        kind = Vector(target, vector.lanes)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return getattr(builder, instruction)(args[0], kind.ir)
+
+        return kind(vector), generate
+
+    convert.__doc__ = doc
+    return convert
+
+
+as_ints: Final = _make_conversion(
+    "float32", "int32", "bitcast", "Return the bit patterns of floats."
+)
+as_floats: Final = _make_conversion("int32", "float32", "bitcast", "Return floats of bit patterns.")
+to_floats: Final = _make_conversion("int32", "float32", "sitofp", "Return ints rounded to floats.")
+low_half: Final = _make_conversion(
+    "int64", "int32", "trunc", "Return the low 32 bits of each lane."
+)
+
+
+@intrinsic
+def shift_down(typing: Any, vector: Any, distance: Any) -> Any:
+    """Return integer lanes shifted right by ``distance`` bits, zeros coming in."""
+    if not isinstance(vector, Vector) or not isinstance(distance, types.Integer):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.lshr(args[0], to_vector(context, builder, args[1], sig.args[1], vector))
+
+    return vector(vector, distance), generate
+
+
+@intrinsic
+def lane_numbers(typing: Any, lanes: Any) -> Any:
+    """Return int64 lanes 0, 1, 2, …"""
+    if not isinstance(lanes, types.IntegerLiteral):
+        return None
+    kind = Vector("int64", lanes.literal_value)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return constant(kind, list(range(kind.lanes)))
+
+    return kind(lanes), generate

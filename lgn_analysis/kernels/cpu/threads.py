@@ -1,0 +1,173 @@
+"""Threads that run one kernel together, meeting at barriers inside it.
+
+Numba's own threading layers are not used: the default one aborts the process when two threads enter
+it, and which one is there depends on the machine. A kernel takes a :class:`Member` first, works on
+that member's share, and calls :func:`meet` where all must have arrived. No result may depend on how
+many members there are: shares are ranges of outputs, and every output is computed by one member in
+one order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+
+import llvmlite.binding as llvm
+import numpy as np
+import torch
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from lgn_analysis.kernels.cpu.compiling import device
+
+_ARRIVED: Final = 0
+_CALLED_OFF: Final = 8  # a cache line away from the counter
+_N_SYNC: Final = 16
+_SPINS: Final = 4096
+
+if sys.platform == "win32":
+    _yield_address = ctypes.cast(ctypes.windll.kernel32.SwitchToThread, ctypes.c_void_p).value
+    llvm.add_symbol("sched_yield", _yield_address)
+_sched_yield: Final = types.ExternalFunction("sched_yield", types.int32())
+
+
+@intrinsic
+def _atomic_add(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Add to an element of an int64 array, visible to all threads."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.int64), generate
+
+
+@intrinsic
+def _atomic_load(typing: Any, array: Any, index: Any) -> Any:
+    """Return an element of an int64 array as other threads last wrote it."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(builder.gep(data, [args[1]]), "seq_cst", 8)
+
+    return types.int64(array, types.intp), generate
+
+
+class Member(NamedTuple):
+    """One thread of a team.
+
+    Attributes:
+        place: its number, from 0.
+        n_members: members of the team.
+        sync: int64 [16], shared: arrivals so far, and whether the run was called off.
+        meetings: int64 [1], its own: meetings so far.
+    """
+
+    place: int
+    n_members: int
+    sync: NDArray[np.int64]
+    meetings: NDArray[np.int64]
+
+
+@device
+def meet(member):
+    """Wait until all members are here; return False where the run was called off.
+
+    A kernel begins with a meeting, which alone can be called off, and returns at once if it was.
+    """
+    if member.n_members == 1:
+        return True
+    member.meetings[0] += 1
+    expected = member.n_members * member.meetings[0]
+    _atomic_add(member.sync, _ARRIVED, 1)
+    spins = 0
+    while _atomic_load(member.sync, _ARRIVED) < expected:
+        spins += 1
+        if spins > _SPINS:
+            # More threads than free cores: let the others get here.
+            _sched_yield()
+            if _atomic_load(member.sync, _CALLED_OFF) != 0:
+                return False
+    return True
+
+
+@device
+def share(n, member):
+    """Return the range (first, last) of 0..n-1 that falls to a member."""
+    return n * member.place // member.n_members, n * (member.place + 1) // member.n_members
+
+
+class _Team:
+    """The helpers of this process; one caller at a time has them, others work alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._helpers: ThreadPoolExecutor | None = None
+        self._n_helpers = 0
+
+    def run(self, kernel: Any, n_members: int, *arguments: Any) -> None:
+        if n_members > 1 and self._lock.acquire(blocking=False):
+            try:
+                self._together(kernel, n_members, arguments)
+            finally:
+                self._lock.release()
+        else:
+            kernel(_members(1)[0], *arguments)
+
+    def _together(self, kernel: Any, n_members: int, arguments: tuple[Any, ...]) -> None:
+        if self._helpers is None or self._n_helpers < n_members - 1:
+            self._n_helpers = n_members - 1
+            self._helpers = ThreadPoolExecutor(self._n_helpers, "lgn-analysis-kernels")
+        members = _members(n_members)
+        futures = []
+        try:
+            for member in members[1:]:
+                futures.append(self._helpers.submit(kernel, member, *arguments))
+            kernel(members[0], *arguments)
+        except BaseException:
+            members[0].sync[_CALLED_OFF] = 1
+            raise
+        finally:
+            for future in futures:
+                future.result()
+
+
+def _members(count: int) -> list[Member]:
+    sync = np.zeros(_N_SYNC, dtype=np.int64)
+    return [Member(index, count, sync, np.zeros(1, dtype=np.int64)) for index in range(count)]
+
+
+_team = _Team()
+
+
+def _after_fork() -> None:
+    # Threads do not survive a fork, and the lock may have been held.
+    global _team
+    _team = _Team()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def run_together(kernel: Any, *arguments: Any, work: float) -> None:
+    """Run a kernel on as many threads as torch uses, fewer where the work is small.
+
+    Args:
+        kernel: called as ``kernel(member, *arguments)`` on each of them.
+        arguments: the same for all.
+        work: gates times samples, or so.
+    """
+    worthwhile = int(work // MIN_WORK_PER_THREAD)
+    n_members = max(1, min(torch.get_num_threads(), worthwhile))
+    _team.run(kernel, n_members, *arguments)
+
+
+MIN_WORK_PER_THREAD: Final = 2**17
+"""Gates times samples below which another thread costs more than it brings."""

@@ -1,0 +1,76 @@
+"""Who reads a feature: the wiring of a layer, turned round.
+
+The gradient of an input is a sum over the gates that read it. With the readers listed per feature,
+in a fixed order, a program owns its features and adds up their readers alone: no atomics, the same
+bits every time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lgn_analysis.kernels.seam import Pass
+
+
+@dataclass(frozen=True)
+class Consumers:
+    """A wiring as the kernels read it.
+
+    Attributes:
+        wiring: int32 [2, n_out].
+        offsets: int32 [n_in + 1]; readers of feature f are at ``offsets[f] : offsets[f + 1]``.
+        readers: int32 [2·n_out], ``2·gate + slot``, slot 0 for A and 1 for B. A gate that reads
+            one feature twice is listed twice.
+        partners: int32 [2·n_out], the feature that the reader's other slot reads.
+        n_in: number of features.
+        version: the version of the wiring it was made from.
+    """
+
+    wiring: Tensor
+    offsets: Tensor
+    readers: Tensor
+    partners: Tensor
+    n_in: int
+    version: int
+
+    @classmethod
+    def of(cls, wiring: Tensor, n_in: int) -> Consumers:
+        """Turn a wiring int64 [2, n_out] over ``n_in`` features round."""
+        n_out = wiring.shape[1]
+        flat = wiring.reshape(-1)
+        order = torch.argsort(flat, stable=True)
+        counts = torch.zeros(n_in, dtype=torch.int64, device=wiring.device)
+        counts.index_add_(0, flat, torch.ones_like(flat))
+        offsets = torch.zeros(n_in + 1, dtype=torch.int64, device=wiring.device)
+        torch.cumsum(counts, 0, out=offsets[1:])
+        return cls(
+            wiring=wiring.to(torch.int32).contiguous(),
+            offsets=offsets.to(torch.int32),
+            readers=(2 * (order % n_out) + order // n_out).to(torch.int32),
+            partners=wiring.flip(0).reshape(-1)[order].to(torch.int32),
+            n_in=n_in,
+            version=wiring._version,
+        )
+
+
+_CACHE: Final = WeakIdKeyDictionary()
+
+
+def consumers_of(wiring: Tensor, n_in: int) -> Consumers:
+    """Return the consumers of a wiring, made once for each tensor and again if it was written to."""
+    found: Consumers | None = _CACHE.get(wiring)
+    if found is None or found.version != wiring._version or found.n_in != n_in:
+        found = Consumers.of(wiring, n_in)
+        _CACHE[wiring] = found
+    return found
+
+
+def consumers_of_layers(network: Pass) -> list[Consumers]:
+    """Return the consumers of every layer of a network."""
+    widths = [network.n_features, *(wiring.shape[1] for wiring in network.wirings[:-1])]
+    return [consumers_of(w, n_in) for w, n_in in zip(network.wirings, widths, strict=True)]

@@ -1,0 +1,168 @@
+"""Numbered training steps: by a backend that runs them whole, or by PyTorch's autograd and Adam.
+
+The batch and the noise of a step are functions of (seed, step), so neither depends on how many steps
+are taken at a time, nor on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lgn_analysis import ranks
+from lgn_analysis.kernels import NetworkBackend
+from lgn_analysis.kernels.seam import AdamRule, Moments, Run
+from lgn_analysis.network import LogicNetwork
+from lgn_analysis.noise import NoiseKey, Purpose, generator_for
+
+MOST_AT_ONCE: Final = 256
+"""Steps that a backend takes in one call at most."""
+WORK_AT_ONCE: Final = 2.0e8
+"""Gates times samples of one call on a CPU, some tenths of a second: progress shows in between."""
+_ROWS: Final = 4096
+
+
+class Steps:
+    """Adam on the cross-entropy of a model's training forward.
+
+    Ranks of a process group each take an equal part of every batch, share its noise, and average
+    their gradients.
+
+    Args:
+        model: trained in place, in train mode.
+        x: bool [n, n_features].
+        y: int64 [n].
+        batch_size: samples a step; an epoch's last short batch is dropped.
+        lr: Adam's learning rate.
+        seed: draws data order and noise.
+
+    Attributes:
+        optimiser: holds Adam's state, whoever takes the steps.
+    """
+
+    def __init__(
+        self, model: LogicNetwork, x: Tensor, y: Tensor, *, batch_size: int, lr: float, seed: int
+    ) -> None:
+        self.model = model
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=lr)
+        self.batch_size = batch_size
+        self.seed = seed
+        self._x = x
+        self._y = y.to(model.device)
+        self._on_device: Tensor | None = None
+        self._run: tuple[object, Run] | None = None
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._share = ranks.share(batch_size)
+        ranks.copy_from_rank_zero(model.parameters())
+
+    def advance(self, first: int, until: int, progress: Callable[[int], object]) -> float:
+        """Take steps ``first`` to ``until - 1`` and return the sum of their losses.
+
+        ``progress`` is called with a number of steps when that many have been taken.
+        """
+        self.model.train()
+        backend = self.model.network_backend
+        if ranks.world()[1] > 1:
+            return self._by_autograd(first, until, progress)
+        taken = {int(state["step"]) for state in self.optimiser.state.values() if state}
+        plain = self._x.dtype == torch.bool and len(taken) <= 1 and _is_plain(self.model)
+        if backend is None or not plain:
+            return self._by_autograd(first, until, progress)
+        return self._by_backend(backend, first, until, progress)
+
+    def _by_autograd(self, first: int, until: int, progress: Callable[[int], object]) -> float:
+        if self._on_device is None:
+            self._on_device = self._x.to(self.model.device)
+        self._run = None  # Adam's state moves on without it
+        total = torch.zeros((), dtype=torch.float64, device=self.model.device)
+        for step in range(first, until):
+            chosen = self._batch(step)[self._share].to(self._y.device, non_blocking=True)
+            key = NoiseKey(self.seed, Purpose.TRAINING, step)
+            loss = functional.cross_entropy(
+                self.model(self._on_device[chosen], draw=key), self._y[chosen]
+            )
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            ranks.average(
+                parameter.grad
+                for parameter in self.model.parameters()
+                if parameter.grad is not None
+            )
+            self.optimiser.step()
+            total += loss.detach()
+            progress(1)
+        ranks.average([total])
+        return float(total)
+
+    def _by_backend(
+        self, backend: NetworkBackend, first: int, until: int, progress: Callable[[int], object]
+    ) -> float:
+        model = self.model
+        made_for = (backend.NAME, model.relaxation, model.layers[0].grad_factor)
+        if self._run is None or self._run[0] != made_for:
+            self._run = made_for, self._make_run(backend)
+        total = torch.zeros(1, dtype=torch.float64, device=model.device)
+        # Not by the clock: how losses are added up must not depend on the machine's mood.
+        at_once = MOST_AT_ONCE
+        if model.device.type == "cpu":
+            work = model.n_gates * self.batch_size
+            at_once = max(1, min(MOST_AT_ONCE, int(WORK_AT_ONCE / work)))
+        for step in range(first, until, at_once):
+            n = min(at_once, until - step)
+            order = torch.stack([self._batch(number) for number in range(step, step + n)])
+            key = NoiseKey(self.seed, Purpose.TRAINING, step)
+            total += self._run[1].run(order, key, steps_done=self._steps_done())
+            for state in self.optimiser.state.values():
+                state["step"] += n
+            progress(n)
+        return float(total)
+
+    def _make_run(self, backend: NetworkBackend) -> Run:
+        device = self.model.device
+        # In pieces: all bits, a byte each, may not fit the device.
+        words = [backend.pack_bits(rows.to(device)) for rows in self._x.split(_ROWS)]
+        group = self.optimiser.param_groups[0]
+        return backend.TrainingRun(
+            self.model.as_pass(),
+            list(self.model.parameters()),
+            [self._moments(parameter) for parameter in self.model.parameters()],
+            backend.PackedSamples(torch.cat(words), self.model.n_features),
+            self._y,
+            AdamRule(group["lr"], group["betas"], group["eps"]),
+        )
+
+    def _moments(self, parameter: torch.nn.Parameter) -> Moments:
+        """Return Adam's state of a parameter, as the optimiser itself would begin it."""
+        state = self.optimiser.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return Moments(state["exp_avg"], state["exp_avg_sq"])
+
+    def _steps_done(self) -> int:
+        return int(next(iter(self.optimiser.state.values()))["step"])
+
+    def _batch(self, step: int) -> Tensor:
+        """Return which samples a step takes: int64 [batch_size] on the CPU."""
+        epoch, place = divmod(step, len(self._y) // self.batch_size)
+        if epoch != self._epoch:
+            generator = generator_for(self.seed, Purpose.DATA_ORDER, epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self._y), generator=generator)
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def _is_plain(model: LogicNetwork) -> bool:
+    """Return whether whole steps do all that autograd would: no hooks, nothing frozen, float32."""
+    hooks = [model._forward_hooks, model._forward_pre_hooks]
+    hooks += [model._backward_hooks, model._backward_pre_hooks]
+    for parameter in model.parameters():
+        hooks += [parameter._backward_hooks or {}, parameter._post_accumulate_grad_hooks or {}]
+        if not parameter.requires_grad or parameter.dtype != torch.float32:
+            return False
+    return not any(hooks) and type(model).forward is LogicNetwork.forward

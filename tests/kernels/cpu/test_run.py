@@ -1,0 +1,151 @@
+"""Compiled training steps, against the same steps in plain PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lgn_analysis.kernels import cpu, reference
+from lgn_analysis.kernels.seam import AdamRule, Moments
+from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.relaxations import GumbelST, Relaxation
+from tests.kernels.cpu.conftest import BATCHES, Case, make_case
+
+LR = 0.05
+N_SAMPLES = 1100
+
+
+@dataclass
+class Trained:
+    """A copy of a case's logits with Adam's state, and the losses of the steps so far."""
+
+    case: Case
+    logits: list[Tensor]
+    moments: list[Moments]
+    run: cpu.TrainingRun
+
+    @classmethod
+    def of(cls, case: Case) -> Trained:
+        x, y = data(case)
+        logits = [z.detach().clone() for z in case.logits]
+        moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
+        samples = cpu.PackedSamples(cpu.pack_bits(x), case.model.n_features)
+        run = cpu.TrainingRun(case.network, logits, moments, samples, y, AdamRule(LR))
+        return cls(case, logits, moments, run)
+
+    def steps(self, order: Tensor, first: int = 0) -> float:
+        key = NoiseKey(9, Purpose.TRAINING, first)
+        return self.run.run(order, key, steps_done=first).item()
+
+    def everything(self) -> list[Tensor]:
+        return [*self.logits, *(t for m in self.moments for t in (m.mean, m.square))]
+
+
+def data(case: Case) -> tuple[Tensor, Tensor]:
+    x = case.bits(N_SAMPLES)
+    return x, (x[:, :5].sum(-1) % case.model.n_classes).long()
+
+
+def orders(n_steps: int, batch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(4)
+    return torch.stack(
+        [torch.randperm(N_SAMPLES, generator=generator)[:batch] for _ in range(n_steps)]
+    )
+
+
+def in_plain_torch(case: Case, order: Tensor) -> tuple[list[Tensor], float]:
+    model, (x, y) = copy.deepcopy(case.model), data(case)
+    optimiser = torch.optim.Adam(model.parameters(), lr=LR)
+    total = 0.0
+    for step, chosen in enumerate(order):
+        draw = NoiseKey(9, Purpose.TRAINING, step)
+        loss = functional.cross_entropy(model(x[chosen], draw=draw), y[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        total += loss.item()
+    return [p.detach() for p in model.parameters()], total
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_steps_are_those_of_plain_torch(case: Case, batch: int) -> None:
+    order = orders(4, batch)
+    trained = Trained.of(case)
+    loss = trained.steps(order)
+    expected, expected_loss = in_plain_torch(case, order)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for got, wanted in zip(trained.logits, expected, strict=True):
+        # Adam's first steps are ±lr whatever the gradient's size, so where it is all but zero
+        # rounding decides: nearly all logits agree, and none is off by more than the steps taken.
+        difference = (got - wanted).abs()
+        assert (difference < 1e-4).double().mean() > 0.995
+        assert difference.max() <= 2 * 4 * LR
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"depth": 1}, {"grad_factor": 0.5}, {"n_groups": 14, "n_classes": 5}]
+)
+def test_other_networks_train_as_in_plain_torch(
+    relaxation: Relaxation, overrides: dict[str, int]
+) -> None:
+    case, order = make_case(relaxation, **overrides), orders(4, 70)
+    loss = Trained.of(case).steps(order)
+    assert loss == pytest.approx(in_plain_torch(case, order)[1], rel=1e-5)
+
+
+def test_a_long_run_follows_plain_torch_until_rounding_parts_them(relaxation: Relaxation) -> None:
+    case, order = make_case(relaxation), orders(60, 64)
+    loss = Trained.of(case).steps(order)
+    assert loss == pytest.approx(in_plain_torch(case, order)[1], rel=1e-2)
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_run(case: Case) -> None:
+    before, results = torch.get_num_threads(), []
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        trained = Trained.of(case)
+        trained.steps(orders(5, 130))
+        results.append(trained.everything())
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+
+
+def test_where_a_run_is_cut_changes_no_bit(case: Case) -> None:
+    order = orders(7, 65)
+    whole, parts = Trained.of(case), Trained.of(case)
+    whole.steps(order)
+    for first, last in ((0, 1), (1, 4), (4, 7)):
+        parts.steps(order[first:last], first)
+    assert all(map(torch.equal, whole.everything(), parts.everything()))
+
+
+def test_another_learning_rate_can_be_given_for_some_steps(case: Case) -> None:
+    trained, other = Trained.of(case), Trained.of(case)
+    order, key = orders(1, 64), NoiseKey(9, Purpose.TRAINING)
+    trained.run.run(order, key, steps_done=0)
+    other.run.run(order, key, steps_done=0, lr=2 * LR)
+    for before, z, twice in zip(case.logits, trained.logits, other.logits, strict=True):
+        torch.testing.assert_close(
+            twice - before.detach(), 2 * (z - before.detach()), rtol=1e-3, atol=1e-5
+        )
+
+
+def test_logits_that_a_graph_still_needs_are_marked_as_changed(case: Case) -> None:
+    trained = Trained.of(case)
+    needed = trained.logits[0].clone().requires_grad_()
+    versions = [z._version for z in trained.logits]
+    trained.steps(orders(1, 64))
+    assert [z._version for z in trained.logits] > versions
+    assert needed.grad is None
+
+
+def test_samples_are_packed_a_row_each() -> None:
+    case = make_case(GumbelST())
+    x = case.bits(70)
+    assert torch.equal(cpu.pack_bits(x), reference.pack_bits(x))

@@ -1,0 +1,166 @@
+"""Whole training steps against PyTorch's Adam on the reference network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lgn_analysis.data import thermometer
+from lgn_analysis.kernels.cuda.bits import pack_bits
+from lgn_analysis.kernels.cuda.step import PackedSamples, Pixels, TrainingRun
+from lgn_analysis.kernels.seam import AdamRule, Moments, Pass
+from lgn_analysis.network import LogicNetwork
+from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.relaxations import RELAXATIONS
+
+DRAW = 2**32 - 2  # the low counter word overflows on the way
+
+
+class Problem:
+    """A small network and data; pixels under four thresholds give its bits."""
+
+    levels = (0, 60, 130, 200)
+
+    def __init__(self, device: torch.device, name: str = "gumbel-st", batch: int = 33) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.device = device
+        self.pixels = torch.randint(256, (40, 9), dtype=torch.uint8, generator=generator).to(device)
+        self.x = thermometer(self.pixels, self.levels)
+        self.y = torch.randint(3, (40,), generator=generator).to(device)
+        self.order = torch.randint(40, (4, batch), generator=generator).to(device)
+        self.model = LogicNetwork(
+            n_features=36,
+            width=24,
+            depth=2,
+            n_classes=3,
+            group_tau=2.0,
+            relaxation=RELAXATIONS[name](0.9),
+            seed=4,
+            backend="reference",
+        ).to(device)
+
+    def key(self, step: int = 0) -> NoiseKey:
+        return NoiseKey(2**64 - 1, Purpose.TRAINING, DRAW + step)
+
+    def run(self, **options: object) -> tuple[TrainingRun, list[Tensor], list[Moments]]:
+        """Return a fresh run from the model's logits, its parameters and its moments."""
+        logits = [layer.logits.detach().clone() for layer in self.model.layers]
+        moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
+        wirings = tuple(layer.wiring for layer in self.model.layers)
+        samples = options.pop("samples", PackedSamples(pack_bits(self.x), 36))
+        run = TrainingRun(
+            Pass(wirings, 36, self.model.relaxation, 3, 2.0),
+            logits,
+            moments,
+            samples,  # type: ignore[arg-type]
+            self.y,
+            AdamRule(0.05),
+            **options,  # type: ignore[arg-type]
+        )
+        return run, logits, moments
+
+    def train_reference(self) -> tuple[float, torch.optim.Adam]:
+        optimiser = torch.optim.Adam(self.model.parameters(), lr=0.05)
+        total = 0.0
+        for step, chosen in enumerate(self.order):
+            outputs = self.model(self.x[chosen], draw=self.key(step))
+            loss = functional.cross_entropy(outputs, self.y[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach())
+        return total, optimiser
+
+
+@pytest.mark.parametrize("name", ["gumbel-st", "soft"])
+def test_a_run_of_steps_is_torch_adam_on_the_reference(name: str, device: torch.device) -> None:
+    problem = Problem(device, name)
+    run, logits, moments = problem.run()
+    total = run.run(problem.order, problem.key(), steps_done=0)
+    expected, optimiser = problem.train_reference()
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    for layer, z, moment in zip(problem.model.layers, logits, moments, strict=True):
+        torch.testing.assert_close(z, layer.logits.detach(), rtol=1e-3, atol=1e-3)
+        state = optimiser.state[layer.logits]
+        torch.testing.assert_close(moment.mean, state["exp_avg"], rtol=1e-3, atol=1e-5)
+
+
+def test_runs_go_on_where_they_stopped(device: torch.device) -> None:
+    problem = Problem(device)
+    whole, logits, _ = problem.run()
+    total = whole.run(problem.order, problem.key(), steps_done=0)
+    parts, again, _ = problem.run()
+    first = parts.run(problem.order[:1], problem.key(), steps_done=0)
+    second = parts.run(problem.order[1:], problem.key(1), steps_done=1)
+    torch.testing.assert_close(first + second, total)
+    for one, other in zip(logits, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_step_is_captured_once_and_replayed(device: torch.device) -> None:
+    """The order of things around a graph, whatever records it; test_on_gpu.py has real ones."""
+    problem = Problem(device)
+    launched, logits, _ = problem.run(capture=False)
+    total = launched.run(problem.order, problem.key(), steps_done=0)
+    replayed, again, _ = problem.run()
+    captures: list[Purpose] = []
+
+    class Recorded:
+        def __init__(self, purpose: Purpose) -> None:
+            captures.append(purpose)
+            self.replay = lambda: replayed._step(purpose)
+
+    replayed.captures = True
+    replayed._captured = Recorded  # type: ignore[method-assign, assignment]
+    first = replayed.run(problem.order[:3], problem.key(), steps_done=0)
+    second = replayed.run(problem.order[3:], problem.key(3), steps_done=3)
+    torch.testing.assert_close(first + second, total)
+    for one, other in zip(logits, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    replayed.run(problem.order[:2, :8].contiguous(), problem.key(), steps_done=4)
+    assert captures == [Purpose.TRAINING] * 2  # once for each size of batch
+    problem.model.layers[1].wiring[:, 0] = 0
+    replayed.run(problem.order[:2, :8].contiguous(), problem.key(), steps_done=6)
+    assert captures == [Purpose.TRAINING] * 3  # and once for each wiring
+
+
+def test_pixels_and_their_packed_bits_train_alike(device: torch.device) -> None:
+    problem = Problem(device)
+    levels = torch.tensor(problem.levels, dtype=torch.int32, device=device)
+    packed, logits, _ = problem.run()
+    pixels, again, _ = problem.run(samples=Pixels(problem.pixels, levels))
+    packed.run(problem.order[:1], problem.key(), steps_done=0)
+    pixels.run(problem.order[:1], problem.key(), steps_done=0)
+    for one, other in zip(logits, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_two_halves_of_a_batch_averaged_are_the_batch(device: torch.device) -> None:
+    """What two processes do: each has half the batch, all share the noise and average the sums."""
+    problem = Problem(device, batch=64)
+    whole: list[Tensor] = []
+    run, logits, _ = problem.run(reduce=lambda sums: whole.append(sums.sum(0)))
+    run.run(problem.order[:1], problem.key(), steps_done=0)
+    halves: list[list[Tensor]] = [[], []]
+    for seen, half in zip(halves, problem.order[:1].chunk(2, dim=1), strict=True):
+        run, _, _ = problem.run(reduce=lambda sums, seen=seen: seen.append(sums.sum(0)))
+        run.run(half.contiguous(), problem.key(), steps_done=0)
+    for expected, one, other in zip(whole, *halves, strict=True):
+        torch.testing.assert_close((one + other) / 2, expected, rtol=1e-4, atol=1e-6)
+
+    averages = [(one + other)[None] / 2 for one, other in zip(*halves, strict=True)]
+    run, again, _ = problem.run(reduce=lambda sums: sums.copy_(averages.pop(0)))
+    run.run(problem.order[:1, :32].contiguous(), problem.key(), steps_done=0)
+    for one, other in zip(logits, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_a_learning_rate_can_be_given_for_each_run(device: torch.device) -> None:
+    problem = Problem(device)
+    run, logits, _ = problem.run()
+    before = [z.clone() for z in logits]
+    run.run(problem.order[:1], problem.key(), steps_done=0, lr=0.0)
+    for one, other in zip(logits, before, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
