@@ -6,6 +6,7 @@ are taken at a time, nor on where a run was interrupted.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -18,12 +19,28 @@ from lgn_analysis.kernels import NetworkBackend
 from lgn_analysis.kernels.seam import AdamRule, Moments, Run
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose, generator_for
+from lgn_analysis.relaxations import Relaxation
 
 MOST_AT_ONCE: Final = 256
 """Steps that a backend takes in one call at most."""
 WORK_AT_ONCE: Final = 2.0e8
 """Gates times samples of one call on a CPU, some tenths of a second: progress shows in between."""
 _ROWS: Final = 4096
+
+
+def warm_up(model: LogicNetwork) -> None:
+    """Compile or load what the steps of ``model`` run, so that no clock of theirs counts it."""
+    backend = model.network_backend
+    if backend is not None and ranks.world()[1] == 1:
+        _warm_up(backend.NAME, type(model.relaxation), model.relaxation.tau, model.device)
+
+
+@functools.cache
+def _warm_up(backend: str, kind: type[Relaxation], tau: float, device: torch.device) -> None:
+    tiny = LogicNetwork(8, 8, 2, 2, 1.0, relaxation=kind(tau), backend=backend).to(device)
+    x = torch.zeros(64, 8, dtype=torch.bool)
+    steps = Steps(tiny, x, torch.zeros(64, dtype=torch.int64), batch_size=32, lr=0.01, seed=0)
+    steps.advance(0, 2, lambda n: None)
 
 
 class Steps:

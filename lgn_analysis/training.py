@@ -25,7 +25,7 @@ from lgn_analysis.errors import CheckpointError, InvalidInputError, TrainingErro
 from lgn_analysis.metrics import Evaluation, check_labels, evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig, write_config
-from lgn_analysis.steps import Steps
+from lgn_analysis.steps import Steps, warm_up
 
 CONFIG_FILE: Final = "config.toml"
 HISTORY_FILE: Final = "history.csv"
@@ -250,6 +250,7 @@ class _Run:
         training = self.config.training
         was_training = self.model.training
         self.model.train()
+        warm_up(self.model)
         bar = tqdm(
             total=training.steps,
             initial=self.step,

@@ -1,16 +1,15 @@
 """C8: is the trace of the Hessian smaller where noise was used in training?
 
-The trace of the soft loss at the end of training, DLGN over GLGN, paired by seed, in the logits z
-(at tau 1 also in u = z / tau). The figure adds the traces over training and over tau, there in both
+The trace of the soft loss at the end of training, paired by seed, in the logits z (at tau 1 also in
+u = z / tau): the share of the DLGN's trace that the GLGN lacks, a measure that a trace at or below
+zero does not upset. The figure adds the traces over training and over tau, there in both
 coordinates: tr_z = tr_u / tau², and a comparison over tau can turn over with the coordinate.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from lgn_analysis.experiments.presets import NOISE_FREE, Preset
@@ -21,11 +20,10 @@ TRACE: Final = Claim(
     id="C8 trace",
     title="Noise in training leads to a smaller trace of the Hessian",
     paper="smaller traces with noise (CIFAR-10, Hutchinson, 200 probes)",
-    metric="trace of the Hessian of the soft loss at the end, DLGN / GLGN",
-    unit="×",
-    smallest=math.log(1.25),
+    metric="1 − GLGN / DLGN of the trace of the Hessian of the soft loss at the end",
+    unit="%",
+    smallest=20.0,
     floor=0.90,
-    log=True,
 )
 CLAIMS: Final = (TRACE,)
 
@@ -46,12 +44,14 @@ def frame(records: Records, preset: Preset) -> pd.DataFrame:
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a seed: ``effect`` = ln(DLGN / GLGN) at the last step; traces must be positive."""
+    """Return a row a seed: ``effect`` = 100 · (1 − GLGN / DLGN) at the last step.
+
+    A DLGN whose own trace is not positive has none to lack, and does not count.
+    """
     last = frame[(frame["step"] == frame["steps"]) & (frame["tau"] == frame["reference_tau"])]
     table = paired(last, "trace_z", floor=TRACE.floor)
-    positive = (table["dlgn"] > 0) & (table["glgn"] > 0)
-    ratio = (table["dlgn"] / table["glgn"]).where(positive)
-    return table.assign(claim=TRACE.id, effect=np.log(ratio), counts=table["counts"] & positive)
+    share = 100 * (1 - table["glgn"] / table["dlgn"])
+    return table.assign(claim=TRACE.id, effect=share, counts=table["counts"] & (table["dlgn"] > 0))
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

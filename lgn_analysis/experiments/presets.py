@@ -61,9 +61,8 @@ class Preset:
             plan = replace(
                 self.probes,
                 trace_steps=self.probes.trace_steps[-1:],
-                trace_probes=3 * self.probes.trace_probes,  # small tau spreads the estimates
                 density_probes=0,
-                lemma_scales=(),
+                lemma_steps=(),
             )
             runs += [self._spec(network, self.steps, seed, plan) for seed in self.seeds]
         return runs
@@ -84,21 +83,23 @@ class Preset:
 
 QUICK: Final = Preset(
     name="quick",
-    description="digits, 3 seeds, about four minutes on two cores",
+    description="digits, 5 seeds, under five minutes on two cores",
     dataset="digits",
-    seeds=(0, 1, 2),
+    seeds=(0, 1, 2, 3, 4),
     network=NetworkConfig(width=2000, depth=2, group_tau=10.0),
-    steps=3000,
+    steps=20_000,
     deep=NetworkConfig(width=2000, depth=10, group_tau=10.0),
     deep_steps=2000,
     taus=(0.1, 0.5, 1.0, 2.0),
-    eval_every=50,
+    eval_every=100,
     probes=ProbePlan(
         samples=256,
-        trace_steps=(0, 100, 250, 500, 1000, 2000, 3000),
-        trace_probes=16,
+        trace_steps=(0, 100, 300, 1000, 3000, 10_000, 20_000),
+        trace_probes=4,
         density_probes=2,
-        lemma_scales=(0.1, 0.25, 0.5, 1.0),
+        lemma_steps=(3000, 20_000),
+        lemma_draws=128,
+        lemma_trace_probes=8,
     ),
 )
 
@@ -116,12 +117,13 @@ SMOKE: Final = Preset(
     probes=ProbePlan(
         samples=64,
         trace_steps=(0, 40),
-        trace_probes=4,
+        trace_probes=2,
         density_probes=1,
         density_steps=8,
+        lemma_steps=(20, 40),
         lemma_scales=(0.1, 1.0),
         lemma_draws=8,
-        lemma_trace_probes=4,
+        lemma_trace_probes=2,
     ),
 )
 

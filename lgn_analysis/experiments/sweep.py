@@ -32,7 +32,7 @@ from lgn_analysis.network import LogicNetwork
 from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
 from lgn_analysis.training import train
 
-RECORD_FORMAT: Final = 1
+RECORD_FORMAT: Final = 3
 
 TABLES: Final = ("history", "usage", "curvature", "density", "lemma")
 
@@ -43,22 +43,24 @@ class ProbePlan:
 
     Attributes:
         trace_steps: training steps at which the trace is estimated.
-        trace_probes: Hutchinson probes of each estimate.
+        trace_probes: activation-space probes of each estimate.
         density_probes: probes of the spectral density at the end; 0 leaves it out.
         density_steps: Lanczos steps of each of them.
-        lemma_scales: noise scales of Lemma 1 at the end; none leaves it out.
+        lemma_steps: training steps at which Lemma 1 is measured; none leaves it out.
+        lemma_scales: its noise scales.
         lemma_draws: noise draws at each scale.
-        lemma_trace_probes: Hutchinson probes of the trace that Lemma 1 predicts with.
+        lemma_trace_probes: probes of the trace that Lemma 1 predicts with.
     """
 
     samples: int = 256
     trace_steps: tuple[int, ...] = ()
-    trace_probes: int = 16
+    trace_probes: int = 4
     density_probes: int = 0
     density_steps: int = 40
-    lemma_scales: tuple[float, ...] = ()
+    lemma_steps: tuple[int, ...] = ()
+    lemma_scales: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     lemma_draws: int = 64
-    lemma_trace_probes: int = 64
+    lemma_trace_probes: int = 8
 
 
 @dataclass(frozen=True)
@@ -185,9 +187,13 @@ def execute(spec: RunSpec, cache: Path) -> Path:
     samples = (data.x_train[: plan.samples], data.y_train[: plan.samples])
     curvature: list[dict[str, float]] = []
 
-    def probe_trace(step: int, network: LogicNetwork, row: dict[str, float]) -> None:
+    lemmas: list[pd.DataFrame] = []
+
+    def probe(step: int, network: LogicNetwork, row: dict[str, float]) -> None:
         if step in plan.trace_steps:
             curvature.append({"step": step, **_trace_row(network, samples, plan)})
+        if step in plan.lemma_steps:
+            lemmas.append(_lemma_frame(network, samples, plan).assign(step=step))
 
     training = spec.training
     result = train(
@@ -195,14 +201,14 @@ def execute(spec: RunSpec, cache: Path) -> Path:
         data,
         **asdict(training),
         progress=False,
-        callbacks=[probe_trace],
+        callbacks=[probe],
     )
     tables = {
         "history": result.history,
         "usage": gate_usage(model, data),
         "curvature": pd.DataFrame(curvature),
         "density": _density_frame(model, samples, plan),
-        "lemma": _lemma_frame(model, samples, plan),
+        "lemma": pd.concat(lemmas, ignore_index=True) if lemmas else pd.DataFrame(),
     }
     facts = {**asdict(spec), "seconds": time.perf_counter() - started, "torch": torch.__version__}
     temporary = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", dir=cache))
@@ -248,8 +254,6 @@ def _density_frame(
 def _lemma_frame(
     model: LogicNetwork, samples: tuple[torch.Tensor, torch.Tensor], plan: ProbePlan
 ) -> pd.DataFrame:
-    if not plan.lemma_scales:
-        return pd.DataFrame()
     return lemma1(
         model,
         samples,
@@ -283,8 +287,8 @@ def _cost(spec: RunSpec) -> float:
     products = (
         len(plan.trace_steps) * plan.trace_probes
         + plan.density_probes * plan.density_steps
-        + len(plan.lemma_scales) * plan.lemma_draws / 4
-        + bool(plan.lemma_scales) * plan.lemma_trace_probes
+        + len(plan.lemma_steps) * (len(plan.lemma_scales) * plan.lemma_draws / 4)
+        + len(plan.lemma_steps) * plan.lemma_trace_probes
     )
     return gates * (spec.training.steps * spec.training.batch_size + 6 * products * plan.samples)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from lgn_analysis.plots.style import (
     as_frame,
@@ -18,6 +19,7 @@ from lgn_analysis.plots.style import (
     panels,
     percent_axis,
     scale_of,
+    step_axis,
 )
 
 
@@ -44,7 +46,12 @@ def accuracy_curves(
         draw_band(
             ax, table, x, "soft_accuracy", look, label=f"{name}soft", linewidth=0.7, alpha=0.8
         )
-    ax.set_xlabel("training step" if x == "step" else "seconds of training")
+    if x == "step":
+        step_axis(ax)
+    else:
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel("seconds of training")
     ax.set_ylabel(f"accuracy ({_SPLITS.get(split, split)})")
     percent_axis(ax)
     ax.legend(loc="lower right")
@@ -56,9 +63,8 @@ def figure(frame: pd.DataFrame, target: float) -> Figure:
     fig, (left, right) = panels(2)
     accuracy_curves(frame, left)
     left.set_title("Convergence in iterations")
-    accuracy_curves(frame[frame["seconds"] > 0], right, x="seconds")
+    accuracy_curves(frame[frame["step"] > 0], right, x="seconds")
     right.set_title("Convergence in time")
-    right.set_xscale("log")
     right.legend().remove()
     for ax in (left, right):
         ax.axhline(target, color="#555555", linewidth=0.8, linestyle=":")

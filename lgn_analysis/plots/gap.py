@@ -19,6 +19,7 @@ from lgn_analysis.plots.style import (
     panels,
     percent_axis,
     scale_of,
+    step_axis,
 )
 
 
@@ -43,7 +44,7 @@ def gap_curves(
         draw_band(ax, rows, "step", "value", look)
     ax.axhline(0, color="#555555", linewidth=0.8)
     fit_means(ax)
-    ax.set_xlabel("training step")
+    step_axis(ax)
     ax.set_ylabel("gap in loss (nats)" if in_loss else "gap in accuracy (pp)")
     if any(label for label in ax.get_legend_handles_labels()[1]):
         ax.legend(loc="upper right")
@@ -72,7 +73,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         linestyle="-",
     )
     right.set_title("Deep DLGN")
-    right.set_xlabel("training step")
+    step_axis(right)
     right.set_ylabel("test accuracy")
     right.set_ylim(0, 1.02)
     percent_axis(right)

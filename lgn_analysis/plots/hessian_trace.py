@@ -19,6 +19,7 @@ from lgn_analysis.plots.style import (
     panels,
     percent_axis,
     scale_of,
+    step_axis,
 )
 from lgn_analysis.plots.temperature import tau_axis
 
@@ -36,10 +37,13 @@ def trace_curves(curvature: Any, ax: Axes | None = None, *, column: str = "trace
     for look, rows in by_method(as_frame(curvature)):
         draw_points(ax, rows, "step", column, look)
     ax.axhline(0, color="#555555", linewidth=0.8)
-    ax.set_xlabel("training step")
+    step_axis(ax)
+    ax.set_yscale("symlog", linthresh=1e-3)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, 2 * high)  # the markers of the largest are cut off otherwise
     ax.set_ylabel("tr(H) in z" if column == "trace_z" else "tr(H) in u = z / tau")
     if any(label for label in ax.get_legend_handles_labels()[1]):
-        ax.legend(loc="upper right")
+        ax.legend(loc="lower left")
     return ax
 
 
@@ -64,7 +68,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         marker="^",
     )
     tau_axis(middle, noisy["tau"])
-    middle.set_yscale("symlog", linthresh=0.01)
+    middle.set_yscale("symlog", linthresh=1e-3)
     middle.axhline(0, color="#555555", linewidth=0.8)
     middle.set_ylabel("tr(H) at the end")
     middle.set_title("GLGNs over tau")
@@ -82,10 +86,12 @@ def figure(frame: pd.DataFrame) -> Figure:
         )
     right.axhline(0, color="#555555", linewidth=0.8)
     right.set_xscale("log")
+    right.set_yscale("symlog", linthresh=1e-3)
     right.invert_xaxis()
     right.xaxis.set_major_locator(FixedLocator([0.9, 0.5, 0.2, 0.1, 0.05]))
     right.xaxis.set_minor_locator(NullLocator())
     percent_axis(right, "x")
+    right.set_ylim(left.get_ylim())
     right.set_xlabel("discrete test error")
     right.set_ylabel("tr(H) in z")
     right.set_title("At equal error")

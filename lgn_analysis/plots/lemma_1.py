@@ -52,21 +52,27 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
 
 
 def figure(frame: pd.DataFrame, tolerance: float) -> Figure:
-    """Return the figure: the ratio, and the two gains themselves."""
-    fig, (left, right) = panels(2)
-    lemma_ratio(frame, left)
-    left.axhspan(1 - tolerance, 1 + tolerance, color="#555555", alpha=0.1, linewidth=0)
-    left.set_title("Where Lemma 1 holds")
-    for look, rows in by_method(frame):
-        draw_points(right, rows, "scale", "gain", look, label=f"{look.label}: measured")
+    """Return the figure: the ratio at each probed step, and the two gains at the earliest."""
+    steps = sorted(frame["step"].unique())
+    fig, axes = panels(len(steps) + 1)
+    for ax, step in zip(axes, steps, strict=False):
+        rows = frame[frame["step"] == step]
+        lemma_ratio(rows, ax)
+        ax.axhspan(1 - tolerance, 1 + tolerance, color="#555555", alpha=0.1, linewidth=0)
+        means = rows.groupby(["relaxation", "scale"])["ratio"].mean()
+        ax.set_ylim(min(0, means.min()) - 0.5, max(2, means.max()) + 1)
+        ax.set_title(f"Lemma 1 at step {step}")
+    last = axes[-1]
+    for look, rows in by_method(frame[frame["step"] == steps[0]]):
+        draw_points(last, rows, "scale", "gain", look, label=f"{look.label.split()[0]}: measured")
         draw_points(
-            right, rows, "scale", "prediction", look, label="predicted", marker="", linestyle=":"
+            last, rows, "scale", "prediction", look, label="predicted", marker="", linestyle=":"
         )
-    right.set_xscale("log")
-    right.set_yscale("log")
-    right.set_xlabel("noise scale s")
-    right.set_ylabel("gain in loss (nats)")
-    right.set_title("Gain from noise")
-    right.legend(fontsize=7)
+    last.set_xscale("log")
+    last.set_yscale("log")
+    last.set_xlabel("noise scale s")
+    last.set_ylabel("gain in loss (nats)")
+    last.set_title(f"Gain at step {steps[0]}")
+    last.legend(fontsize=6.5, loc="upper left")
     caption(fig, f"{scale_of(frame)}; grey: within {tolerance:.0%}")
     return fig

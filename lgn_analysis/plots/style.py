@@ -172,6 +172,13 @@ def fit_means(ax: Axes, *, margin: float = 0.15) -> None:
     ax.set_ylim(low - room, high + room)
 
 
+def step_axis(ax: Axes) -> None:
+    """Make x an axis of training steps, logarithmic beyond the first hundred."""
+    ax.set_xscale("symlog", linthresh=100)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("training step")
+
+
 def percent_axis(ax: Axes, axis: str = "y") -> None:
     """Write a share as a percentage along an axis."""
     formatter = mpl.ticker.PercentFormatter(xmax=1, decimals=None)

@@ -21,6 +21,7 @@ from lgn_analysis.plots.style import (
     panels,
     percent_axis,
     scale_of,
+    step_axis,
 )
 
 _STYLES: Final = ("-", "--", "-.", ":")
@@ -66,7 +67,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         look = Look(f"tau = {tau:g}", shade, _STYLES[index % len(_STYLES)], "")
         draw_band(left, frame[frame["tau"] == tau], "step", "discrete_accuracy", look)
     left.set_title("GLGN over training")
-    left.set_xlabel("training step")
+    step_axis(left)
     left.set_ylabel("discrete test accuracy")
     left.set_ylim(0, 1.02)
     percent_axis(left)

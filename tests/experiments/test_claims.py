@@ -212,13 +212,13 @@ def test_a_smaller_trace_is_found_and_a_larger_one_is_not():
     frame.loc[frame["relaxation"] == "soft", "trace_z"] *= np.linspace(0.9, 1.1, len(SEEDS))
     (verdict,) = hessian_trace.verdicts(frame)
     assert verdict.outcome == "holds"
-    assert math.exp(verdict.effect) == pytest.approx(5, rel=0.05)
+    assert verdict.effect == pytest.approx(80, rel=0.05)
     assert outcomes(hessian_trace, trace_frame(0.1, 0.5)) == {"C8 trace": "fails"}
 
 
-def test_a_negative_trace_has_no_ratio_and_does_not_count():
-    table = hessian_trace.effects(trace_frame(-0.1, 0.5))
-    assert not table["counts"].any()
+def test_a_negative_trace_counts_with_noise_and_not_without():
+    assert hessian_trace.effects(trace_frame(0.5, -0.1))["counts"].all()
+    assert not hessian_trace.effects(trace_frame(-0.1, 0.5))["counts"].any()
 
 
 def lemma_frame(ratio_soft, ratio_noisy):
@@ -229,17 +229,19 @@ def lemma_frame(ratio_soft, ratio_noisy):
             "seed": seed,
             "steps": 100,
             "scale": scale,
-            "ratio": 1.0 if scale < 1 else ratio + jitter(seed),
+            "step": step,
+            "ratio": 1.0 if scale < 1 else ratio + jitter(seed) + 10 * (step > 50),
             "discrete_accuracy": 0.95,
         }
         for kind, ratio in (("soft", ratio_soft), ("gumbel-st", ratio_noisy))
         for seed in SEEDS
         for scale in (0.1, 1.0)
+        for step in (50, 100)
     ]
     return pd.DataFrame(rows)
 
 
-def test_the_lemma_is_judged_at_scale_one_for_each_method():
+def test_the_lemma_is_judged_at_scale_one_and_the_earliest_step_for_each_method():
     found = outcomes(lemma_1, lemma_frame(1.05, 2.2))
     assert found == {"C8 lemma (DLGN)": "holds", "C8 lemma (GLGN)": "fails"}
 
