@@ -22,7 +22,7 @@ from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import N_GATES, gate_coefficients
 from lgn_analysis.initialisation import initial_logits
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
-from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.kernels.seam import Pass, is_transformed
 from lgn_analysis.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
 from lgn_analysis.relaxations import (
     RELAXATIONS,
@@ -474,18 +474,6 @@ def flat_values(x: Tensor) -> Tensor:
     """Return x [..., n] as bool or float32 [batch, n]."""
     flat = x.reshape(-1, x.shape[-1])
     return flat if flat.dtype == torch.bool else flat.to(torch.float32)
-
-
-def is_transformed() -> bool:
-    """Return whether ``torch.func``, forward-mode differentiation or a tracer is at work.
-
-    They see through plain PyTorch alone.
-    """
-    return (
-        torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch.compiler.is_compiling()
-    )
 
 
 def resolve_mode(mode: str | None, training: bool, relaxation: Relaxation) -> str:

@@ -32,11 +32,11 @@ def warm_up(model: LogicNetwork) -> None:
     """Compile or load what the steps of ``model`` run, so that no clock of theirs counts it."""
     backend = model.network_backend
     if backend is not None and ranks.world()[1] == 1:
-        _warm_up(backend.NAME, type(model.relaxation), model.relaxation.tau, model.device)
+        _warm_up(backend.NAME, type(model.relaxation), model.relaxation.tau, str(model.device))
 
 
 @functools.cache
-def _warm_up(backend: str, kind: type[Relaxation], tau: float, device: torch.device) -> None:
+def _warm_up(backend: str, kind: type[Relaxation], tau: float, device: str) -> None:
     tiny = LogicNetwork(8, 8, 2, 2, 1.0, relaxation=kind(tau), backend=backend).to(device)
     x = torch.zeros(64, 8, dtype=torch.bool)
     steps = Steps(tiny, x, torch.zeros(64, dtype=torch.int64), batch_size=32, lr=0.01, seed=0)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError, MissingDependencyError
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, Run
+from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, Run, is_transformed
 from lgn_analysis.noise import NoiseKey
 
 
@@ -100,6 +100,9 @@ def select_backend(device: torch.device, requested: str | None = None) -> Backen
     name = requested or _default(device.type)
     if name not in _MODULES:
         raise InvalidInputError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
+    if name == "cpu" and is_transformed():
+        # Its kernels read memory, and a tensor under a transform has none to show.
+        name = reference.NAME
     try:
         return cast(Backend, importlib.import_module(_MODULES[name]))
     except ModuleNotFoundError as error:

@@ -78,3 +78,15 @@ class Run(Protocol):
             steps_done: Adam's steps before these.
             lr: the learning rate of these steps; None is Adam's own.
         """
+
+
+def is_transformed() -> bool:
+    """Return whether ``torch.func``, forward-mode differentiation or a tracer is at work.
+
+    They see through plain PyTorch alone.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.compiler.is_compiling()
+    )

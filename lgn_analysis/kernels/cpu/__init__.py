@@ -76,7 +76,7 @@ def gumbel(
         indices,
         n_gates,
         noise.view(-1).numpy(),
-        work=float(noise.numel()),
+        work=2.0 * noise.numel(),
     )
     return noise
 
@@ -92,7 +92,7 @@ def gate_layer_packed(words: Tensor, wiring: Tensor, gates: Tensor) -> Tensor:
         words.contiguous().numpy().reshape(-1),
         n_words,
         outputs.numpy().reshape(-1),
-        work=float(outputs.numel() * BLOCK),
+        work=float(outputs.numel()),
     )
     return outputs
 
@@ -134,7 +134,7 @@ def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> T
     gates = np.empty(wires.depth * wires.width, dtype=np.uint8)
     if all(z.dtype == torch.float32 and z.is_contiguous() for z in logits):
         where = addresses([z.detach() for z in logits])
-        run_together(choose_discrete, where, wires.width, gates, work=float(64 * len(gates)))
+        run_together(choose_discrete, where, wires.width, gates, work=2.0 * len(gates))
     else:
         chosen = torch.cat([z.detach().argmax(-1) for z in logits])
         gates[:] = chosen.numpy()
@@ -147,6 +147,6 @@ def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> T
         values,
         batch,
         counts.numpy().reshape(-1),
-        work=float(batch * len(gates)),
+        work=batch * len(gates) / BLOCK,
     )
     return counts

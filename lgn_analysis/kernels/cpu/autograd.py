@@ -122,7 +122,8 @@ def _run_forward(
         sizes["words"] = (n_blocks * count_rows(wires), np.int64)
     else:
         sizes["coefficients"] = (n_gates * 4, np.float32)
-        sizes["values"] = ((n_blocks if keeps else 1) * count_rows(wires) * BLOCK, np.float32)
+        blocks_held = n_blocks if keeps else torch.get_num_threads()
+        sizes["values"] = (blocks_held * count_rows(wires) * BLOCK, np.float32)
         sizes["words"] = (n_blocks * wires.n_features if is_bool else 0, np.int64)
     arrays = plan.borrow(sizes)
     tape = Tape(plan, arrays, on_bits, batch)

@@ -18,8 +18,10 @@ def gate_forward_dense(wires, layer, first, last, coefficients, values, block_ro
     target = block_row + level_row(wires, layer + 1)
     base = layer * wires.width
     for place in range(first, last):
-        ahead = at(wires.sources, 2 * (base + place + AHEAD) + 1)
-        prefetch(values, (source + ahead) * BLOCK, BLOCK)
+        ahead = base + place + AHEAD
+        prefetch(values, (source + at(wires.sources, 2 * ahead)) * BLOCK, BLOCK)
+        prefetch(values, (source + at(wires.sources, 2 * ahead + 1)) * BLOCK, BLOCK)
+        prefetch(coefficients, 4 * (base + at(wires.gate_at, ahead)), 4)
         a = load(values, (source + at(wires.sources, 2 * (base + place))) * BLOCK, BLOCK)
         b = load(values, (source + at(wires.sources, 2 * (base + place) + 1)) * BLOCK, BLOCK)
         c = 4 * (base + at(wires.gate_at, base + place))
@@ -33,11 +35,14 @@ def gate_sums_dense(wires, layer, place, delta, values, block_row, adds, sums):
     """Write or add Σδ, Σδa, Σδb and Σδab of one gate over one block."""
     base = layer * wires.width
     source = block_row + level_row(wires, layer)
+    ahead = 2 * (base + place + AHEAD)
+    prefetch(values, (source + at(wires.sources, ahead)) * BLOCK, BLOCK)
+    prefetch(values, (source + at(wires.sources, ahead + 1)) * BLOCK, BLOCK)
     a = load(values, (source + at(wires.sources, 2 * (base + place))) * BLOCK, BLOCK)
     b = load(values, (source + at(wires.sources, 2 * (base + place) + 1)) * BLOCK, BLOCK)
     delta_a = delta * a
     four = four_totals(delta, delta_a, delta * b, delta_a * b)
-    offset = 4 * (base + at(wires.gate_at, base + place))
+    offset = 4 * (base + place)
     store(sums, offset, load(sums, offset, 4) + four if adds else four)
 
 
@@ -70,9 +75,11 @@ def gate_backward_dense(
         begin = entries + at(wires.starts, start + row)
         end = entries + at(wires.starts, start + row + 1)
         for entry in range(begin, end):
-            ahead = 3 * (entry + AHEAD)
+            ahead = 3 * (entry + 2 * AHEAD)
             prefetch(deltas, source + at(wires.consumers, ahead) * BLOCK, BLOCK)
             prefetch(values, (level + at(wires.consumers, ahead + 2)) * BLOCK, BLOCK)
+            gate = at(wires.consumers, ahead + 1) >> 1
+            prefetch(coefficients, 4 * (base + gate), 4)
         gathered = floats(0.0, BLOCK)
         for entry in range(begin, end):
             gate_and_side = at(wires.consumers, 3 * entry + 1)

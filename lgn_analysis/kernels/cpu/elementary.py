@@ -20,7 +20,6 @@ from lgn_analysis.kernels.cpu.simd import (
     lane_numbers,
     longs,
     low_half,
-    maximum,
     select,
     shift_down,
     to_floats,
@@ -32,13 +31,12 @@ _MULTIPLIER_1: Final = 0xCD9E8D57
 _WEYL_0: Final = 0x9E3779B9
 _WEYL_1: Final = 0xBB67AE85
 
-_FLOAT_ONE: Final = 0x3F800000
 _SQRT_HALF: Final = 0x3F3504F3
 _LN2_HIGH: Final = 0.693359375
 _LN2_LOW: Final = -2.12194440e-4
 _LOG2_E: Final = 1.4426950408889634
 _SHIFTER: Final = 12582912.0  # 1.5 · 2**23: adding it leaves the nearest integer in the low bits
-_SMALLEST_EXPONENT: Final = -87.0
+_SMALLEST: Final = -87.0
 
 
 @device
@@ -87,9 +85,8 @@ def log(x):
 def exp(x):
     """Return the exponential of float32 lanes up to 88, within 2 ulp; NaN of NaN.
 
-    Below -87 it stays at exp(-87) = 1.6e-38, which no sum with a 1 in it notices.
+    Below -87 it is 0, not a denormal number: those cost some processors a hundred cycles each.
     """
-    x = maximum(_SMALLEST_EXPONENT, x)
     shifted = fma(x, _LOG2_E, _SHIFTER)
     n = shifted - _SHIFTER
     r = fma(n, -_LN2_LOW, fma(n, -_LN2_HIGH, x))
@@ -98,12 +95,16 @@ def exp(x):
     p = fma(r, p, 0.166665181517601)
     p = fma(r, p, 0.5)
     p = fma(r * r, p, r) + 1.0
-    return as_floats(as_ints(p) + (as_ints(shifted) << 23))
+    scaled = as_floats(as_ints(p) + (as_ints(shifted) << 23))
+    return select(x < _SMALLEST, as_floats(as_ints(x) & 0), scaled)
 
 
 @device
 def gumbel(words):
-    """Return ``-log(-log u)`` of int32 x 64 words: ``noise.gumbel_from_words`` in float32."""
+    """Return ``-log(-log u)`` of int32 x 64 words: ``noise.gumbel_from_words`` in float32.
+
+    Within 2.2 · 2**-23 · max(1, abs(g)) of the float64 value, tried for all 2**32 words.
+    """
     # The distance of u to the nearer of 0 and 1, from the integer: min(word, 2**32 - 1 - word).
     upper = words < 0
     to_edge = (to_floats(words ^ (words >> 31)) + 0.5) * np.float32(2.0**-32)

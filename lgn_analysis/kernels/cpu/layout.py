@@ -6,8 +6,9 @@ the gates; *level* l is what layer l reads, so level 0 is the input and level ``
 
 Within a level, gates stand in an order of their own: neighbours are read by one gate of the next
 layer wherever that can be, so that a gradient that is brought near for one serves the other too.
-*Position* is a place in that order, *gate* the public number; weights, logits and sums are indexed
-by gate. The inputs and the last layer keep the public order.
+*Position* is a place in that order, *gate* the public number; logits, weights and choices are
+indexed by gate, activations, gradients and sums by position. The inputs and the last layer keep the
+public order.
 
 Arrays are flat. A block of bits or activations holds ``n_rows`` rows; gates of the whole network are
 numbered ``layer · width + gate``.
@@ -25,8 +26,8 @@ from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels.cpu.compiling import device, entry
 
 BLOCK: Final = 64
-AHEAD: Final = 32
-"""Reads ahead of which a row is asked for: rows come in no order that the processor could guess."""
+AHEAD: Final = 24
+"""How many rows before it is needed memory is asked for: no processor could guess the order."""
 
 
 class Wires(NamedTuple):
@@ -38,13 +39,15 @@ class Wires(NamedTuple):
         depth: layers.
         n_groups: output groups, each of ``width / n_groups`` gates.
         gate_at: uint32 [depth, width]: the gate at each position.
-        sources: uint32 [depth, width, 2]: for each position, the positions of A and B. 32 more
-            entries may be read, and mean nothing.
+        position_of: uint32 [depth, width]: the position of each gate.
+        sources: uint32 [depth, width, 2]: for each position, the positions of A and B.
         starts: uint32: for each level below the last, where each position's consumers begin; one
             more entry than the level has.
         consumers: uint32 [depth, 2 · width, 3]: grouped by the position they read: the row of their
             gradient (a position, or a group in the last layer), ``2 · gate + side``, and the
-            position of their other input. 32 more entries may be read, and mean nothing.
+            position of their other input.
+
+    What belongs to ``AHEAD`` rows more may be read, and means nothing.
     """
 
     n_features: int
@@ -52,6 +55,7 @@ class Wires(NamedTuple):
     depth: int
     n_groups: int
     gate_at: NDArray[np.uint32]
+    position_of: NDArray[np.uint32]
     sources: NDArray[np.uint32]
     starts: NDArray[np.uint32]
     consumers: NDArray[np.uint32]
@@ -93,39 +97,46 @@ def build_wires(wirings: Sequence[NDArray[np.int64]], n_features: int, n_groups:
                 f"layer {layer} reads inputs {wiring.min()}..{wiring.max()}, and it has {n_in}"
             )
     gate_at = np.empty((depth, width), dtype=np.uint32)
+    position_of = np.empty((depth, width), dtype=np.uint32)
     sources = np.empty((depth, width, 2), dtype=np.uint32)
     consumers = np.empty((depth, 2 * width, 3), dtype=np.uint32)
     starts = []
-    position_of = np.arange(n_features)
+    inputs = np.arange(n_features)  # the positions of what the layer reads
     for layer, wiring in enumerate(wirings):
-        n_in, is_last = len(position_of), layer == depth - 1
+        is_last = layer == depth - 1
         order = np.arange(width)
         if not is_last:
             _walk(wirings[layer + 1].reshape(-1), order)
-        read = position_of[wiring]
-        position = np.empty(width, dtype=np.int64)
-        position[order] = np.arange(width)
-        gate_at[layer] = order
+        positions = np.empty(width, dtype=np.int64)
+        positions[order] = np.arange(width)
+        gate_at[layer], position_of[layer] = order, positions
+        read = inputs[wiring]
         sources[layer] = read[:, order].T
 
         flat = read.reshape(-1)
         by_source = np.argsort(flat, kind="stable")
         side, gate = np.divmod(by_source, width)
-        starts.append(np.searchsorted(flat[by_source], np.arange(n_in + 1)).astype(np.uint32))
-        consumers[layer, :, 0] = gate // (width // n_groups) if is_last else position[gate]
+        ends = np.arange(len(inputs) + 1)
+        starts.append(np.searchsorted(flat[by_source], ends).astype(np.uint32))
+        consumers[layer, :, 0] = gate // (width // n_groups) if is_last else positions[gate]
         consumers[layer, :, 1] = 2 * gate + side
         consumers[layer, :, 2] = read[1 - side, gate]
-        position_of = position
+        inputs = positions
     return Wires(
         n_features=n_features,
         width=width,
         depth=depth,
         n_groups=n_groups,
-        gate_at=gate_at.reshape(-1),
-        sources=np.append(sources.reshape(-1), np.zeros(2 * AHEAD, dtype=np.uint32)),
+        gate_at=_padded(gate_at, 1),
+        position_of=_padded(position_of, 1),
+        sources=_padded(sources, 2),
         starts=np.concatenate(starts),
-        consumers=np.append(consumers.reshape(-1), np.zeros(3 * AHEAD, dtype=np.uint32)),
+        consumers=_padded(consumers, 2 * 3),
     )
+
+
+def _padded(array: NDArray[np.uint32], per_row: int) -> NDArray[np.uint32]:
+    return np.append(array.reshape(-1), np.zeros(AHEAD * per_row, dtype=np.uint32))
 
 
 @entry

@@ -6,7 +6,7 @@ import numpy as np
 
 from lgn_analysis.kernels.cpu.compiling import device, entry
 from lgn_analysis.kernels.cpu.counting import N_PLANES
-from lgn_analysis.kernels.cpu.layout import BLOCK, level_row
+from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK, level_row
 from lgn_analysis.kernels.cpu.passes import (
     backward_dense,
     backward_packed,
@@ -17,8 +17,8 @@ from lgn_analysis.kernels.cpu.passes import (
     write_inputs,
 )
 from lgn_analysis.kernels.cpu.selection import N_OPTIONS, logit_gradient, make_scratch, select_gates
-from lgn_analysis.kernels.cpu.simd import store
-from lgn_analysis.kernels.cpu.threads import meet, share
+from lgn_analysis.kernels.cpu.simd import at, prefetch, store
+from lgn_analysis.kernels.cpu.threads import alone, meet, share
 
 
 @entry
@@ -63,7 +63,10 @@ def network_forward_packed(
 def _write_logit_gradients(wires, member, sums, weights, tau, gradients):
     first, last = share(wires.depth * wires.width, member)
     for gate in range(first, last):
-        store(gradients, gate * N_OPTIONS, logit_gradient(sums, weights, gate, tau))
+        start = gate // wires.width * wires.width
+        prefetch(sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
+        row = start + at(wires.position_of, gate)
+        store(gradients, gate * N_OPTIONS, logit_gradient(sums, row, weights, gate, tau))
 
 
 @entry
@@ -118,8 +121,8 @@ def network_forward_dense(
     Args:
         coefficients: float32 [depth, width, 4]; out.
         words, rows: the inputs; see :func:`lgn_analysis.kernels.cpu.passes.write_inputs`.
-        values: float32 [n_blocks, n_rows, 64]; out: all activations. One block where they are not
-            kept.
+        values: float32 [n_blocks, n_rows, 64]; out: all activations. Where they are not kept, a
+            block for each member.
         keeps: whether the activations are kept for the backward pass.
     """
     if not meet(member):
@@ -139,14 +142,21 @@ def network_forward_dense(
         scratch,
     )
     n_rows = level_row(wires, wires.depth + 1)
-    for block in range(n_blocks):
-        block_row = block * n_rows if keeps else 0
-        write_inputs(wires, member, words, rows, block, values, block_row)
-        meet(member)
-        forward_dense(member, wires, coefficients, values, block_row)
+    meet(member)
+    # Activations that are kept come from all members together, layer by layer; where they are not,
+    # each member has blocks of its own and nothing to wait for.
+    team, room = member, 0
+    first, last = 0, n_blocks
+    if not keeps:
+        team, room = alone(member), member.place * n_rows
+        first, last = share(n_blocks, member)
+    for block in range(first, last):
+        block_row = block * n_rows if keeps else room
+        write_inputs(wires, team, words, rows, block, values, block_row)
+        meet(team)
+        forward_dense(team, wires, coefficients, values, block_row)
         start = block * wires.n_groups * BLOCK
-        group_sums_dense(member, wires, values, block_row, group_tau, sums, start)
-        # No meeting: the one after the next block's inputs comes before any layer is written anew.
+        group_sums_dense(team, wires, values, block_row, group_tau, sums, start)
 
 
 @entry

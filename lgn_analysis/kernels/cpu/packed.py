@@ -69,15 +69,18 @@ def gate_sums_packed(wires, layer, place, delta, words, block_row, adds, sums):
 
     Args:
         wires: the network.
-        layer, place: which gate, by position.
+        layer, place: which gate, by position; its successors come next.
         delta: the gate's gradient, one lane a sample, zero beyond the batch.
         words: int64, the blocks of bits.
         block_row: the block's first row.
         adds: whether to add to what ``sums`` holds.
-        sums: float32 [depth, width, 4].
+        sums: float32 [depth, width, 4], by position.
     """
     base = layer * wires.width
     source = block_row + level_row(wires, layer)
+    ahead = 2 * (base + place + AHEAD)
+    prefetch(words, source + at(wires.sources, ahead), 1)
+    prefetch(words, source + at(wires.sources, ahead + 1), 1)
     a = at(words, source + at(wires.sources, 2 * (base + place)))
     b = at(words, source + at(wires.sources, 2 * (base + place) + 1))
     zero = floats(0.0, BLOCK)
@@ -87,7 +90,7 @@ def gate_sums_packed(wires, layer, place, delta, words, block_row, adds, sums):
         select(bits(b), delta, zero),
         select(bits(a & b), delta, zero),
     )
-    offset = 4 * (base + at(wires.gate_at, base + place))
+    offset = 4 * (base + place)
     store(sums, offset, load(sums, offset, 4) + four if adds else four)
 
 
@@ -131,7 +134,8 @@ def gate_backward_packed(
         begin = entries + at(wires.starts, start + row)
         end = entries + at(wires.starts, start + row + 1)
         for entry in range(begin, end):
-            prefetch(deltas, source + at(wires.consumers, 3 * (entry + AHEAD)) * BLOCK, BLOCK)
+            ahead = 3 * (entry + 2 * AHEAD)
+            prefetch(deltas, source + at(wires.consumers, ahead) * BLOCK, BLOCK)
         gathered = floats(0.0, BLOCK)
         for entry in range(begin, end):
             gate_and_side = at(wires.consumers, 3 * entry + 1)

@@ -74,7 +74,7 @@ def backward_packed(member, wires, gates, words, n_blocks, deltas, factor, sums,
         deltas: float32 [n_blocks · n_groups + 2 · width, 64]: the gradient of every gate of a group,
             zero beyond the batch, and then room for two layers' gradients.
         factor: multiplies the gradient at each layer's input.
-        sums: float32 [depth, width, 4]; out.
+        sums: float32 [depth, width, 4], by position; out.
         inputs: float32 [n_blocks, n_features, 64]; out, or empty.
     """
     n_rows = level_row(wires, wires.depth + 1)
@@ -202,7 +202,7 @@ def backward_dense(
             batch; from ``room`` on, room for two layers' gradients [2, width, 64].
         factor: multiplies the gradient at each layer's input.
         adds: whether to add to what ``sums`` holds.
-        sums: float32 [depth, width, 4]; out.
+        sums: float32 [depth, width, 4], by position; out.
         inputs: float32, or empty; out: feature f is the row at ``inputs_start + 64 · f``.
     """
     size = wires.width // wires.n_groups

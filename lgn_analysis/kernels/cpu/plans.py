@@ -6,7 +6,9 @@ the step: so a pass borrows its arrays, and they come back when the last who nee
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -80,13 +82,29 @@ def find_plan(wirings: Sequence[Tensor], n_features: int, n_groups: int) -> Plan
         n_features: inputs of the first layer.
         n_groups: output groups, a divisor of the width.
     """
-    # Kept with the first wiring; an in-place change of one raises its version.
-    versions = tuple((id(wiring), wiring._version) for wiring in wirings)
-    key = (n_features, n_groups, versions)
+    # Kept with the first wiring, which does not hold the others. They must be the very tensors of
+    # before, for the numbers of dead ones are used again; an in-place change raises a version.
+    sizes = (n_features, n_groups, *map(_version, wirings))
     known = _PLANS.get(wirings[0])
-    if known is None or known[0] != key:
-        arrays = [wiring.numpy() for wiring in wirings]
-        known = (key, Plan(build_wires(arrays, n_features, n_groups)))
-        _PLANS[wirings[0]] = known
-    plan: Plan = known[1]
+    if known is not None and known.sizes == sizes and known.is_of(wirings):
+        return known.plan
+    plan = Plan(build_wires([wiring.numpy() for wiring in wirings], n_features, n_groups))
+    _PLANS[wirings[0]] = _Known(plan, sizes, [weakref.ref(wiring) for wiring in wirings])
     return plan
+
+
+@dataclass(frozen=True)
+class _Known:
+    plan: Plan
+    sizes: tuple[int, ...]
+    wirings: list[weakref.ref[Tensor]]
+
+    def is_of(self, wirings: Sequence[Tensor]) -> bool:
+        return len(self.wirings) == len(wirings) and all(
+            ref() is wiring for ref, wiring in zip(self.wirings, wirings, strict=True)
+        )
+
+
+def _version(wiring: Tensor) -> int:
+    # A tensor made in inference mode counts no versions.
+    return 0 if wiring.is_inference() else wiring._version

@@ -113,6 +113,7 @@ class TrainingRun:
             float(network.grad_factor),
             losses,
             work=float(wires.depth * wires.width * batch),
+            passes=n_steps,
         )
         torch.autograd.graph.increment_version(self._logits)
         return torch.from_numpy(losses)

@@ -188,13 +188,14 @@ def draw_gumbel(member, rule, draw, layers, n_gates, noise):
 
 
 @device
-def logit_gradient(sums, weights, gate, tau):
-    """Return ∂L/∂z of one gate as a vector of 16.
+def logit_gradient(sums, row, weights, gate, tau):
+    """Return ∂L/∂z of a gate, whose sums are at ``row``, as a vector of 16.
 
     ``dw = G · (Σδ, Σδa, Σδb, Σδab)`` and ``dz = s (dw − Σ s dw) / tau``, s the weights.
     """
     zero = floats(0.0, 16)
-    d, da, db, dab = sums[4 * gate], sums[4 * gate + 1], sums[4 * gate + 2], sums[4 * gate + 3]
+    d, da = at(sums, 4 * row), at(sums, 4 * row + 1)
+    db, dab = at(sums, 4 * row + 2), at(sums, 4 * row + 3)
     at_00 = select(lanes_with(8, 16), floats((d - da) - (db - dab), 16), zero)
     at_01 = select(lanes_with(4, 16), floats(db - dab, 16), zero)
     at_10 = select(lanes_with(2, 16), floats(da - dab, 16), zero)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lgn_analysis.kernels.cpu.bits import transpose_bits
 from lgn_analysis.kernels.cpu.compiling import device, entry
 from lgn_analysis.kernels.cpu.counting import N_PLANES
-from lgn_analysis.kernels.cpu.layout import BLOCK, level_row
+from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK, level_row
 from lgn_analysis.kernels.cpu.loss import cross_entropy_block
 from lgn_analysis.kernels.cpu.passes import (
     backward_dense,
@@ -36,7 +36,7 @@ from lgn_analysis.kernels.cpu.selection import (
     make_scratch,
     select_gates,
 )
-from lgn_analysis.kernels.cpu.simd import at, load, put, store
+from lgn_analysis.kernels.cpu.simd import at, load, prefetch, put, store
 from lgn_analysis.kernels.cpu.threads import meet, share
 
 
@@ -52,7 +52,7 @@ class Workspace(NamedTuple):
         logits: float32 [n_blocks, n_groups + 1, 64]: class logits, and their logsumexp.
         deltas: float32 [n_blocks · n_groups + 2 · width, 64]: gradients of group sums, and of the
             two layers at hand.
-        sums: float32 [depth, width, 4].
+        sums: float32 [depth, width, 4], by position.
         losses: float64 [n_blocks].
     """
 
@@ -136,8 +136,11 @@ def _move_gates(wires, work, rule, adam, parameters, step, draw, first, last, ch
         tile_end = min(last, tile + TILE)
         for gate in range(tile, tile_end):
             layer = gate // wires.width
-            offset = (gate - layer * wires.width) * N_OPTIONS
-            gradient = logit_gradient(work.sums, work.weights, gate, rule.tau)
+            start = layer * wires.width
+            offset = (gate - start) * N_OPTIONS
+            prefetch(work.sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
+            row = start + at(wires.position_of, gate)
+            gradient = logit_gradient(work.sums, row, work.weights, gate, rule.tau)
             adam_step(
                 floats_at(parameters.logits[layer], size),
                 floats_at(parameters.means[layer], size),

@@ -98,6 +98,12 @@ def meet(member):
 
 
 @device
+def alone(member):
+    """Return a member that shares with nobody and never waits."""
+    return Member(0, 1, member.sync, member.meetings)
+
+
+@device
 def share(n, member):
     """Return the range (first, last) of 0..n-1 that falls to a member."""
     return n * member.place // member.n_members, n * (member.place + 1) // member.n_members
@@ -156,18 +162,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def run_together(kernel: Any, *arguments: Any, work: float) -> None:
+MIN_SHARE: Final = 2**17
+"""Gates times samples of one pass below which a thread's share is not worth a meeting."""
+MIN_TOTAL: Final = 5e7
+"""Gates times samples of a whole call below which it is not worth calling helpers.
+
+Some 20 ms: for a few milliseconds after each of its own parallel operations, torch's OpenMP threads
+spin on the cores that the helpers need.
+"""
+
+
+def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> None:
     """Run a kernel on as many threads as torch uses, fewer where the work is small.
 
     Args:
         kernel: called as ``kernel(member, *arguments)`` on each of them.
         arguments: the same for all.
-        work: gates times samples, or so.
+        work: gates times samples of one training step, or what takes as long: some 0.4 ns each.
+        passes: how many passes the call makes.
     """
-    worthwhile = int(work // MIN_WORK_PER_THREAD)
-    n_members = max(1, min(torch.get_num_threads(), worthwhile))
-    _team.run(kernel, n_members, *arguments)
-
-
-MIN_WORK_PER_THREAD: Final = 2**17
-"""Gates times samples below which another thread costs more than it brings."""
+    worthwhile = int(work // MIN_SHARE) if work * passes >= MIN_TOTAL else 1
+    _team.run(kernel, max(1, min(torch.get_num_threads(), worthwhile)), *arguments)

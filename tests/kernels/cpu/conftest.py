@@ -77,7 +77,8 @@ def case(relaxation: Relaxation) -> Case:
 @pytest.fixture(autouse=True)
 def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The networks here are too small for two threads; the tests want them all the same."""
-    monkeypatch.setattr(threads, "MIN_WORK_PER_THREAD", 1)
+    monkeypatch.setattr(threads, "MIN_SHARE", 1e-9)
+    monkeypatch.setattr(threads, "MIN_TOTAL", 0)
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -38,7 +38,7 @@ def choose(logits, width, first, last, rule, draw, weights, gates, coefficients)
 @entry
 def write_gradients(sums, weights, n, tau, gradients):
     for gate in range(n):
-        store(gradients, 16 * gate, logit_gradient(sums, weights, gate, tau))
+        store(gradients, 16 * gate, logit_gradient(sums, gate, weights, gate, tau))
 
 
 @entry

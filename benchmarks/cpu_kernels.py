@@ -1,0 +1,255 @@
+"""Each CPU kernel by itself: time, bytes it must move, and that against a copy of the same size.
+
+The bytes of a kernel are those that it reads and writes if every row is brought near once for each
+time it is needed: a gradient that two gates need, twice. A copy is timed on as many bytes as the
+kernel touches, so that both run out of the same cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from contenders import GROUP_TAU, N_CLASSES, Batches, Size, our_model
+from harness import Variant, quartiles, time_in_turns
+
+import lgn_analysis as lgn
+from lgn_analysis.kernels import cpu
+from lgn_analysis.kernels.cpu import autograd, passes, run, selection, steps, threads
+from lgn_analysis.kernels.cpu.compiling import entry
+from lgn_analysis.kernels.cpu.counting import N_PLANES
+from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
+from lgn_analysis.noise import NoiseKey, Purpose
+
+
+@entry
+def choose_gates(member, wires, work, rule, parameters):
+    threads.meet(member)
+    first, last = threads.share(wires.depth * wires.width, member)
+    scratch = selection.make_scratch()
+    steps._choose_gates(wires, work, rule, parameters, 0, first, last, scratch)
+
+
+@entry
+def move_gates(member, wires, work, rule, adam, parameters):
+    threads.meet(member)
+    first, last = threads.share(wires.depth * wires.width, member)
+    scratch = selection.make_scratch()
+    steps._move_gates(wires, work, rule, adam, parameters, 1, 0, first, last, False, scratch)
+
+
+@entry
+def gather_batch(member, wires, batches, words, n_rows):
+    threads.meet(member)
+    square = np.empty(BLOCK, dtype=np.int64)
+    steps._gather_batch(wires, batches, 0, member, square, words, n_rows)
+
+
+@entry
+def forward_packed(member, wires, work, n_blocks):
+    threads.meet(member)
+    passes.forward_packed(member, wires, work.gates, work.words, n_blocks)
+
+
+@entry
+def group_sums_packed(member, wires, work, n_blocks):
+    threads.meet(member)
+    planes = np.empty(N_PLANES, dtype=np.int64)
+    n_groups = wires.n_groups
+    passes.group_sums_packed(
+        member, wires, work.words, n_blocks, 1.0, planes, work.logits, n_groups + 1
+    )
+
+
+@entry
+def backward_packed(member, wires, work, n_blocks):
+    threads.meet(member)
+    none = np.empty(0, dtype=np.float32)
+    one = np.float32(1.0)
+    passes.backward_packed(
+        member, wires, work.gates, work.words, n_blocks, work.deltas, one, work.sums, none
+    )
+
+
+@entry
+def forward_dense(member, wires, work, n_blocks):
+    threads.meet(member)
+    for _ in range(n_blocks):
+        passes.forward_dense(member, wires, work.coefficients, work.values, 0)
+
+
+@entry
+def backward_dense(member, wires, work, n_blocks):
+    threads.meet(member)
+    none = np.empty(0, dtype=np.float32)
+    room = n_blocks * wires.n_groups * BLOCK
+    for block in range(n_blocks):
+        passes.backward_dense(
+            member,
+            wires,
+            work.coefficients,
+            work.values,
+            0,
+            work.deltas,
+            block * wires.n_groups * BLOCK,
+            room,
+            np.float32(1.0),
+            block > 0,
+            work.sums,
+            none,
+            0,
+        )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel at work: how to run it, and the bytes that it moves and that it touches."""
+
+    name: str
+    run: Callable[[], Any]
+    moved: float
+    touched: float
+
+
+def kernels(size: Size) -> Iterator[Kernel]:
+    """Yield the kernels of a Gumbel-ST step, then those of a soft one."""
+    for relaxation in (lgn.GumbelST(), lgn.Soft()):
+        yield from _kernels(size, relaxation)
+
+
+def kernel_table(size: Size, *, rounds: int) -> list[dict[str, Any]]:
+    """Return a row a kernel, on one thread: microseconds, GB/s, GB/s of a copy, and the share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = [_row(kernel, size, rounds) for kernel in kernels(size)]
+    torch.set_num_threads(before)
+    return rows
+
+
+def _row(kernel: Kernel, size: Size, rounds: int) -> dict[str, Any]:
+    variants = {
+        "kernel": _repeated(kernel.run, kernel.moved),
+        "copy": _repeated(_copy(kernel.touched), kernel.touched),
+    }
+    times = time_in_turns(variants, rounds=rounds)
+    milliseconds = quartiles(times["kernel"])[1]
+    achieved = kernel.moved / milliseconds / 1e6
+    copied = kernel.touched / quartiles(times["copy"])[1] / 1e6
+    return {
+        "kernel": kernel.name,
+        "microseconds": round(1e3 * milliseconds, 1),
+        "ns_per_gate": round(1e6 * milliseconds / size.n_gates, 2),
+        "moved_mb": round(kernel.moved / 1e6, 2),
+        "gb_per_s": round(achieved, 1),
+        "copy_gb_per_s": round(copied, 1),
+        "share_of_copy": round(achieved / copied, 2),
+    }
+
+
+def _repeated(run: Callable[[], Any], n_bytes: float) -> Variant:
+    """Return enough calls in a row to be timed, the caches being warm but for the first."""
+    calls = max(3, round(1e8 / n_bytes))
+
+    def repeat() -> None:
+        for _ in range(min(calls, 200)):
+            run()
+
+    return Variant(repeat, min(calls, 200))
+
+
+def _copy(n_bytes: float) -> Callable[[], None]:
+    """Return a copy that reads half of the bytes and writes the other half."""
+    source = torch.ones(max(1, int(n_bytes) // 8))
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+
+    return copy
+
+
+def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
+    model = our_model(size, relaxation, "cpu")
+    network = model.as_pass()
+    logits = [z.detach() for z in model.parameters()]
+    moments = [[torch.zeros_like(z) for z in logits] for _ in range(2)]
+    plan = autograd.find_plan(network.wirings, size.n_features, N_CLASSES)
+    wires, work = plan.wires, run._make_workspace(plan, size.batch, network)
+    data = Batches(size, torch.bool)
+    order = np.arange(size.batch, dtype=np.int64)
+    packed = cpu.pack_bits(data.x).numpy().reshape(-1)
+    batches = steps.Batches(packed, data.y.numpy(), order, size.batch)
+    parameters = steps.Parameters(*(autograd.addresses(ts) for ts in (logits, *moments)))
+    key = NoiseKey(0, Purpose.TRAINING) if relaxation.noisy else None
+    rule, adam = autograd.make_rule(network, key), selection.Adam(0.01, 0.9, 0.999, 1e-8)
+    n_blocks, n_gates = -(-size.batch // BLOCK), size.n_gates
+    work.deltas[:], work.values[:], work.words[:] = 0.01, 0.5, 0
+    losses = np.zeros(1)
+    train = steps.train_packed if relaxation.hard else steps.train_dense
+    one_step = (adam, parameters, batches, 0, 0, 1, GROUP_TAU, 1.0, losses)
+
+    def call(kernel: Any, *arguments: Any) -> Callable[[], None]:
+        return lambda: threads.run_together(kernel, *arguments, work=float(n_gates * size.batch))
+
+    call(train, wires, work, rule, *one_step)()  # so that every array holds what it would hold
+    row, hidden = 4 * BLOCK * n_blocks, size.width * (size.depth - 1)
+    state = 64.0 * n_gates
+    kind = relaxation.name
+    yield Kernel(
+        f"choose gates, {kind}",
+        call(choose_gates, wires, work, rule, parameters),
+        2 * state,
+        2 * state,
+    )
+    if relaxation.noisy:
+        yield Kernel(
+            "softmax backward and Adam",
+            call(move_gates, wires, work, rule, adam, parameters),
+            7 * state + 16 * n_gates,
+            4 * state,
+        )
+    if relaxation.hard:
+        bits = 8.0 * n_blocks
+        index = 13.0  # two inputs, the gate's number and its kind
+        yield Kernel(
+            "gather and transpose the batch",
+            call(gather_batch, wires, batches, work.words, count_rows(wires)),
+            2 * bits * size.n_features,
+            2 * bits * size.n_features,
+        )
+        yield Kernel(
+            "gates forward on bits",
+            call(forward_packed, wires, work, n_blocks),
+            n_gates * (3 * bits + n_blocks * index),
+            n_gates * (bits + index),
+        )
+        yield Kernel(
+            "group sums on bits",
+            call(group_sums_packed, wires, work, n_blocks),
+            size.width * bits,
+            size.width * bits,
+        )
+        entry_bytes = n_blocks * (2 * 12.0 + 4 + 12)  # consumers, where they start, inputs
+        yield Kernel(
+            "gates backward on bits",
+            call(backward_packed, wires, work, n_blocks),
+            hidden * (3 * row + 2 * bits + entry_bytes) + n_gates * (2 * bits + 16 * n_blocks),
+            2 * size.width * 4 * BLOCK + n_gates * (16 + bits),
+        )
+    else:
+        values = 4.0 * BLOCK * count_rows(wires)
+        yield Kernel(
+            "gates forward on floats",
+            call(forward_dense, wires, work, n_blocks),
+            n_gates * (3.0 * row + n_blocks * 28),
+            values,
+        )
+        yield Kernel(
+            "gates backward on floats",
+            call(backward_dense, wires, work, n_blocks),
+            hidden * 5.0 * row + n_gates * (2.0 * row + n_blocks * 60),
+            values + 2 * size.width * 4 * BLOCK,
+        )

@@ -1,0 +1,128 @@
+"""Teams of threads: what goes wrong must not hang, and a fork must not inherit a team."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lgn_analysis.kernels.cpu import threads
+from lgn_analysis.kernels.cpu.compiling import entry
+from lgn_analysis.kernels.cpu.threads import Member, meet, run_together, share
+
+
+@entry
+def count_meetings(member, n, seen):
+    for _ in range(n):
+        if not meet(member):
+            return
+        seen[member.place] += 1
+
+
+@entry
+def add_up_in_turns(member, values, sums):
+    """Each round, every member reads what all wrote in the round before."""
+    first, last = share(len(values), member)
+    for _ in range(50):
+        meet(member)
+        total = values.sum()
+        meet(member)
+        for place in range(first, last):
+            values[place] = (total + place) % 1009
+    sums[member.place] = 1
+
+
+@pytest.mark.usefixtures("n_threads")
+def test_members_see_what_others_wrote_before_a_meeting() -> None:
+    values, alone = np.arange(64.0), np.arange(64.0)
+    run_together(add_up_in_turns, values, np.zeros(8), work=1e9)
+    add_up_in_turns(Member(0, 1, np.zeros(16, np.int64), np.zeros(1, np.int64)), alone, np.zeros(8))
+    assert np.array_equal(values, alone)
+
+
+def test_all_torch_threads_take_part_where_the_work_is_large(n_threads: int) -> None:
+    seen = np.zeros(8, dtype=np.int64)
+    run_together(count_meetings, 5, seen, work=1e9)
+    assert seen.tolist() == [5] * n_threads + [0] * (8 - n_threads)
+
+
+@pytest.mark.parametrize(("least", "work", "passes"), [(2.0, 1.0, 100), (0.1, 1.0, 2)])
+def test_small_work_is_done_alone(
+    n_threads: int, least: float, work: float, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "MIN_SHARE", least)
+    monkeypatch.setattr(threads, "MIN_TOTAL", 3.0)
+    seen = np.zeros(8, dtype=np.int64)
+    run_together(count_meetings, 5, seen, work=work, passes=passes)
+    assert seen.tolist() == [5] + [0] * 7
+
+
+def test_who_fails_before_the_first_meeting_leaves_nobody_waiting(n_threads: int) -> None:
+    def kernel(member: Member, *arguments: Any) -> None:
+        if member.place == 0:
+            raise KeyboardInterrupt
+        count_meetings(member, *arguments)
+
+    seen = np.zeros(8, dtype=np.int64)
+    with pytest.raises(KeyboardInterrupt):
+        run_together(kernel, 5, seen, work=1e9)
+    assert seen.tolist() == [0] * 8
+    run_together(count_meetings, 5, seen, work=1e9)  # the team is free again
+    assert seen[0] == 5
+
+
+def run_python(program: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_a_team_of_its_own() -> None:
+    run_python(
+        """
+        import os, warnings
+        import torch
+        from lgn_analysis.kernels import cpu
+        from lgn_analysis.kernels.cpu import threads
+        from lgn_analysis.noise import NoiseKey, Purpose
+
+        warnings.simplefilter("ignore")
+        threads.MIN_SHARE, threads.MIN_TOTAL = 1, 0
+        torch.set_num_threads(2)
+        key = NoiseKey(1, Purpose.TRAINING)
+        before = cpu.gumbel(key, 0, 100)
+        child = os.fork()
+        same = torch.equal(cpu.gumbel(key, 0, 100), before)
+        if child == 0:
+            os._exit(0 if same else 1)
+        assert same
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """
+    )
+
+
+def test_compiling_is_said_once_and_loading_is_silent(tmp_path: Path) -> None:
+    program = """
+        import torch
+        from lgn_analysis.kernels import cpu
+
+        cpu.unpack_bits(cpu.pack_bits(torch.ones(3, 70, dtype=torch.bool)), 70)
+    """
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = run_python(program, **cache), run_python(program, **cache)
+    assert first.count("compiling the CPU kernels of lgn_analysis for this machine, once") == 1
+    assert "compiling" not in second
