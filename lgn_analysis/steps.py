@@ -19,7 +19,7 @@ from lgn_analysis.kernels import NetworkBackend
 from lgn_analysis.kernels.seam import AdamRule, Moments, Run
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose, generator_for
-from lgn_analysis.relaxations import Relaxation
+from lgn_analysis.relaxations import make_relaxation
 
 MOST_AT_ONCE: Final = 256
 """Steps that a backend takes in one call at most."""
@@ -32,12 +32,14 @@ def warm_up(model: LogicNetwork) -> None:
     """Compile or load what the steps of ``model`` run, so that no clock of theirs counts it."""
     backend = model.network_backend
     if backend is not None and ranks.world()[1] == 1:
-        _warm_up(backend.NAME, type(model.relaxation), model.relaxation.tau, str(model.device))
+        _warm_up(backend.NAME, model.relaxation.name, model.relaxation.tau, str(model.device))
 
 
 @functools.cache
-def _warm_up(backend: str, kind: type[Relaxation], tau: float, device: str) -> None:
-    tiny = LogicNetwork(8, 8, 2, 2, 1.0, relaxation=kind(tau), backend=backend).to(device)
+def _warm_up(backend: str, relaxation: str, tau: float, device: str) -> None:
+    tiny = LogicNetwork(
+        8, 8, 2, 2, 1.0, relaxation=make_relaxation(relaxation, tau), backend=backend
+    ).to(device)
     x = torch.zeros(64, 8, dtype=torch.bool)
     steps = Steps(tiny, x, torch.zeros(64, dtype=torch.int64), batch_size=32, lr=0.01, seed=0)
     steps.advance(0, 2, lambda n: None)
