@@ -67,7 +67,7 @@ def gumbel(
     if dtype != torch.float32:
         return reference.gumbel(key, which, n_gates, dtype=dtype, device=device)
     rule = Rule(True, False, 1.0, key.seed & 0xFFFFFFFF, key.seed >> 32, int(key.purpose), 0)
-    noise = torch.empty(*which.shape, n_gates, N_GATES)
+    noise = torch.empty(*which.shape, n_gates, N_GATES, dtype=torch.float32)
     indices = which.reshape(-1).numpy()
     run_together(
         draw_gumbel,

@@ -162,7 +162,7 @@ def _run_forward(
         )
     if has_groups:
         return _samples(sums, n_blocks, batch), tape
-    outputs = torch.empty(batch, wires.width)
+    outputs = torch.empty(batch, wires.width, dtype=torch.float32)
     last = words[n_rows - wires.width :]
     unpack_samples(last, n_rows, wires.width, batch, outputs.numpy().reshape(-1))
     return outputs if group_tau == 1.0 else outputs / group_tau, tape
@@ -180,7 +180,7 @@ def _run_backward(
     )
     _blocks(grad.detach() / network.group_tau, out=room["deltas"])
     inputs = empty(n_blocks * wires.n_features * BLOCK if inputs_too else 0, np.float32)
-    gradients = torch.empty(wires.depth, wires.width, N_GATES)
+    gradients = torch.empty(wires.depth, wires.width, N_GATES, dtype=torch.float32)
     start = (wires, float(network.relaxation.tau), arrays["weights"])
     end = (room["sums"], inputs, gradients.numpy().reshape(-1))
     factor = float(network.grad_factor)

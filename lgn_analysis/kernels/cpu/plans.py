@@ -7,6 +7,7 @@ the step: so a pass borrows its arrays, and they come back when the last who nee
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,30 +24,37 @@ Sizes = Mapping[str, tuple[int, Any]]
 """Length and dtype of arrays, by name."""
 
 _ALIGNMENT: Final = 64
+_MAX_KINDS: Final = 4
+"""Combinations of sizes that are kept: training's forward and backward, evaluation's batches."""
 _MAX_SPARE: Final = 2
+"""Spares of each: one is still held by the last step's graph while the next step begins."""
 
 
 class Plan:
-    """The wires of a network, and its spare memory."""
+    """The wires of a network, and its spare memory.
+
+    Any thread may borrow, and a loan may come back at any moment: when the garbage collector runs.
+    So each step here is one operation of a dict or a deque, which no other thread can split.
+    """
 
     def __init__(self, wires: Wires) -> None:
         self.wires = wires
-        self._spare: list[tuple[tuple[Any, ...], dict[str, Array]]] = []
+        self._spare: dict[tuple[Any, ...], deque[dict[str, Array]]] = {}
 
     def borrow(self, sizes: Sizes) -> Loan:
         """Return arrays of these sizes, holding anything."""
         key = tuple(sizes.items())
-        for place, (held, arrays) in enumerate(self._spare):
-            if held == key:
-                del self._spare[place]
-                return Loan(self, key, arrays)
-        arrays = {name: empty(n, dtype) for name, (n, dtype) in sizes.items()}
+        try:
+            arrays = self._spare[key].pop()
+        except (KeyError, IndexError):
+            arrays = {name: empty(n, dtype) for name, (n, dtype) in sizes.items()}
         return Loan(self, key, arrays)
 
     def take_back(self, key: tuple[Any, ...], arrays: dict[str, Array]) -> None:
-        """Keep arrays for the next who asks."""
-        self._spare.append((key, arrays))
-        del self._spare[:-_MAX_SPARE]
+        """Keep arrays for the next who asks for these sizes."""
+        if key not in self._spare and len(self._spare) >= _MAX_KINDS:
+            self._spare.clear()
+        self._spare.setdefault(key, deque(maxlen=_MAX_SPARE)).append(arrays)
 
 
 class Loan:

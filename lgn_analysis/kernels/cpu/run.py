@@ -42,7 +42,7 @@ class TrainingRun:
         adam: Adam's constants.
 
     Raises:
-        InvalidInputError: a label that is no group's number.
+        InvalidInputError: a label that is no group's number, or logits that do not lie in one piece.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class TrainingRun:
         self._moments = list(moments)
         self._data = samples.words.numpy().reshape(-1)
         self._labels = labels.contiguous().numpy()
-        # The kernels look up what they are told without asking whether it is there.
+        # The kernels go where they are told without asking what is there.
+        if not all(z.is_contiguous() for z in self._logits):
+            raise InvalidInputError("logits must be contiguous; store logits.contiguous()")
         check_range("labels", self._labels, network.n_groups)
         self._adam = adam
         self._batch = 0

@@ -209,3 +209,19 @@ def test_a_model_trained_on_a_copy_of_another_keeps_its_own_wires() -> None:
         twin.layers[1].wiring.copy_(twin.layers[1].wiring.flip(1))
     assert not torch.equal(twin(x, draw=KEY), before)
     assert torch.equal(model(x, draw=KEY), before)
+
+
+def test_torchs_default_dtype_does_not_matter(relaxation: Relaxation) -> None:
+    model, layer = make(relaxation).train(), LogicLayer(20, 40, relaxation=relaxation, seed=1)
+    layer = layer.float().train()
+    x = bits(9, 20)
+    expected = model(x, draw=KEY), layer(x, draw=KEY)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = model(x, draw=KEY), layer(x, draw=KEY)
+        (got[0].sum() + got[1].sum()).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(got[0], expected[0])
+    assert torch.equal(got[1], expected[1])
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())

@@ -221,3 +221,18 @@ def test_second_derivative_of_a_straight_through_gradient_is_refused(
     grads = torch.autograd.grad((outputs**2).sum(), case.logits, create_graph=True)
     with pytest.raises(NotDifferentiableError, match="soft mode"):
         torch.autograd.grad(grads[0].sum(), case.logits)
+
+
+def test_memory_is_lent_again_and_never_twice_at_once() -> None:
+    case = make_case(GumbelST())
+    plan = plans.find_plan(case.network.wirings, 41, 5)
+    sizes = {"a": (100, np.float32), "b": (7, np.int64)}
+    first, second = plan.borrow(sizes), plan.borrow(sizes)
+    assert first["a"].ctypes.data != second["a"].ctypes.data
+    assert first["a"].ctypes.data % 64 == 0
+    where = first["a"].ctypes.data
+    del first
+    assert plan.borrow(sizes)["a"].ctypes.data == where
+    for n in range(1, 20):  # other sizes do not pile up
+        plan.borrow({"a": (n, np.float32)})
+    assert len(plan._spare) <= 4

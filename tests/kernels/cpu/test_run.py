@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.kernels.seam import AdamRule, Moments
 from lgn_analysis.noise import NoiseKey, Purpose
@@ -149,3 +150,33 @@ def test_samples_are_packed_a_row_each() -> None:
     case = make_case(GumbelST())
     x = case.bits(70)
     assert torch.equal(cpu.pack_bits(x), reference.pack_bits(x))
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_labels_and_samples_out_of_range_are_refused(label: int) -> None:
+    case = make_case(GumbelST())
+    trained = Trained.of(case)
+    x, y = data(case)
+    y[7] = label
+    samples = cpu.PackedSamples(cpu.pack_bits(x), case.model.n_features)
+    with pytest.raises(InvalidInputError, match=r"labels must lie in 0..4, got"):
+        cpu.TrainingRun(case.network, trained.logits, trained.moments, samples, y, AdamRule(LR))
+    with pytest.raises(InvalidInputError, match=r"sample numbers must lie in 0..1099, got"):
+        trained.steps(torch.full((1, 4), 1100))
+
+
+def test_logits_in_pieces_are_refused() -> None:
+    case = make_case(GumbelST())
+    trained = Trained.of(case)
+    x, y = data(case)
+    samples = cpu.PackedSamples(cpu.pack_bits(x), case.model.n_features)
+    pieces = [z.T.contiguous().T for z in trained.logits]
+    with pytest.raises(InvalidInputError, match="contiguous"):
+        cpu.TrainingRun(case.network, pieces, trained.moments, samples, y, AdamRule(LR))
+
+
+def test_wiring_that_reads_what_is_not_there_is_refused() -> None:
+    case = make_case(GumbelST())
+    case.network.wirings[1][0, 3] = 70
+    with pytest.raises(InvalidInputError, match=r"layer 1 reads inputs 0..70, and it has 70"):
+        cpu.training_forward(case.network, case.logits, case.bits(3), case.key)
