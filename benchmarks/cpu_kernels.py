@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from contenders import GROUP_TAU, N_CLASSES, Batches, Size, our_model
-from harness import Variant, quartiles, time_in_turns
+from harness import quartiles, repeated, time_in_turns
 
 import lgn_analysis as lgn
 from lgn_analysis.kernels import cpu
@@ -131,8 +131,8 @@ def kernel_table(size: Size, *, rounds: int) -> list[dict[str, Any]]:
 
 def _row(kernel: Kernel, size: Size, rounds: int) -> dict[str, Any]:
     variants = {
-        "kernel": _repeated(kernel.run, kernel.moved),
-        "copy": _repeated(_copy(kernel.touched), kernel.touched),
+        "kernel": repeated(kernel.run),
+        "copy": repeated(_copy(kernel.touched)),
     }
     times = time_in_turns(variants, rounds=rounds)
     milliseconds = quartiles(times["kernel"])[1]
@@ -147,17 +147,6 @@ def _row(kernel: Kernel, size: Size, rounds: int) -> dict[str, Any]:
         "copy_gb_per_s": round(copied, 1),
         "share_of_copy": round(achieved / copied, 2),
     }
-
-
-def _repeated(run: Callable[[], Any], n_bytes: float) -> Variant:
-    """Return enough calls in a row to be timed, the caches being warm but for the first."""
-    calls = max(3, round(1e8 / n_bytes))
-
-    def repeat() -> None:
-        for _ in range(min(calls, 200)):
-            run()
-
-    return Variant(repeat, min(calls, 200))
 
 
 def _copy(n_bytes: float) -> Callable[[], None]:

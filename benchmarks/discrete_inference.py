@@ -12,13 +12,11 @@ from typing import Any, Final
 
 import torch
 from contenders import Batches, Size, our_model
-from harness import Variant, as_json, ratio, summary, time_in_turns, write_results
+from harness import Variant, as_json, ratio, repeated, summary, time_in_turns, write_results
 
 import lgn_analysis as lgn
 
 ROUNDS: Final = 15
-MOST: Final = 4.0e8
-"""Gates times samples that are timed at once."""
 SIZES: Final = (Size(960, 1000, 4, 4096), Size(batch=128), Size(batch=4096))
 
 
@@ -28,15 +26,11 @@ def passes(size: Size) -> dict[str, Variant]:
     x = Batches(size, torch.bool).x[: size.batch]
 
     def forward(network: lgn.LogicNetwork, mode: Any) -> Variant:
-        # Several in a row, so that what is measured is not how the caches and threads wake up.
-        calls = 1 if network is plain else max(1, round(MOST / size.n_gates / size.batch))
-
         def run() -> None:
             with torch.no_grad():
-                for _ in range(calls):
-                    network(x, mode=mode)
+                network(x, mode=mode)
 
-        return Variant(run, calls)
+        return repeated(run)
 
     return {
         "discrete": forward(model, "discrete"),

@@ -50,6 +50,20 @@ class Variant:
     calls: int = 1
 
 
+def repeated(run: Callable[[], Any], *, at_least: float = 0.03) -> Variant:
+    """Return as many calls in a row as fill a time, so that waking up does not count."""
+    run()
+    start = time.perf_counter()
+    run()
+    calls = max(1, round(at_least / (time.perf_counter() - start)))
+
+    def repeat() -> None:
+        for _ in range(calls):
+            run()
+
+    return Variant(repeat, calls)
+
+
 def time_in_turns(
     variants: Mapping[str, Variant], *, rounds: int, warm_up: int = 2
 ) -> dict[str, list[float]]:

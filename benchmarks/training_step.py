@@ -113,20 +113,23 @@ def compare(size: Size, rounds: int) -> dict[str, Any]:
 
 
 def scale(rounds: int) -> list[dict[str, Any]]:
-    """Time our compiled run over widths, depths and batches."""
+    """Time our compiled run over widths, depths and batches, all sizes in turns."""
     sizes = [replace(LARGE, width=width) for width in (1000, 2000, 4000, 8000, 16_000, 32_000)]
     sizes += [replace(LARGE, depth=depth) for depth in (2, 12)]
     sizes += [replace(LARGE, batch=batch) for batch in (64, 256, 512, 1024)]
     sizes += [SMALL, WIDE]
     rows = []
-    print("\nscaling of the compiled run: milliseconds a step, nanoseconds a gate")
-    for size in sizes:
-        for name, relaxation in RELAXATIONS.items():
-            few = max(5, min(rounds, int(rounds * 5e7 / size.n_gates / size.batch)))
-            variants = {OURS: compiled_run(size, relaxation)}
-            timing = summary(time_in_turns(variants, rounds=few)[OURS])
+    print("\nscaling of the compiled run: milliseconds a step, nanoseconds a gate, and that over")
+    print(f"that of {LARGE}")
+    for name, relaxation in RELAXATIONS.items():
+        variants = {str(size): compiled_run(size, relaxation) for size in sizes}
+        times = time_in_turns(variants, rounds=rounds)
+        for size in sizes:
+            timing = summary(times[str(size)])
+            times_large = ratio(times[str(size)], times[str(LARGE)])
+            relative = [round(r * LARGE.n_gates / size.n_gates, 2) for r in times_large]
             per_gate = 1e6 * timing.median / size.n_gates
-            print(f"  {name:10s} {size!s:44s} {timing!s:52s} {per_gate:7.1f}")
+            print(f"  {name:10s} {size!s:42s} {timing!s:50s} {per_gate:7.1f} {relative[1]:6.2f}")
             rows.append(
                 {
                     "relaxation": name,
@@ -136,6 +139,7 @@ def scale(rounds: int) -> list[dict[str, Any]]:
                     "milliseconds": float(f"{timing.median:.4g}"),
                     "fastest": float(f"{timing.fastest:.4g}"),
                     "ns_per_gate": round(per_gate, 1),
+                    "times_6x8000_per_gate": relative,
                 }
             )
     return rows

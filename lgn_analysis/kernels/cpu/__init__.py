@@ -25,12 +25,17 @@ from lgn_analysis.gates import N_GATES
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, training_forward
 from lgn_analysis.kernels.cpu.bits import pack_rows, pack_samples, unpack_rows
-from lgn_analysis.kernels.cpu.evaluation import choose_discrete, evaluate_packed, gate_layer_rows
+from lgn_analysis.kernels.cpu.evaluation import (
+    WORDS,
+    choose_discrete,
+    evaluate_packed,
+    gate_layer_rows,
+)
 from lgn_analysis.kernels.cpu.layout import BLOCK
 from lgn_analysis.kernels.cpu.plans import find_plan
 from lgn_analysis.kernels.cpu.run import PackedSamples, TrainingRun
 from lgn_analysis.kernels.cpu.selection import Rule, draw_gumbel
-from lgn_analysis.kernels.cpu.threads import run_together
+from lgn_analysis.kernels.cpu.threads import run_in_parts, run_together
 from lgn_analysis.kernels.reference import gate_layer
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.noise import NoiseKey
@@ -104,7 +109,7 @@ def pack_bits(bits: Tensor) -> Tensor:
     words = torch.empty(n, n_words, dtype=torch.int64)
     if words.numel() == 0:
         return words
-    flat, octets = words.numpy().reshape(-1), bits.to(torch.uint8)
+    flat, octets = words.numpy().reshape(-1), bits.to(torch.bool).view(torch.uint8)
     if octets.T.is_contiguous():
         pack_samples(octets.T.numpy().reshape(-1), n, batch, flat, 1, n_words)
     else:
@@ -131,22 +136,24 @@ def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> T
     """
     plan = find_plan(network.wirings, network.n_features, network.n_groups)
     wires, batch = plan.wires, bits.shape[0]
-    gates = np.empty(wires.depth * wires.width, dtype=np.uint8)
+    n_gates = wires.depth * wires.width
+    gates = np.empty(n_gates, dtype=np.uint8)
     if all(z.dtype == torch.float32 and z.is_contiguous() for z in logits):
         where = addresses([z.detach() for z in logits])
-        run_together(choose_discrete, where, wires.width, gates, work=2.0 * len(gates))
+        run_together(choose_discrete, wires, where, gates, work=2.0 * n_gates)
     else:
-        chosen = torch.cat([z.detach().argmax(-1) for z in logits])
-        gates[:] = chosen.numpy()
+        chosen = torch.stack([z.detach().argmax(-1) for z in logits]).numpy()
+        order = wires.gate_at[:n_gates].reshape(chosen.shape).astype(np.int64)
+        gates[:] = np.take_along_axis(chosen, order, axis=1).reshape(-1)
     counts = torch.empty(batch, wires.n_groups, dtype=torch.int32)
-    values = bits.contiguous().view(torch.uint8).numpy().reshape(-1)
-    run_together(
+    run_in_parts(
         evaluate_packed,
         wires,
         gates,
-        values,
+        bits.contiguous().view(torch.uint8).numpy().reshape(-1),
         batch,
         counts.numpy().reshape(-1),
-        work=batch * len(gates) / BLOCK,
+        n_parts=-(-batch // (WORDS * BLOCK)),
+        work=batch * n_gates / BLOCK,
     )
     return counts

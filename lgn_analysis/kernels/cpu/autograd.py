@@ -17,7 +17,7 @@ from torch import Tensor
 from lgn_analysis.errors import NotDifferentiableError
 from lgn_analysis.gates import N_GATES, gate_coefficients
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.cpu.bits import holds_only_bits, pack_samples, unpack_samples
+from lgn_analysis.kernels.cpu.bits import pack_samples, to_bytes, unpack_samples
 from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
 from lgn_analysis.kernels.cpu.network import (
     network_backward_dense,
@@ -110,9 +110,10 @@ def _run_forward(
     n_blocks, n_gates = -(-batch // BLOCK), wires.depth * wires.width
     x = x.detach().contiguous()
     logits = [z.detach().contiguous() for z in logits]
-    is_bool = x.dtype == torch.bool
-    flat = (x.view(torch.uint8) if is_bool else x).numpy().reshape(-1)
-    on_bits = network.relaxation.hard and (is_bool or holds_only_bits(flat))
+    octets = x.view(torch.uint8).numpy().reshape(-1) if x.dtype == torch.bool else None
+    if octets is None and network.relaxation.hard:
+        octets = _as_octets(x)
+    on_bits = network.relaxation.hard and octets is not None
 
     sizes: dict[str, tuple[int, Any]] = {
         "weights": (n_gates * N_GATES, np.float32),
@@ -124,7 +125,7 @@ def _run_forward(
         sizes["coefficients"] = (n_gates * 4, np.float32)
         blocks_held = n_blocks if keeps else torch.get_num_threads()
         sizes["values"] = (blocks_held * count_rows(wires) * BLOCK, np.float32)
-        sizes["words"] = (n_blocks * wires.n_features if is_bool else 0, np.int64)
+        sizes["words"] = (0 if octets is None else n_blocks * wires.n_features, np.int64)
     arrays = plan.borrow(sizes)
     tape = Tape(plan, arrays, on_bits, batch)
     start = (
@@ -139,20 +140,20 @@ def _run_forward(
     has_groups = not on_bits or network.group_size > 1
     sums = empty(n_blocks * wires.n_groups * BLOCK if has_groups else 0, np.float32)
     words, n_rows, group_tau = arrays["words"], count_rows(wires), float(network.group_tau)
+    if octets is not None:
+        stride = n_rows if on_bits else wires.n_features
+        pack_samples(octets, wires.n_features, batch, words, stride, 1)
     if on_bits:
-        pack_samples(flat, wires.n_features, batch, words, n_rows, 1)
         run_together(
             network_forward_packed, *start, words, n_blocks, group_tau, sums, work=tape.work
         )
     else:
-        if is_bool:
-            pack_samples(flat, wires.n_features, batch, words, wires.n_features, 1)
         run_together(
             network_forward_dense,
             *start,
             arrays["coefficients"],
             words,
-            _NONE if is_bool else _blocks(x),
+            _blocks(x) if octets is None else _NONE,
             arrays["values"],
             keeps,
             n_blocks,
@@ -166,6 +167,13 @@ def _run_forward(
     last = words[n_rows - wires.width :]
     unpack_samples(last, n_rows, wires.width, batch, outputs.numpy().reshape(-1))
     return outputs if group_tau == 1.0 else outputs / group_tau, tape
+
+
+def _as_octets(x: Tensor) -> Array | None:
+    """Return float32 x as bytes, flat, if it holds nothing but 0 and 1."""
+    values = x.numpy().reshape(-1)
+    octets = np.empty(len(values), dtype=np.uint8)
+    return octets if to_bytes(values, octets) else None
 
 
 def _run_backward(

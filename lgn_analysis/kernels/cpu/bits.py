@@ -17,7 +17,9 @@ from lgn_analysis.kernels.cpu.simd import (
     select,
     shift_down,
     store,
+    store_apart,
     to_word,
+    zip_bytes,
 )
 
 
@@ -76,38 +78,57 @@ def unpack_rows(words, n_columns, values):
 
 
 @device
-def pack_block(values, n_features, batch, block, first, last, square, words, start, stride):
-    """Pack one block of samples, for features ``64·first``..``64·last - 1``.
+def _octet(values, offset, stride, n):
+    """Return 64 neighbouring values of eight rows, the first ``n`` of them, a bit a row: uint8 x 64."""
+    octet = fill(values, 0, BLOCK)
+    for row in range(7, -1, -1):
+        octet = octet + octet
+        if row < n:
+            octet = octet | load(values, offset + row * stride, BLOCK)
+    return octet
+
+
+@device
+def pack_block(values, n_features, batch, block, words, start, stride):
+    """Pack one block of samples.
 
     Args:
-        values: [batch, n_features], zero or not.
+        values: uint8 [batch, n_features], 0 or 1.
         block: which 64 samples; those beyond the batch give 0.
-        square: int64 [64], scratch.
         words: out: feature f is the word at ``start + f · stride``.
     """
-    n_samples = min(BLOCK, batch - block * BLOCK)
-    for sample in range(n_samples, BLOCK):
-        square[sample] = 0
-    for group in range(first, last):
-        n = min(BLOCK, n_features - group * BLOCK)
-        for sample in range(n_samples):
-            offset = (block * BLOCK + sample) * n_features + group * BLOCK
-            square[sample] = row_word(values, offset, n)
-        store(square, 0, transpose_bits(load(square, 0, BLOCK)))
-        for feature in range(n):
-            put(words, start + (group * BLOCK + feature) * stride, at(square, feature))
+    n = min(BLOCK, batch - block * BLOCK)
+    row = block * BLOCK * n_features
+    eight = 8 * n_features
+    whole = n_features // BLOCK * BLOCK
+    for first in range(0, whole, BLOCK):
+        offset = row + first
+        packed = zip_bytes(
+            _octet(values, offset, n_features, n),
+            _octet(values, offset + eight, n_features, n - 8),
+            _octet(values, offset + 2 * eight, n_features, n - 16),
+            _octet(values, offset + 3 * eight, n_features, n - 24),
+            _octet(values, offset + 4 * eight, n_features, n - 32),
+            _octet(values, offset + 5 * eight, n_features, n - 40),
+            _octet(values, offset + 6 * eight, n_features, n - 48),
+            _octet(values, offset + 7 * eight, n_features, n - 56),
+        )
+        if stride == 1:
+            store(words, start + first, packed)
+        else:
+            store_apart(words, start + first * stride, stride, packed)
+    for feature in range(whole, n_features):
+        word = 0
+        for sample in range(n):
+            word |= np.int64(values[row + sample * n_features + feature]) << sample
+        words[start + feature * stride] = word
 
 
 @entry
 def pack_samples(values, n_features, batch, words, block_stride, feature_stride):
-    """Pack [batch, n_features] so that feature f of block b is a word; see :func:`pack_block`."""
-    square = np.empty(BLOCK, dtype=np.int64)
-    groups = -(-n_features // BLOCK)
+    """Pack uint8 [batch, n_features], 0 or 1: feature f of block b is a word; see :func:`pack_block`."""
     for block in range(-(-batch // BLOCK)):
-        start = block * block_stride
-        pack_block(
-            values, n_features, batch, block, 0, groups, square, words, start, feature_stride
-        )
+        pack_block(values, n_features, batch, block, words, block * block_stride, feature_stride)
 
 
 @entry
@@ -137,13 +158,18 @@ def unpack_samples(words, block_stride, n_features, batch, values):
 
 
 @entry
-def holds_only_bits(values):
-    """Return whether every value is 0 or 1."""
-    for start in range(0, len(values) - 63, 64):
-        chunk = load(values, start, 64)
-        if to_word((chunk == 0) | (chunk == 1)) != -1:
+def to_bytes(values, octets):
+    """Write float32 values as bytes, 0 or 1, and return whether that is all they were."""
+    one, zero = fill(octets, 1, BLOCK), fill(octets, 0, BLOCK)
+    whole = len(values) // BLOCK * BLOCK
+    for start in range(0, whole, BLOCK):
+        chunk = load(values, start, BLOCK)
+        is_one = chunk == 1.0
+        if to_word(is_one | (chunk == 0.0)) != -1:
             return False
-    for place in range(len(values) // 64 * 64, len(values)):
+        store(octets, start, select(is_one, one, zero))
+    for place in range(whole, len(values)):
         if values[place] != 0 and values[place] != 1:
             return False
+        octets[place] = values[place] == 1
     return True

@@ -22,27 +22,29 @@ from lgn_analysis.kernels.cpu.simd import (
     put,
     store,
 )
-from lgn_analysis.kernels.cpu.threads import meet, share
+from lgn_analysis.kernels.cpu.threads import finish_part, meet, share, take_part, wait_for_parts
 
 WORDS: Final = 8
 """Words of a row that go through the network together, one cache line."""
 
 
 @entry
-def choose_discrete(member, logits, width, gates):
-    """Write ``argmax z``, the first of equals, of every gate: uint8 [depth, width].
+def choose_discrete(member, wires, logits, gates):
+    """Write ``argmax z``, the first of equals, of every gate: uint8 [depth, width], by position.
 
     Args:
         logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
     """
     if not meet(member):
         return
-    first, last = share(width, member)
-    for layer in range(len(logits)):
-        z = floats_at(logits[layer], width * N_OPTIONS)
+    first, last = share(wires.width, member)
+    for layer in range(wires.depth):
+        z = floats_at(logits[layer], wires.width * N_OPTIONS)
+        start = layer * wires.width
         for gate in range(first, last):
             row = load(z, gate * N_OPTIONS, 16)
-            put(gates, layer * width + gate, first_true(row == largest(row)))
+            place = start + at(wires.position_of, start + gate)
+            put(gates, place, first_true(row == largest(row)))
 
 
 @device
@@ -82,43 +84,30 @@ def gate_layer_rows(member, sources, gates, words, n_words, outputs):
 def evaluate_packed(member, wires, gates, values, batch, counts):
     """Write the group sums of the discrete network: int32 [batch, n_groups].
 
-    Members share out samples and meet only at the start.
+    Members take parts of 512 samples until none is left, and wait for no one who is late.
 
     Args:
-        gates: uint8 [depth, width].
-        values: [batch, n_features], zero or not.
+        gates: uint8 [depth, width], by position.
+        values: uint8 [batch, n_features], 0 or 1.
     """
-    if not meet(member):
-        return
-    chunk = WORDS * BLOCK
+    n_parts = -(-batch // (WORDS * BLOCK))
     level_words = max(wires.n_features, wires.width) * WORDS
     words = np.empty(2 * level_words, dtype=np.int64)
-    square = np.empty(BLOCK, dtype=np.int64)
     planes = np.empty(N_PLANES * WORDS, dtype=np.int64)
     of_word = np.empty(BLOCK, dtype=np.int32)
-    first, last = share(-(-batch // chunk), member)
-    for part in range(first, last):
-        n_groups_of_features = -(-wires.n_features // BLOCK)
-        for word in range(WORDS):
-            block = part * WORDS + word
-            if block * BLOCK < batch:
-                pack_block(
-                    values,
-                    wires.n_features,
-                    batch,
-                    block,
-                    0,
-                    n_groups_of_features,
-                    square,
-                    words,
-                    word,
-                    WORDS,
-                )
+    part = take_part(member)
+    while part < n_parts:
+        first_block = part * WORDS
+        for word in range(min(WORDS, -(-batch // BLOCK) - first_block)):
+            pack_block(values, wires.n_features, batch, first_block + word, words, word, WORDS)
         source, target = 0, level_words
         for layer in range(wires.depth):
             _evaluate_layer(wires, layer, gates, words, source, target)
             source, target = target, source
-        _write_counts(wires, words, source, part * chunk, batch, planes, of_word, counts)
+        _write_counts(wires, words, source, first_block * BLOCK, batch, planes, of_word, counts)
+        finish_part(member)
+        part = take_part(member)
+    wait_for_parts(member, n_parts)
 
 
 @device
@@ -127,7 +116,7 @@ def _evaluate_layer(wires, layer, gates, words, source, target):
     for place in range(wires.width):
         a = source + at(wires.sources, 2 * (base + place)) * WORDS
         b = source + at(wires.sources, 2 * (base + place) + 1) * WORDS
-        mask = 4 * at(gates, base + at(wires.gate_at, base + place))
+        mask = 4 * at(gates, base + place)
         row = _evaluate_row(words, a, b, mask, longs(0, WORDS))
         store(words, target + place * WORDS, row)
 

@@ -25,9 +25,12 @@ from numpy.typing import NDArray
 
 from lgn_analysis.kernels.cpu.compiling import device
 
+# Where what the members share stands, a cache line each.
 _ARRIVED: Final = 0
-_CALLED_OFF: Final = 8  # a cache line away from the counter
-_N_SYNC: Final = 16
+_CALLED_OFF: Final = 8
+_TAKEN: Final = 16
+_FINISHED: Final = 24
+_N_SYNC: Final = 32
 _SPINS: Final = 4096
 
 if sys.platform == "win32":
@@ -38,14 +41,13 @@ _sched_yield: Final = types.ExternalFunction("sched_yield", types.int32())
 
 @intrinsic
 def _atomic_add(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Add to an element of an int64 array, visible to all threads."""
+    """Add to an element of an int64 array, visible to all threads, and return what it was."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
-        return context.get_dummy_value()
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
 
-    return types.void(array, types.intp, types.int64), generate
+    return types.int64(array, types.intp, types.int64), generate
 
 
 @intrinsic
@@ -65,7 +67,8 @@ class Member(NamedTuple):
     Attributes:
         place: its number, from 0.
         n_members: members of the team.
-        sync: int64 [16], shared: arrivals so far, and whether the run was called off.
+        sync: int64 [32], shared: arrivals so far, whether the run was called off, parts taken and
+            parts finished.
         meetings: int64 [1], its own: meetings so far.
     """
 
@@ -98,6 +101,31 @@ def meet(member):
 
 
 @device
+def take_part(member):
+    """Return the number of a part that nobody has taken yet, from 0 on without end.
+
+    For kernels that share out parts instead of meeting; see :func:`wait_for_parts`.
+    """
+    return _atomic_add(member.sync, _TAKEN, 1)
+
+
+@device
+def finish_part(member):
+    """Say that a part that was taken is done."""
+    _atomic_add(member.sync, _FINISHED, 1)
+
+
+@device
+def wait_for_parts(member, n_parts):
+    """Wait, as the first member, until all parts are done; helpers may come late and find none."""
+    spins = 0
+    while member.place == 0 and _atomic_load(member.sync, _FINISHED) < n_parts:
+        spins += 1
+        if spins > _SPINS:
+            _sched_yield()
+
+
+@device
 def alone(member):
     """Return a member that shares with nobody and never waits."""
     return Member(0, 1, member.sync, member.meetings)
@@ -117,16 +145,18 @@ class _Team:
         self._helpers: ThreadPoolExecutor | None = None
         self._n_helpers = 0
 
-    def run(self, kernel: Any, n_members: int, *arguments: Any) -> None:
+    def run(self, kernel: Any, n_members: int, arguments: tuple[Any, ...], *, waits: bool) -> None:
         if n_members > 1 and self._lock.acquire(blocking=False):
             try:
-                self._together(kernel, n_members, arguments)
+                self._together(kernel, n_members, arguments, waits)
             finally:
                 self._lock.release()
         else:
             kernel(_members(1)[0], *arguments)
 
-    def _together(self, kernel: Any, n_members: int, arguments: tuple[Any, ...]) -> None:
+    def _together(
+        self, kernel: Any, n_members: int, arguments: tuple[Any, ...], waits: bool
+    ) -> None:
         if self._helpers is None or self._n_helpers < n_members - 1:
             self._n_helpers = n_members - 1
             self._helpers = ThreadPoolExecutor(self._n_helpers, "lgn-analysis-kernels")
@@ -136,6 +166,8 @@ class _Team:
             for member in members[1:]:
                 futures.append(self._helpers.submit(kernel, member, *arguments))
             kernel(members[0], *arguments)
+            if not waits:
+                futures = []
         except BaseException:
             members[0].sync[_CALLED_OFF] = 1
             raise
@@ -173,7 +205,7 @@ spin on the cores that the helpers need.
 
 
 def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> None:
-    """Run a kernel on as many threads as torch uses, fewer where the work is small.
+    """Run a kernel whose members meet, on as many threads as torch uses or fewer for small work.
 
     Args:
         kernel: called as ``kernel(member, *arguments)`` on each of them.
@@ -182,4 +214,19 @@ def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> 
         passes: how many passes the call makes.
     """
     worthwhile = int(work // MIN_SHARE) if work * passes >= MIN_TOTAL else 1
-    _team.run(kernel, max(1, min(torch.get_num_threads(), worthwhile)), *arguments)
+    n_members = max(1, min(torch.get_num_threads(), worthwhile))
+    _team.run(kernel, n_members, arguments, waits=True)
+
+
+def run_in_parts(kernel: Any, *arguments: Any, n_parts: int, work: float) -> None:
+    """Run a kernel whose members take parts, on as many threads as torch uses or fewer.
+
+    Nobody waits for a helper that comes late, so even short work can be shared out.
+
+    Args:
+        kernel, arguments, work: see :func:`run_together`.
+        n_parts: how many parts there are.
+    """
+    worthwhile = min(n_parts, int(work // MIN_SHARE))
+    n_members = max(1, min(torch.get_num_threads(), worthwhile))
+    _team.run(kernel, n_members, arguments, waits=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lgn_analysis.kernels import cpu, reference
-from lgn_analysis.kernels.cpu.bits import holds_only_bits, unpack_samples
+from lgn_analysis.kernels.cpu.bits import to_bytes, unpack_samples
 from lgn_analysis.relaxations import GumbelST
 from tests.kernels.cpu.conftest import BATCHES, Case, make_case
 
@@ -73,7 +73,9 @@ def test_group_sums_count_far_beyond_one_byte() -> None:
 @pytest.mark.parametrize("place", [0, 63, 64, 99])
 @pytest.mark.parametrize("intruder", [0.5, -1.0, float("nan"), 2.0])
 def test_anything_but_bits_is_noticed(place: int, intruder: float) -> None:
-    values = np.ones(100, dtype=np.float32)
-    assert holds_only_bits(values)
+    values = (np.arange(100) % 3 == 0).astype(np.float32)
+    octets = np.full(100, 255, dtype=np.uint8)
+    assert to_bytes(values, octets)
+    assert np.array_equal(octets, values)
     values[place] = intruder
-    assert not holds_only_bits(values)
+    assert not to_bytes(values, octets)

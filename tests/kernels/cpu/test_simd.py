@@ -35,9 +35,11 @@ from lgn_analysis.kernels.cpu.simd import (
     shift_down,
     sqrt,
     store,
+    store_apart,
     to_floats,
     to_word,
     total,
+    zip_bytes,
 )
 
 RNG = np.random.default_rng(0)
@@ -197,6 +199,30 @@ def test_interleaving_zips_four_vectors() -> None:
     a, out = np.arange(32, dtype=np.int64), np.zeros(32, dtype=np.int32)
     run(a, out)
     assert np.array_equal(out, a.reshape(4, 8).T.reshape(-1))
+
+
+def test_bytes_are_zipped_into_longs_and_stored_apart() -> None:
+    @njit
+    def run(a, out):
+        zipped = zip_bytes(
+            load(a, 0, 64),
+            load(a, 64, 64),
+            load(a, 128, 64),
+            load(a, 192, 64),
+            load(a, 256, 64),
+            load(a, 320, 64),
+            load(a, 384, 64),
+            load(a, 448, 64),
+        )
+        store_apart(out, 1, 3, zipped)
+
+    a = RNG.integers(256, size=8 * 64).astype(np.uint8)
+    out = np.zeros(3 * 64, dtype=np.int64)
+    run(a, out)
+    expected = np.ascontiguousarray(a.reshape(8, 64).T).view(np.int64).reshape(-1)
+    assert np.array_equal(out[1::3], expected)
+    assert not out[0::3].any()
+    assert not out[2::3].any()
 
 
 def test_integers_become_floats_by_value() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ import pytest
 
 from lgn_analysis.kernels.cpu import threads
 from lgn_analysis.kernels.cpu.compiling import entry
-from lgn_analysis.kernels.cpu.threads import Member, meet, run_together, share
+from lgn_analysis.kernels.cpu.threads import (
+    Member,
+    finish_part,
+    meet,
+    run_in_parts,
+    run_together,
+    share,
+    take_part,
+    wait_for_parts,
+)
 
 
 @entry
@@ -42,7 +52,7 @@ def add_up_in_turns(member, values, sums):
 def test_members_see_what_others_wrote_before_a_meeting() -> None:
     values, alone = np.arange(64.0), np.arange(64.0)
     run_together(add_up_in_turns, values, np.zeros(8), work=1e9)
-    add_up_in_turns(Member(0, 1, np.zeros(16, np.int64), np.zeros(1, np.int64)), alone, np.zeros(8))
+    add_up_in_turns(Member(0, 1, np.zeros(32, np.int64), np.zeros(1, np.int64)), alone, np.zeros(8))
     assert np.array_equal(values, alone)
 
 
@@ -50,6 +60,41 @@ def test_all_torch_threads_take_part_where_the_work_is_large(n_threads: int) -> 
     seen = np.zeros(8, dtype=np.int64)
     run_together(count_meetings, 5, seen, work=1e9)
     assert seen.tolist() == [5] * n_threads + [0] * (8 - n_threads)
+
+
+@entry
+def take_all(member, n_parts, takers):
+    part = take_part(member)
+    while part < n_parts:
+        takers[part] += 1 + member.place
+        finish_part(member)
+        part = take_part(member)
+    wait_for_parts(member, n_parts)
+
+
+@pytest.mark.usefixtures("n_threads")
+def test_every_part_is_taken_once_and_done_at_the_end() -> None:
+    for n_parts in (1, 2, 1000):
+        takers = np.zeros(n_parts, dtype=np.int64)
+        run_in_parts(take_all, n_parts, takers, n_parts=n_parts, work=1e9)
+        assert (takers > 0).all()
+        assert (takers <= 3).all()
+
+
+def test_nobody_waits_for_a_helper_that_comes_late(n_threads: int) -> None:
+    come = threading.Event()
+
+    def kernel(member: Member, *arguments: Any) -> None:
+        if member.place > 0:
+            come.wait(60)
+        take_all(member, *arguments)
+
+    takers = np.zeros(10, dtype=np.int64)
+    run_in_parts(kernel, 10, takers, n_parts=10, work=1e9)
+    assert (takers == 1).all()
+    come.set()
+    run_together(count_meetings, 5, np.zeros(8, dtype=np.int64), work=1e9)
+    assert (takers == 1).all()
 
 
 @pytest.mark.parametrize(("least", "work", "passes"), [(2.0, 1.0, 100), (0.1, 1.0, 2)])

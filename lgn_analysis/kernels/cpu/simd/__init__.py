@@ -14,8 +14,17 @@ from lgn_analysis.kernels.cpu.simd.masks import (
     lanes_with,
     select,
     to_word,
+    zip_bytes,
 )
-from lgn_analysis.kernels.cpu.simd.memory import at, load, load_like, prefetch, put, store
+from lgn_analysis.kernels.cpu.simd.memory import (
+    at,
+    load,
+    load_like,
+    prefetch,
+    put,
+    store,
+    store_apart,
+)
 from lgn_analysis.kernels.cpu.simd.values import (
     as_floats,
     as_ints,
@@ -58,7 +67,9 @@ __all__ = [
     "shift_down",
     "sqrt",
     "store",
+    "store_apart",
     "to_floats",
     "to_word",
     "total",
+    "zip_bytes",
 ]

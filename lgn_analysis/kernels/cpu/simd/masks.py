@@ -118,3 +118,31 @@ def interleave(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
         return builder.shuffle_vector(ab, cd, indices(pairs))
 
     return kind(a, b, c, d), generate
+
+
+@intrinsic
+def zip_bytes(typing: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+    """Return int64 lanes whose bytes, the lowest first, are the lanes of eight uint8 vectors."""
+    vectors = (a, b, c, d, e, f, g, h)
+    if not isinstance(a, Vector) or a.element != "uint8" or any(v != a for v in vectors):
+        return None
+    kind = Vector("int64", a.lanes)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        parts, unit = list(args), 1
+        while len(parts) > 1:
+            n = parts[0].type.count
+            order = [
+                start + side * n + place
+                for start in range(0, n, unit)
+                for side in (0, 1)
+                for place in range(unit)
+            ]
+            parts = [
+                builder.shuffle_vector(low, high, indices(order))
+                for low, high in zip(parts[::2], parts[1::2], strict=True)
+            ]
+            unit *= 2
+        return builder.bitcast(parts[0], kind.ir)
+
+    return kind(*vectors), generate

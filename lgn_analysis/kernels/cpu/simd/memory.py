@@ -100,6 +100,24 @@ def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     return types.void(array, types.intp, vector), generate
 
 
+@intrinsic
+def store_apart(typing: Any, array: Any, offset: Any, stride: Any, vector: Any) -> Any:
+    """Write lane i of ``vector`` to array[offset + i · stride]."""
+    if not isinstance(vector, Vector) or str(array.dtype) != vector.element:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        place = args[1]
+        for lane in range(vector.lanes):
+            value = builder.extract_element(args[3], ir.IntType(32)(lane))
+            builder.store(value, builder.gep(data, [place]))
+            place = builder.add(place, args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, vector), generate
+
+
 _LINE: Final = 64
 
 
