@@ -30,7 +30,7 @@ def choose_gates(member, wires, work, rule, parameters):
     threads.meet(member)
     first, last = threads.share(wires.depth * wires.width, member)
     scratch = selection.make_scratch()
-    steps._choose_gates(wires, work, rule, parameters, 0, first, last, scratch)
+    steps._choose_gates(wires, work, rule, parameters, 0, 0, first, last, scratch)
 
 
 @entry
@@ -38,7 +38,7 @@ def move_gates(member, wires, work, rule, adam, parameters):
     threads.meet(member)
     first, last = threads.share(wires.depth * wires.width, member)
     scratch = selection.make_scratch()
-    steps._move_gates(wires, work, rule, adam, parameters, 1, 0, first, last, False, scratch)
+    steps._move_gates(wires, work, rule, adam, parameters, 0, 1, 0, first, last, False, scratch)
 
 
 @entry

@@ -31,3 +31,7 @@ class MissingDependencyError(LGNError, ImportError):
 
 class TrainingError(LGNError, RuntimeError):
     """Training cannot go on, for instance because the loss is not finite."""
+
+
+class SweepError(LGNError, RuntimeError):
+    """A sweep cannot go on, though its finished runs are kept."""

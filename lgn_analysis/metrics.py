@@ -39,7 +39,7 @@ class Evaluation:
         gap: soft − discrete accuracy.
         gap_loss: discrete − soft loss.
         gap_train: training forward − discrete accuracy; the training forward is noisy for GumbelST
-            and GumbelSoft, soft for Soft and ``argmax z`` for HardST.
+            and GumbelSoft, soft for Soft and ``argmax z`` for HardST and CAGE.
         noisy_accuracy: mean over ``noise_draws`` draws; NaN where the relaxation draws no noise.
     """
 

@@ -13,6 +13,7 @@ import math
 import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal, cast, get_args
 
 import torch
@@ -25,11 +26,14 @@ from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select
 from lgn_analysis.kernels.seam import Pass, is_transformed
 from lgn_analysis.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
 from lgn_analysis.relaxations import (
+    CAGE,
     RELAXATIONS,
+    UNDECIDED,
     GumbelST,
     Relaxation,
     Soft,
-    make_relaxation,
+    relaxation_config,
+    relaxation_from,
     soft_weights,
 )
 from lgn_analysis.wiring import check_wiring, make_wiring
@@ -56,6 +60,9 @@ class LogicLayer(nn.Module):
     Attributes:
         logits: Parameter [n_out, 16].
         wiring: buffer int64 [2, n_out], saved with the model.
+        confidence: buffer [] of the logits' dtype, saved with the model, where the relaxation is
+            CAGE; every training forward moves it, as batch normalisation moves its statistics
+            (under ``torch.func`` it stays, and the gradient has the temperature it would have had).
 
     Raises:
         InvalidInputError: sizes, wiring or init do not fit.
@@ -63,6 +70,7 @@ class LogicLayer(nn.Module):
 
     logits: nn.Parameter
     wiring: Tensor
+    confidence: Tensor
 
     def __init__(
         self,
@@ -105,6 +113,8 @@ class LogicLayer(nn.Module):
             dtype=dtype or torch.get_default_dtype(),
         )
         self.logits = nn.Parameter(logits)
+        if self.relaxation.adaptive:
+            self.register_buffer("confidence", torch.full((), UNDECIDED, dtype=logits.dtype))
         select_backend(self.logits.device, backend)  # refuses an unknown name now, not later
 
     def forward(
@@ -151,6 +161,7 @@ class LogicLayer(nn.Module):
             group_tau=1.0,
             grad_factor=self.grad_factor if resolved == "train" else 1.0,
             first_layer=self.index,
+            taus=temperatures([self]) if resolved == "train" else (),
         )
         key = (draw or fresh_key(Purpose.TRAINING)) if network.relaxation.noisy else None
         outputs = whole.training_forward(network, [self.logits], flat_values(x), key)
@@ -163,11 +174,32 @@ class LogicLayer(nn.Module):
         """
         if resolved == "soft":
             weights = soft_weights(self.logits, self.relaxation.tau)
+        elif self.relaxation.adaptive:
+            weights = self.relaxation.training_weights(self.logits, noise, tau=self.adapt())
         else:
             weights = self.relaxation.training_weights(self.logits, noise)
         if resolved == "train" and self.grad_factor != 1.0:
             x = scale_gradient(x, self.grad_factor)
         return self._kernels.gate_layer(x, self.wiring, gate_coefficients(weights))
+
+    def adapt(self) -> Tensor:
+        """Take the confidence to these logits and return the temperature of the gradient, [].
+
+        Raises:
+            InvalidInputError: the layer was made with another relaxation, and keeps no confidence.
+        """
+        relaxation = self.relaxation
+        if not isinstance(relaxation, CAGE) or "confidence" not in self._buffers:
+            raise InvalidInputError(
+                "this layer was made without CAGE and keeps no confidence; "
+                "make it anew with relaxation=CAGE()"
+            )
+        confidence = relaxation.next_confidence(self.confidence, self.logits)
+        # Under a transform the logits may be many at once, and one buffer cannot hold them.
+        if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+            self.confidence.copy_(confidence)
+            confidence = self.confidence
+        return relaxation.backward_tau(confidence)
 
     def forward_packed(self, words: Tensor) -> Tensor:
         """Return the discrete outputs as packed words [n_out, n_words] for words [n_in, n_words]."""
@@ -287,8 +319,7 @@ class LogicNetwork(nn.Module):
             "depth": operator.index(depth),
             "n_classes": operator.index(n_classes),
             "group_tau": float(group_tau),
-            "relaxation": relaxation.name,
-            "tau": relaxation.tau,
+            **relaxation_config(relaxation),
             "wiring": wiring,
             "init": init,
             "seed": operator.index(seed),
@@ -326,7 +357,7 @@ class LogicNetwork(nn.Module):
     def from_config(cls, config: dict[str, Any], **overrides: Any) -> LogicNetwork:
         """Return a network built from :attr:`config`, the inverse of reading it."""
         arguments = {**config, **overrides}
-        relaxation = make_relaxation(arguments.pop("relaxation"), arguments.pop("tau"))
+        relaxation = relaxation_from(arguments)
         return cls(**arguments, relaxation=relaxation)
 
     def forward(
@@ -366,6 +397,7 @@ class LogicNetwork(nn.Module):
     def as_pass(self, resolved: str = "train") -> Pass:
         """Return what a backend needs to know of this network; ``resolved``: train, noisy or soft."""
         soft = resolved == "soft"
+        keeps = resolved == "train" and self.relaxation.adaptive
         return Pass(
             wirings=tuple(layer.wiring for layer in self.layers),
             n_features=self.n_features,
@@ -374,7 +406,15 @@ class LogicNetwork(nn.Module):
             group_tau=self.group_sum.group_tau,
             grad_factor=self.layers[0].grad_factor if resolved == "train" else 1.0,
             gradient_dtype=self.gradient_dtype,
+            confidences=tuple(layer.confidence for layer in self.layers) if keeps else (),
         )
+
+    def set_tau(self, tau: float) -> None:
+        """Set the gate temperature of every layer, for training and for soft mode."""
+        for layer in self.layers:
+            layer.relaxation = replace(layer.relaxation, tau=tau)
+        self.relaxation = replace(self.relaxation, tau=tau)
+        self.config["tau"] = self.relaxation.tau
 
     def packed_activations(self, x: Tensor) -> Iterator[Tensor]:
         """Yield each layer's discrete outputs for bits x [batch, n_features], packed as int64.
@@ -398,6 +438,8 @@ class LogicNetwork(nn.Module):
             outputs = counts.to(self.dtype) / self.group_sum.group_tau
         else:
             network = self.as_pass(resolved)
+            if resolved == "train":
+                network = replace(network, taus=temperatures(self.layers))
             key = self._noise_key(draw) if network.relaxation.noisy else None
             outputs = whole.training_forward(network, logits, flat_values(x), key)
         return outputs.reshape(*x.shape[:-1], self.group_sum.n_groups)
@@ -458,6 +500,13 @@ class LogicNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.n_features} bits, {self.n_gates} gates, {self.n_gates * N_GATES} parameters"
+
+
+def temperatures(layers: Sequence[LogicLayer]) -> tuple[float, ...]:
+    """Return what layers of CAGE have as temperatures of this training forward; none for others."""
+    if not layers[0].relaxation.adaptive:
+        return ()
+    return tuple(torch.stack([layer.adapt() for layer in layers]).tolist())
 
 
 def runs_whole(resolved: str, x: Tensor, relaxation: Relaxation, logits: Sequence[Tensor]) -> bool:

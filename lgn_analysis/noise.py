@@ -45,6 +45,7 @@ class Purpose(enum.IntEnum):
     WIRING = 4
     LOGITS = 5
     DATA_ORDER = 6
+    SIGNS = 7
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,47 @@ def gumbel(
 ) -> Tensor:
     """Return standard Gumbel noise [..., n_gates, 16] for one draw; see :func:`philox_words`."""
     return gumbel_from_words(philox_words(key, layers, n_gates, device=device), dtype)
+
+
+def random_signs(
+    key: NoiseKey,
+    layer: int,
+    n_gates: int,
+    batch: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return independent signs -1 and 1 [n_gates, batch], a bit of Philox each.
+
+    One call serves 64 samples of two neighbouring draws: the counter is the gate, ``draw // 2``,
+    ``sample // 64`` and ``purpose << 24 | layer``; sample s of draw d is bit ``s % 32`` of word
+    ``2·(d % 2) + s % 64 // 32``, set for 1.
+
+    Args:
+        key: the draw, below 2**33.
+        layer: index of the layer.
+        n_gates: its gates.
+        batch: samples.
+        dtype: of the result.
+        device: where to compute.
+    """
+    if key.draw >= 2**33:
+        raise InvalidInputError(f"signs have draws 0..2**33-1, got {key.draw}")
+    n_blocks = -(-batch // 64)
+    gate = torch.arange(n_gates, device=device).unsqueeze(1).expand(n_gates, n_blocks)
+    block = torch.arange(n_blocks, device=device).expand(n_gates, n_blocks)
+    counter = [
+        gate,
+        torch.full_like(gate, key.draw // 2),
+        block,
+        torch.full_like(gate, int(key.purpose) << 24 | layer),
+    ]
+    words = philox4x32(torch.stack(counter, dim=-1), (key.seed & _MASK, key.seed >> 32))
+    first = 2 * (key.draw % 2)
+    places = torch.arange(32, device=device)
+    bits = (words[..., first : first + 2].unsqueeze(-1) >> places) & 1
+    return (2 * bits - 1).reshape(n_gates, n_blocks * 64)[:, :batch].to(dtype)
 
 
 def derive_seed(seed: int, purpose: Purpose, index: int = 0) -> int:

@@ -94,6 +94,23 @@ def average(tensors: Iterable[Tensor]) -> None:
         part.copy_(mean.view_as(part))
 
 
+def total(tensor: Tensor) -> Tensor:
+    """Return the sum over the ranks, the same bits on all; ``tensor`` may be overwritten."""
+    if world()[1] > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def uneven_share(n: int) -> slice:
+    """Return this rank's part of n samples, equal to within one.
+
+    >>> uneven_share(5)
+    slice(0, 5, None)
+    """
+    rank, size = world()
+    return slice(rank * n // size, (rank + 1) * n // size)
+
+
 def wait_for_all() -> None:
     """Return once every rank has come here."""
     if world()[1] > 1:

@@ -24,6 +24,7 @@ from lgn_analysis.checkpoints import replacing
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import ConfigError, InvalidInputError
 from lgn_analysis.network import LogicNetwork
+from lgn_analysis.schedules import CONSTANT, SCHEDULES, TauSchedule
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class TrainingConfig:
         seed: draws data order and noise.
         eval_every: steps between evaluations; None is a fiftieth of ``steps``.
         noise_draws: noise draws of the noisy accuracy at each evaluation.
+        tau_schedule: how the gate temperature moves, ``"linear"``, ``"exponential"`` or
+            ``"cosine"``; None or ``"constant"`` leaves it as it is. See
+            :class:`lgn_analysis.schedules.TauSchedule`.
+        tau_end: gate temperature that it moves to, given exactly where it moves.
+        tau_steps: over how many steps; None is all of ``steps``.
     """
 
     steps: int = 20_000
@@ -45,11 +51,14 @@ class TrainingConfig:
     seed: int = 0
     eval_every: int | None = None
     noise_draws: int = 1
+    tau_schedule: str | None = None
+    tau_end: float | None = None
+    tau_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "seed", "eval_every", "noise_draws"):
+        for name in ("steps", "batch_size", "seed", "eval_every", "noise_draws", "tau_steps"):
             value = getattr(self, name)
-            if value is None and name == "eval_every":
+            if value is None and name in ("eval_every", "tau_steps"):
                 continue
             try:
                 value = operator.index(value)
@@ -63,6 +72,35 @@ class TrainingConfig:
             raise InvalidInputError(f"lr must be finite and above zero, got {self.lr}")
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError(f"seed must lie in 0..2**63-1, got {self.seed}")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if self.tau_schedule in (None, CONSTANT):
+            object.__setattr__(self, "tau_schedule", None)
+            for name in ("tau_end", "tau_steps"):
+                if getattr(self, name) is not None:
+                    moving = " or ".join(SCHEDULES[1:])
+                    raise InvalidInputError(
+                        f"{name} is given and tau stays constant; give tau_schedule {moving} too, "
+                        f"or leave {name} out"
+                    )
+            return
+        if self.tau_schedule not in SCHEDULES:
+            raise InvalidInputError(
+                f"unknown tau_schedule {self.tau_schedule!r}; use one of {', '.join(SCHEDULES)}"
+            )
+        if self.tau_end is None:
+            raise InvalidInputError(
+                f"tau_schedule {self.tau_schedule!r} needs tau_end, the temperature it moves to"
+            )
+        object.__setattr__(self, "tau_end", float(self.tau_end))
+        self.schedule(1.0)  # refuses an end that is none
+
+    def schedule(self, start: float) -> TauSchedule | None:
+        """Return the temperature's schedule from ``start`` on, or None where it stays."""
+        if self.tau_schedule is None or self.tau_end is None:
+            return None
+        return TauSchedule(self.tau_schedule, start, self.tau_end, self.tau_steps or self.steps)
 
     @property
     def interval(self) -> int:
@@ -85,6 +123,9 @@ class NetworkConfig:
     n_groups: int | None = None
     grad_factor: float = 1.0
     dtype: str = "float32"
+    cage_tau_max: float | None = None
+    cage_tau_min: float | None = None
+    cage_decay: float | None = None
 
     def build(self, data: Dataset) -> LogicNetwork:
         """Return the network for a data set."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -20,6 +21,7 @@ from lgn_analysis.kernels.seam import AdamRule, Moments, Run
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.relaxations import make_relaxation
+from lgn_analysis.schedules import TauSchedule
 
 MOST_AT_ONCE: Final = 256
 """Steps that a backend takes in one call at most."""
@@ -28,20 +30,23 @@ WORK_AT_ONCE: Final = 2.0e8
 _ROWS: Final = 4096
 
 
-def warm_up(model: LogicNetwork) -> None:
+def warm_up(model: LogicNetwork, *, scheduled: bool = False) -> None:
     """Compile or load what the steps of ``model`` run, so that no clock of theirs counts it."""
     backend = model.network_backend
     if backend is not None and ranks.world()[1] == 1:
-        _warm_up(backend.NAME, model.relaxation.name, model.relaxation.tau, str(model.device))
+        relaxation = model.relaxation
+        _warm_up(backend.NAME, relaxation.name, relaxation.tau, str(model.device), scheduled)
 
 
 @functools.cache
-def _warm_up(backend: str, relaxation: str, tau: float, device: str) -> None:
+def _warm_up(backend: str, relaxation: str, tau: float, device: str, scheduled: bool) -> None:
+    schedule = TauSchedule("linear", tau, tau, 1) if scheduled else None
     tiny = LogicNetwork(
         8, 8, 2, 2, 1.0, relaxation=make_relaxation(relaxation, tau), backend=backend
     ).to(device)
     x = torch.zeros(64, 8, dtype=torch.bool)
-    steps = Steps(tiny, x, torch.zeros(64, dtype=torch.int64), batch_size=32, lr=0.01, seed=0)
+    y = torch.zeros(64, dtype=torch.int64)
+    steps = Steps(tiny, x, y, batch_size=32, lr=0.01, seed=0, schedule=schedule)
     steps.advance(0, 2, lambda n: None)
 
 
@@ -58,15 +63,26 @@ class Steps:
         batch_size: samples a step; an epoch's last short batch is dropped.
         lr: Adam's learning rate.
         seed: draws data order and noise.
+        schedule: gate temperature of each step; None leaves it as it is. After steps up to ``n`` the
+            model's is that of step ``n``, the next one.
 
     Attributes:
         optimiser: holds Adam's state, whoever takes the steps.
     """
 
     def __init__(
-        self, model: LogicNetwork, x: Tensor, y: Tensor, *, batch_size: int, lr: float, seed: int
+        self,
+        model: LogicNetwork,
+        x: Tensor,
+        y: Tensor,
+        *,
+        batch_size: int,
+        lr: float,
+        seed: int,
+        schedule: TauSchedule | None = None,
     ) -> None:
         self.model = model
+        self.schedule = schedule
         self.optimiser = torch.optim.Adam(model.parameters(), lr=lr)
         self.batch_size = batch_size
         self.seed = seed
@@ -78,6 +94,7 @@ class Steps:
         self._order = torch.empty(0, dtype=torch.int64)
         self._share = ranks.share(batch_size)
         ranks.copy_from_rank_zero(model.parameters())
+        ranks.copy_from_rank_zero(model.as_pass().confidences)
 
     def advance(self, first: int, until: int, progress: Callable[[int], object]) -> float:
         """Take steps ``first`` to ``until - 1`` and return the sum of their losses.
@@ -86,13 +103,15 @@ class Steps:
         """
         self.model.train()
         backend = self.model.network_backend
-        if ranks.world()[1] > 1:
-            return self._by_autograd(first, until, progress)
         taken = {int(state["step"]) for state in self.optimiser.state.values() if state}
         plain = self._x.dtype == torch.bool and len(taken) <= 1 and _is_plain(self.model)
-        if backend is None or not plain:
-            return self._by_autograd(first, until, progress)
-        return self._by_backend(backend, first, until, progress)
+        if ranks.world()[1] > 1 or backend is None or not plain:
+            total = self._by_autograd(first, until, progress)
+        else:
+            total = self._by_backend(backend, first, until, progress)
+        if self.schedule is not None:
+            self.model.set_tau(self.schedule.at(until))
+        return total
 
     def _by_autograd(self, first: int, until: int, progress: Callable[[int], object]) -> float:
         if self._on_device is None:
@@ -102,6 +121,8 @@ class Steps:
         for step in range(first, until):
             chosen = self._batch(step)[self._share].to(self._y.device, non_blocking=True)
             key = NoiseKey(self.seed, Purpose.TRAINING, step)
+            if self.schedule is not None:
+                self.model.set_tau(self.schedule.at(step))
             loss = functional.cross_entropy(
                 self.model(self._on_device[chosen], draw=key), self._y[chosen]
             )
@@ -122,7 +143,10 @@ class Steps:
         self, backend: NetworkBackend, first: int, until: int, progress: Callable[[int], object]
     ) -> float:
         model = self.model
-        made_for = (backend.NAME, model.relaxation, model.layers[0].grad_factor)
+        relaxation = model.relaxation
+        if self.schedule is not None:
+            relaxation = replace(relaxation, tau=self.schedule.start)  # each step brings its own
+        made_for = (backend.NAME, relaxation, model.layers[0].grad_factor)
         if self._run is None or self._run[0] != made_for:
             self._run = made_for, self._make_run(backend)
         total = torch.zeros(1, dtype=torch.float64, device=model.device)
@@ -135,7 +159,10 @@ class Steps:
             n = min(at_once, until - step)
             order = torch.stack([self._batch(number) for number in range(step, step + n)])
             key = NoiseKey(self.seed, Purpose.TRAINING, step)
-            total += self._run[1].run(order, key, steps_done=self._steps_done())
+            taus = None
+            if self.schedule is not None:
+                taus = [self.schedule.at(number) for number in range(step, step + n)]
+            total += self._run[1].run(order, key, steps_done=self._steps_done(), taus=taus)
             for state in self.optimiser.state.values():
                 state["step"] += n
             progress(n)

@@ -24,6 +24,7 @@ from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.errors import CheckpointError, InvalidInputError, TrainingError
 from lgn_analysis.metrics import Evaluation, check_labels, evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
+from lgn_analysis.relaxations import CAGE
 from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig, write_config
 from lgn_analysis.steps import Steps, warm_up
 
@@ -45,7 +46,9 @@ class TrainResult:
     Attributes:
         history: a row an evaluation and split: step, split, seconds (training alone), loss (mean
             training loss since the row before), the accuracies, losses and gaps of
-            :class:`lgn_analysis.metrics.Evaluation`, ``unused`` and ``entropy`` of the gates.
+            :class:`lgn_analysis.metrics.Evaluation`, ``unused`` and ``entropy`` of the gates; with
+            a schedule ``tau`` of this evaluation, and with CAGE ``backward_tau``, the mean over
+            layers of the gradient's temperature as their confidence now has it.
         best_step: the evaluated step with the highest discrete accuracy on the validation split.
         best_accuracy: that accuracy.
         seconds: time spent in training steps.
@@ -84,6 +87,9 @@ def train(
     seed: int = 0,
     eval_every: int | None = None,
     noise_draws: int = 1,
+    tau_schedule: str | None = None,
+    tau_end: float | None = None,
+    tau_steps: int | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
@@ -101,6 +107,15 @@ def train(
         seed: draws data order and noise (the model's own seed drew wiring and logits).
         eval_every: steps between evaluations; None is a fiftieth of ``steps``.
         noise_draws: noise draws of the noisy accuracy at each evaluation.
+        tau_schedule: ``"linear"``, ``"exponential"`` or ``"cosine"`` moves the gate temperature from
+            the model's to ``tau_end``; None or ``"constant"`` leaves it. Step t is trained at tau(t),
+            an evaluation after t steps is made at tau(t), that of the step to come, and so is what a
+            checkpoint or a callback sees there: soft mode is always the network that is being
+            trained. The trained model keeps ``tau_end``. CAGE finds its temperature itself and takes
+            no schedule.
+        tau_end: gate temperature at the end, given exactly where there is a schedule.
+        tau_steps: steps that the schedule takes, after which tau stays ``tau_end``; None is all of
+            ``steps``. A run that is resumed for more steps keeps its schedule.
         out: run directory for config.toml, history.csv, last.safetensors and best.safetensors;
             None writes nothing.
         progress: show a progress bar.
@@ -110,7 +125,17 @@ def train(
         InvalidInputError: data, model and sizes do not fit, or ``out`` holds a run already.
         TrainingError: the loss is no longer finite.
     """
-    training = TrainingConfig(steps, batch_size, lr, seed, eval_every, noise_draws)
+    training = TrainingConfig(
+        steps,
+        batch_size,
+        lr,
+        seed,
+        eval_every,
+        noise_draws,
+        tau_schedule=tau_schedule,
+        tau_end=tau_end,
+        tau_steps=tau_steps,
+    )
     config = RunConfig(
         data=DataConfig(data.name, data.thresholds, data.fingerprint),
         network=NetworkConfig.of(model),
@@ -164,8 +189,10 @@ def resume(
             raise InvalidInputError(
                 f"{directory} holds {done} steps already; give steps={done} or more"
             )
-        # The schedule was fixed when the run began; more steps do not move its evaluations.
-        training = replace(config.training, steps=steps, eval_every=config.training.interval)
+        # Both schedules were fixed when the run began: more steps move no evaluation and no tau.
+        before = config.training
+        tau_steps = None if before.tau_schedule is None else before.tau_steps or before.steps
+        training = replace(before, steps=steps, eval_every=before.interval, tau_steps=tau_steps)
         config = replace(config, training=training)
     if data is None:
         data = load_dataset(config.data.name, config.data.thresholds)
@@ -205,6 +232,13 @@ class _Run:
                 f"batch_size {config.training.batch_size} exceeds the {n_train} training samples "
                 f"of {data.name!r}; use at most {n_train}"
             )
+        # The configured tau is the one that the run began with, the model's may have moved since.
+        schedule = config.training.schedule(config.network.tau)
+        if schedule is not None and model.relaxation.adaptive:
+            raise InvalidInputError(
+                f"{type(model.relaxation).__name__} adapts its temperature by itself; leave "
+                "tau_schedule out, or train HardST"
+            )
         self.model = model
         self.data = data
         self.config = config
@@ -217,6 +251,7 @@ class _Run:
             batch_size=config.training.batch_size,
             lr=config.training.lr,
             seed=config.training.seed,
+            schedule=schedule,
         )
         self.rows: list[dict[str, Any]] = []
         self.step = 0
@@ -250,7 +285,7 @@ class _Run:
         training = self.config.training
         was_training = self.model.training
         self.model.train()
-        warm_up(self.model)
+        warm_up(self.model, scheduled=self.steps.schedule is not None)
         bar = tqdm(
             total=training.steps,
             initial=self.step,
@@ -294,9 +329,10 @@ class _Run:
         usage = gate_usage(self.model)
         weights = usage["n_gates"] / usage["n_gates"].sum()
         extra: dict[str, float] = {}
+        own = self._temperatures()
         for callback in self.callbacks:
             callback(self.step, self.model, extra)
-        if taken := sorted(_RESERVED & set(extra)):
+        if taken := sorted((_RESERVED | set(own)) & set(extra)):
             raise InvalidInputError(f"a callback writes the column {taken[0]!r}; rename it")
         for split in SPLITS:
             evaluation = evaluate(
@@ -314,6 +350,7 @@ class _Run:
                     **_columns(evaluation),
                     "unused": float((usage["unused"] * weights).sum()),
                     "entropy": float((usage["entropy"] * weights).sum()),
+                    **own,
                     **extra,
                 }
             )
@@ -330,6 +367,14 @@ class _Run:
         )
         if self.directory is not None and ranks.world()[0] == 0:
             self._write(self.directory, improved)
+
+    def _temperatures(self) -> dict[str, float]:
+        """Return the columns of a run whose temperature moves."""
+        relaxation = self.model.relaxation
+        if isinstance(relaxation, CAGE):
+            confidences = torch.stack(self.model.as_pass().confidences)
+            return {"backward_tau": float(relaxation.backward_tau(confidences).mean())}
+        return {} if self.steps.schedule is None else {"tau": relaxation.tau}
 
     def _write(self, directory: Path, improved: bool) -> None:
         """Commit this evaluation: the history first, so that no checkpoint lacks its rows.

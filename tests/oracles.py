@@ -98,7 +98,7 @@ def network_gradients(
     wirings: Sequence[Array],
     noise: Sequence[Array],
     *,
-    tau: float,
+    tau: float | Sequence[float],
     hard: bool,
     group_tau: float,
     grad_factor: float = 1.0,
@@ -106,11 +106,12 @@ def network_gradients(
     """Evaluate a network and its written gradient rule, sixteen gates at a time.
 
     With ``s = softmax((z + g) / tau)`` the weights w are s, or ``onehot(argmax(z + g))`` if hard;
-    in both cases ``dz_i = s_i (dw_i − Σ_j s_j dw_j) / tau``.
+    in both cases ``dz_i = s_i (dw_i − Σ_j s_j dw_j) / tau``; ``tau`` may be one a layer.
     """
+    taus = [tau] * len(logits) if isinstance(tau, float) else list(tau)
     activations, saved = [x], []
-    for z, (first, second), g in zip(logits, wirings, noise, strict=True):
-        s = softmax((z + g) / tau)
+    for z, (first, second), g, t in zip(logits, wirings, noise, taus, strict=True):
+        s = softmax((z + g) / t)
         w = np.eye(16)[(z + g).argmax(-1)] if hard else s
         a, b = activations[-1][:, first], activations[-1][:, second]
         h = np.stack([gate(a, b) for gate in REAL], axis=-1)
@@ -123,11 +124,11 @@ def network_gradients(
     )
     dy = np.repeat(cotangent / group_tau, block, axis=1)
     dzs = []
-    for (s, w, a, b, h), (first, second), y in zip(
-        saved[::-1], wirings[::-1], activations[-2::-1], strict=True
+    for (s, w, a, b, h), (first, second), y, t in zip(
+        saved[::-1], wirings[::-1], activations[-2::-1], taus[::-1], strict=True
     ):
         dw = (dy[:, :, None] * h).sum(0)
-        dzs.append(s * (dw - (s * dw).sum(-1, keepdims=True)) / tau)
+        dzs.append(s * (dw - (s * dw).sum(-1, keepdims=True)) / t)
         one, zero = np.ones_like(a), np.zeros_like(a)
         # A gate is linear in each input, so its derivative is a difference of two values.
         by_a = np.stack([gate(one, b) - gate(zero, b) for gate in REAL], axis=-1)

@@ -185,8 +185,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "network of a list": (lambda h, t: h.update(network=[1]), "describes no network that can be"),
     "no relaxation": (lambda h, t: h["network"].pop("relaxation"), "describes no network"),
     "an unknown relaxation": (
-        lambda h, t: h["network"].update(relaxation="cage"),
-        "unknown relaxation 'cage'",
+        lambda h, t: h["network"].update(relaxation="hard"),
+        "unknown relaxation 'hard'",
     ),
     "an unknown argument": (lambda h, t: h["network"].update(hue=1), "describes no network"),
     "a width that does not fit": (

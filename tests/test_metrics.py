@@ -106,7 +106,7 @@ def test_gap_train_is_that_of_the_training_forward(
     make_network: NetworkFactory, relaxation: Relaxation
 ) -> None:
     result = evaluate(make_network(relaxation=relaxation), labelled(60))
-    name = {"soft": "soft", "hard-st": "discrete"}.get(relaxation.name, "noisy")
+    name = {"soft": "soft", "hard-st": "discrete", "cage": "discrete"}.get(relaxation.name, "noisy")
     training_accuracy = getattr(result, f"{name}_accuracy")
     training_loss = getattr(result, f"{name}_loss")
     assert result.gap == result.soft_accuracy - result.discrete_accuracy

@@ -10,7 +10,7 @@ from torch import Tensor
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
 from lgn_analysis.relaxations import RELAXATIONS, HardST, Soft
-from tests.oracles import Gradients, gumbel_noise, network_gradients
+from tests.oracles import Gradients, gumbel_noise, network_gradients, softmax
 from tests.tiny import NetworkFactory, random_bits, random_reals
 
 DRAW = 3
@@ -24,6 +24,20 @@ EVERY_KIND = pytest.mark.parametrize("kind", RELAXATIONS)
 EVERY_TAU = pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])
 
 
+def first_taus(model: LogicNetwork) -> float | list[float]:
+    """The temperature of the first training forward: with CAGE one a layer, of a confidence that
+    moved once from 1/16."""
+    tau = model.relaxation.tau
+    if model.relaxation.name != "cage":
+        return tau
+    certainties = [
+        softmax(layer.logits.detach().double().numpy() / tau).max(-1).mean()
+        for layer in model.layers
+    ]
+    confidences = [0.99 / 16 + 0.01 * m for m in certainties]
+    return [3.0 - 2.5 * (c - 1 / 16) / (15 / 16) for c in confidences]
+
+
 def expected_gradients(
     model: LogicNetwork, x: Tensor, cotangent: Tensor, **overrides: float | bool
 ) -> Gradients:
@@ -33,8 +47,9 @@ def expected_gradients(
         noise = [
             gumbel_noise(model.seed, 2, DRAW, layer, model.width) for layer in range(model.depth)
         ]
+    soft = overrides.get("hard") is False
     arguments = {
-        "tau": model.relaxation.tau,
+        "tau": model.relaxation.tau if soft else first_taus(model),
         "hard": model.relaxation.hard,
         "group_tau": model.group_sum.group_tau,
         **overrides,

@@ -14,12 +14,12 @@ from torch.nn import functional
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.network import GroupSum, LogicLayer, LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import GumbelSoft, GumbelST, HardST, Relaxation, Soft
+from lgn_analysis.relaxations import CAGE, GumbelSoft, GumbelST, HardST, Relaxation, Soft
 from tests.oracles import discrete_outputs
 from tests.tiny import NetworkFactory, random_bits, random_reals
 
 NOISY = pytest.mark.parametrize("noisy", [GumbelSoft(), GumbelST()], ids=repr)
-NOISE_FREE = pytest.mark.parametrize("noise_free", [Soft(), HardST()], ids=repr)
+NOISE_FREE = pytest.mark.parametrize("noise_free", [Soft(), HardST(), CAGE()], ids=repr)
 
 
 def discrete_oracle(model: LogicNetwork, x: Tensor) -> list[list[float]]:
@@ -75,7 +75,7 @@ def test_train_is_the_relaxation_and_modes_ignore_it(
         "soft": model(x, mode="soft"),
         "discrete": model(x, mode="discrete"),
     }
-    training_mode = {"soft": "soft", "hard-st": "discrete"}.get(relaxation.name)
+    training_mode = {"soft": "soft", "hard-st": "discrete", "cage": "discrete"}.get(relaxation.name)
     if training_mode is None:
         assert torch.equal(outputs["train"], model(x, mode="noisy", draw=4))
         assert not torch.equal(outputs["train"], outputs["soft"])
@@ -314,7 +314,7 @@ def test_one_step_along_all_sixteen_logits_of_a_gate_is_a_null_vector_of_the_hes
     assert products.abs().max() < 1e-15
 
 
-@pytest.mark.parametrize("hard", [GumbelST(), HardST()], ids=repr)
+@pytest.mark.parametrize("hard", [GumbelST(), HardST(), CAGE()], ids=repr)
 @pytest.mark.parametrize("depth", [1, 2])
 def test_no_second_derivative_of_hard_training(
     make_network: NetworkFactory, hard: Relaxation, depth: int

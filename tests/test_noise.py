@@ -23,6 +23,7 @@ from lgn_analysis.noise import (
     gumbel_from_words,
     philox4x32,
     philox_words,
+    random_signs,
 )
 from tests import oracles
 
@@ -77,6 +78,7 @@ def test_the_numbers_of_the_purposes_never_change() -> None:
         "WIRING": 4,
         "LOGITS": 5,
         "DATA_ORDER": 6,
+        "SIGNS": 7,
     }
 
 
@@ -202,10 +204,10 @@ def test_more_gates_than_counters_are_refused() -> None:
 
 
 def test_derived_seeds_are_all_different() -> None:
-    """63 bits: two of these 1 200 equal by chance once in 2^43."""
+    """63 bits: two of these 1 400 equal by chance once in 2^43."""
     cases = itertools.product((0, 1, 2**40), Purpose, (*range(60), 2**32, *range(500, 505)))
     seeds = [derive_seed(*case) for case in cases]
-    assert len({*seeds}) == len(seeds) == 3 * 6 * 66
+    assert len({*seeds}) == len(seeds) == 3 * 7 * 66
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
@@ -224,3 +226,25 @@ def test_a_fresh_key_obeys_the_seed_of_torch() -> None:
         first, second = fresh_key(Purpose.TRAINING), fresh_key(Purpose.TRAINING)
         torch.manual_seed(0)
         assert fresh_key(Purpose.TRAINING) == first != second
+
+
+def test_signs_are_the_bits_of_philox_words_and_balance():
+    key = NoiseKey(2**40 + 3, Purpose.SIGNS, 5)
+    signs = random_signs(key, 2, 50, 130, dtype=torch.float64)
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    counter = torch.tensor([7, 5 // 2, 1, int(Purpose.SIGNS) << 24 | 2])
+    words = philox4x32(counter, (key.seed & 0xFFFFFFFF, key.seed >> 32))
+    for sample in (64, 95, 96, 127):
+        word = int(words[2 * (5 % 2) + sample % 64 // 32])
+        assert signs[7, sample] == 2 * (word >> sample % 32 & 1) - 1
+    # Means and products of neighbours over 6500 signs: 5 standard errors, false-alarm rate 2e-6.
+    bound = 5 / 6500**0.5
+    assert abs(float(signs.mean())) < bound
+    assert abs(float((signs[:, 1:] * signs[:, :-1]).mean())) < bound
+    other = random_signs(NoiseKey(2**40 + 3, Purpose.SIGNS, 4), 2, 50, 130, dtype=torch.float64)
+    assert abs(float((signs * other).mean())) < bound
+
+
+def test_signs_of_a_draw_beyond_the_counter_are_refused():
+    with pytest.raises(InvalidInputError, match="draws"):
+        random_signs(NoiseKey(0, Purpose.SIGNS, 2**33), 0, 1, 1)

@@ -20,8 +20,9 @@ TRAIN = (
     "    data = lgn.load_dataset('digits')\n"
     "    kind = getattr(lgn, sys.argv[1])()\n"
     "    model = lgn.LogicNetwork(960, 500, 2, 10, 10.0, relaxation=kind)\n"
+    "    moving = {} if sys.argv[1] == 'CAGE' else {'tau_schedule': 'linear', 'tau_end': 0.5}\n"
     "    lgn.train(model, data, steps=12, batch_size=64, eval_every=6, out=sys.argv[2],\n"
-    "              progress=False)\n"
+    "              progress=False, **moving)\n"
 )
 PLAIN = """
 import sys, torch
@@ -72,7 +73,7 @@ def weights(path):
     return torch.cat([layer.logits.detach().reshape(-1) for layer in lgn.load(path).layers])
 
 
-@pytest.mark.parametrize("relaxation", ["GumbelST", "Soft"])
+@pytest.mark.parametrize("relaxation", ["GumbelST", "Soft", "CAGE"])
 def test_two_processes_match_one_at_the_same_global_batch(relaxation, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
@@ -83,6 +84,11 @@ def test_two_processes_match_one_at_the_same_global_batch(relaxation, tmp_path):
     # step, at most lr = 0.01 a step. Almost all agree to float32 rounding.
     assert (two - one).abs().max() <= 0.12
     assert ((two - one).abs() < 1e-4).double().mean() > 0.99
+    if relaxation == "CAGE":
+        models = [lgn.load(tmp_path / name / "last.safetensors") for name in ("two", "one")]
+        c = [[float(layer.confidence) for layer in model.layers] for model in models]
+        assert c[0] == pytest.approx(c[1], rel=1e-4)
+        assert min(c[0]) > 1 / 16
     histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("two", "one")]
     assert histories[0]["loss"].to_list()[2:] == pytest.approx(
         histories[1]["loss"].to_list()[2:], rel=1e-4

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.relaxations import (
+    CAGE,
     RELAXATIONS,
     GumbelSoft,
     GumbelST,
@@ -21,11 +22,13 @@ from lgn_analysis.relaxations import (
     Soft,
     make_relaxation,
     one_hot_argmax,
+    relaxation_config,
+    relaxation_from,
     soft_weights,
 )
 
 NOISY = pytest.mark.parametrize("kind", [GumbelSoft, GumbelST])
-HARD = pytest.mark.parametrize("kind", [GumbelST, HardST])
+HARD = pytest.mark.parametrize("kind", [GumbelST, HardST, CAGE])
 Loss = Callable[[type[Relaxation], Tensor], Tensor]
 TAUS = pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])
 
@@ -67,15 +70,28 @@ def test_hard_weights_select_the_largest_logit(kind: type[Relaxation], tau: floa
 
 @HARD
 @TAUS
+@pytest.mark.parametrize("given", [None, 0.6])
 def test_straight_through_gradient_follows_its_written_rule(
-    kind: type[Relaxation], tau: float
+    kind: type[Relaxation], tau: float, given: float | None
 ) -> None:
     z, dw = normal(7, 16).requires_grad_(), normal(7, 16, seed=2)
-    (dz,) = torch.autograd.grad(weights(kind(tau), z), z, dw)
-    noise = normal(7, 16, seed=9) if kind.noisy else 0 * z
-    s = ((z + noise) / tau).softmax(-1).detach()
+    noise = normal(7, 16, seed=9) if kind.noisy else None
+    chosen = kind(tau).training_weights(z, noise, tau=given)
+    (dz,) = torch.autograd.grad(chosen, z, dw)
+    perturbed = z.detach() + (0 if noise is None else noise)
+    if given is not None:
+        tau = given
+    elif kind is CAGE:
+        tau = by_hand((z.detach() / tau).softmax(-1))
+    s = (perturbed / tau).softmax(-1)
     expected = s * (dw - (s * dw).sum(-1, keepdim=True)) / tau
     torch.testing.assert_close(dz, expected, rtol=1e-12, atol=1e-15)
+
+
+def by_hand(p: Tensor) -> float:
+    """CAGE's temperature for gate weights p [n, 16] without a past, in Python numbers."""
+    c = sum(max(row) for row in p.tolist()) / len(p)
+    return 3.0 - 2.5 * min(max((c - 1 / 16) / (15 / 16), 0.0), 1.0)
 
 
 def test_of_equal_logits_the_first_is_selected() -> None:
@@ -179,11 +195,61 @@ def test_a_temperature_that_is_none_is_refused(relaxation: Relaxation, tau: floa
 
 
 def test_a_relaxation_is_found_by_its_name() -> None:
-    assert [*RELAXATIONS] == ["soft", "gumbel-soft", "gumbel-st", "hard-st"]
+    assert [*RELAXATIONS] == ["soft", "gumbel-soft", "gumbel-st", "hard-st", "cage"]
     for name, kind in RELAXATIONS.items():
         assert make_relaxation(name, 0.5) == kind(0.5)
     with pytest.raises(InvalidInputError, match="unknown relaxation 'gumbel'; use one of soft,"):
         make_relaxation("gumbel")
+
+
+def test_options_go_to_the_relaxation_that_has_them() -> None:
+    assert make_relaxation("cage", 0.5, decay=0.9) == CAGE(0.5, decay=0.9)
+    with pytest.raises(InvalidInputError, match="'soft' has no option 'decay', none beside tau"):
+        make_relaxation("soft", decay=0.9)
+    with pytest.raises(InvalidInputError, match="no option 'rate', only tau_max, tau_min, decay"):
+        make_relaxation("cage", rate=0.9)
+
+
+@pytest.mark.parametrize(
+    "relaxation", [*(kind(0.3) for kind in RELAXATIONS.values()), CAGE(2.0, tau_max=4, decay=0)]
+)
+def test_a_configuration_says_which_relaxation_it_is(relaxation: Relaxation) -> None:
+    config = {"depth": 3, **relaxation_config(relaxation)}
+    assert all(isinstance(value, str | float) for value in config.values() if value != 3)
+    assert relaxation_from(config) == relaxation
+    assert config == {"depth": 3}
+
+
+def test_a_configuration_with_an_option_of_another_relaxation_is_refused() -> None:
+    assert relaxation_from({"relaxation": "soft", "tau": 1.0, "cage_decay": None}) == Soft()
+    with pytest.raises(InvalidInputError, match="cage_decay is an option of relaxation 'cage'"):
+        relaxation_from({"relaxation": "soft", "tau": 1.0, "cage_decay": 0.9})
+
+
+def test_the_temperature_of_cage_falls_from_no_confidence_to_full() -> None:
+    cage = CAGE(tau_max=2.0, tau_min=1.0)
+    points = [0.0, 1 / 16, 17 / 32, 1.0, 1.5]
+    assert [cage.backward_tau(c) for c in points] == [2.0, 2.0, 1.5, 1.0, 1.0]
+    tensor = cage.backward_tau(torch.tensor(points, dtype=torch.float64))
+    assert tensor.tolist() == [2.0, 2.0, 1.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tau_min": 0.0}, "0 < tau_min <= tau_max"),
+        ({"tau_min": 4.0}, "got tau_min=4.0, tau_max=3.0"),
+        ({"tau_max": math.inf}, "both finite"),
+        ({"tau_max": math.nan}, "both finite"),
+        ({"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
+        ({"decay": -0.1}, "decay must lie in"),
+    ],
+)
+def test_options_of_cage_that_make_no_sense_are_refused(
+    options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        CAGE(**options)
 
 
 def test_the_base_class_is_no_relaxation() -> None:

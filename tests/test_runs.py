@@ -101,7 +101,7 @@ def test_whole_numbers_will_do_for_real_ones(tmp_path: Path) -> None:
             "[network]\nwdith = 3",
             "table [network] has an unknown key 'wdith'; did you mean 'width'",
         ),
-        ("[network]\nhue = 3", "has an unknown key 'hue'; known are depth, dtype, grad_factor"),
+        ("[network]\nhue = 3", "has an unknown key 'hue'; known are cage_decay, cage_tau_max"),
         ("network = 3", "table [network] should be a table of keys and values"),
         ("[network]\nwidth = 'x'", "table [network]: width must be a whole number, got 'x'"),
         ("[network]\nwidth = 3.5", "width must be a whole number, got 3.5"),

@@ -20,14 +20,14 @@ from lgn_analysis.errors import InvalidInputError, TrainingError
 from lgn_analysis.metrics import evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import GumbelSoft, GumbelST, HardST, Relaxation, Soft
+from lgn_analysis.relaxations import CAGE, GumbelSoft, GumbelST, HardST, Relaxation, Soft
 from lgn_analysis.runs import read_config
 from lgn_analysis.training import read_history, train
 from tests.tiny import EVALUATED, assert_same_weights, fresh, short, timeless
 
 
 @pytest.mark.parametrize(
-    "relaxation", [Soft(), GumbelSoft(0.5), GumbelST(), HardST()], ids=lambda r: r.name
+    "relaxation", [Soft(), GumbelSoft(0.5), GumbelST(), HardST(), CAGE()], ids=lambda r: r.name
 )
 def test_each_relaxation_learns_a_separable_problem(
     separable_data: Dataset, relaxation: Relaxation

@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
+import pandas as pd
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.activation import activation_trace
-from lgn_analysis.hessian.batches import Batch, as_batches
+from lgn_analysis.hessian.batches import as_batches
+from lgn_analysis.hessian.check import CheckReport, check_differences, check_whole
 from lgn_analysis.hessian.density import spectral_density
-from lgn_analysis.hessian.lanczos import top_eigenpairs
-from lgn_analysis.hessian.operators import (
-    BatchLoss,
-    LossFn,
-    ModuleHessian,
-    ParamLoss,
-    Params,
-    isolated,
-)
-from lgn_analysis.hessian.results import DensityResult, EigenResult, FrobeniusResult, TraceResult
-from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
+from lgn_analysis.hessian.eigen import top_eigenpairs
+from lgn_analysis.hessian.hutchpp import hutchpp_trace
+from lgn_analysis.hessian.losses import batch_losses, refuse_bad_loss, select_parameters
+from lgn_analysis.hessian.module_hessian import ModuleHessian
+from lgn_analysis.hessian.network_hessian import NetworkHessian, is_plain
+from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
+from lgn_analysis.hessian.results import FrobeniusResult, TraceResult
+from lgn_analysis.hessian.smoothing import GumbelNoise
+from lgn_analysis.hessian.spectrum_results import DensityResult, EigenResult
 from lgn_analysis.hessian.trace import frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.verification import (
-    check_additive,
-    check_labels,
-    check_lowered,
-    check_products,
-)
+from lgn_analysis.hessian.verification import couples_samples, in_parts, is_close
+from lgn_analysis.hessian.xtrace import xtrace_trace
 from lgn_analysis.network import LogicNetwork
 
-DENSE_LIMIT: Final = 4 * 2**30
-"""Bytes of the largest dense Hessian that is made without being asked."""
+_ESTIMATORS: Final = {
+    "hutchinson": hutchinson_trace,
+    "hutch++": hutchpp_trace,
+    "xtrace": xtrace_trace,
+}
+TRACE_METHODS: Final = ("auto", "activation", *_ESTIMATORS)
 
-TRACE_METHODS: Final = ("auto", "activation", "hutchinson")
+_FEW: Final = 16
+"""Samples that a loss is tried on."""
 
-_SAMPLE: Final = 16
-"""Samples that derivatives are checked on."""
+_COLUMNS: Final = 64
+"""Columns of a dense Hessian that are made at a time."""
+
+_KNOWN_LOSSES: Final = (functional.cross_entropy, functional.mse_loss, functional.nll_loss)
 
 
 class HessianProbe:
@@ -55,8 +55,10 @@ class HessianProbe:
     logits z, whatever ``train()``/``eval()`` says; with ``noise`` the loss is the mean over frozen
     draws, ``E_g L(softmax((z + g)/tau))``. Its ``grad_factor`` is no part of the loss and ignored.
     Any other module is probed as it is called, and refused where its gradient cannot be
-    differentiated: a finite difference of gradients is compared with a product, since a wrong
-    Hessian can be symmetric too. The module is left as it is.
+    differentiated. The module is left as it is, and its parameters are copied: a probe goes on to
+    show the point at which it was made.
+
+    Ranks of a process group share the samples of every batch; each must make the same calls.
 
     Args:
         model: any ``nn.Module``.
@@ -65,7 +67,12 @@ class HessianProbe:
         params: names or glob patterns of the parameters; None takes all that require gradients.
         noise: Gumbel noise for a LogicNetwork.
         tau: gate temperature of a LogicNetwork's loss; None is the noise's, or else the model's.
-        batch_size: split the data into pieces of so many samples, to bound memory.
+        batch_size: split the data into pieces of so many samples, to bound memory. A LogicNetwork's
+            are split by themselves.
+        check: whether to compare products with finite differences first, as :meth:`check` does, since
+            a wrong Hessian can be symmetric too. None does so for everything but an unchanged
+            LogicNetwork under a loss of torch's.
+        max_bytes: memory for what products have in common.
 
     Raises:
         InvalidInputError: data, parameters or loss do not fit.
@@ -84,21 +91,41 @@ class HessianProbe:
         noise: GumbelNoise | None = None,
         tau: float | None = None,
         batch_size: int | None = None,
+        check: bool | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.model = model
         self.loss_fn = loss_fn
         self.noise = noise
+        self.n_matvecs = 0
         self._batches = as_batches(data, batch_size)
-        self._is_network = isinstance(model, LogicNetwork)
-        if noise is not None and not self._is_network:
+        if noise is not None and not isinstance(model, LogicNetwork):
             raise InvalidInputError("noise perturbs gate logits and needs a LogicNetwork")
-        self._temperature = self._choose_tau(tau)
+        self._tau = self._choose_tau(tau)
         chosen = select_parameters(model, params)
         with isolated(next(iter(chosen.values())).device):
-            self._refuse_bad_loss(chosen)
-            self.operator = self._operator(model, chosen, self._batches)
-            self.n_matvecs = 0
-            self._check_by_differences()
+            losses = batch_losses(model, loss_fn, noise=noise, tau=self._tau)
+            refuse_bad_loss(model, loss_fn, losses[0], chosen, self._batches)
+            self.operator: ParameterOperator = self._network_operator(chosen, max_bytes) or (
+                ModuleHessian(losses, chosen, self._batches, max_bytes=max_bytes)
+            )
+        known = isinstance(self.operator, NetworkHessian) and _is_known(loss_fn)
+        if check or (check is None and not known):
+            self._check_differences()
+
+    def check(self) -> CheckReport:
+        """Measure whether products are those of a Hessian, and raise where they are not.
+
+        Determinism and symmetry on all data; on a few samples finite differences of the loss against
+        the gradient and of the gradient against H v, in float64 where the module runs in it, the
+        module's own dtype against that, and a LogicNetwork's kernels against automatic
+        differentiation. Symmetry alone would prove nothing.
+
+        Raises:
+            NotDifferentiableError: naming the parameters and what probably did it.
+        """
+        whole = check_whole(self.operator, type(self.model).__name__)
+        return CheckReport(pd.DataFrame([*whole, *self._check_differences()]))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -142,16 +169,24 @@ class HessianProbe:
         """Return ∇L [n_params], float64."""
         return self.operator.gradient()
 
-    def dense(self, *, limit: int = DENSE_LIMIT) -> Tensor:
-        """Return H [n_params, n_params], made symmetric; refused above ``limit`` bytes."""
+    def dense(self, *, limit: int = MAX_BYTES) -> Tensor:
+        """Return H [n_params, n_params], float64 and symmetric; refused above ``limit`` bytes.
+
+        The columns have the accuracy of products in the probe's dtype.
+        """
         n = self.shape[0]
-        size = n * n * torch.finfo(self.dtype).bits // 8
+        size = 8 * n * n
         if size > limit:
             raise InvalidInputError(
                 f"a dense Hessian of {n} parameters takes {size / 2**30:.1f} GiB, more than the "
                 f"limit of {limit / 2**30:.1f} GiB; use products (probe @ v), or raise limit"
             )
-        matrix = self.matmat(torch.eye(n, dtype=self.dtype, device=self.device))
+        matrix = torch.empty(n, n, dtype=torch.float64, device=self.device)
+        for first in range(0, n, _COLUMNS):
+            rows = torch.zeros(min(_COLUMNS, n - first), n, dtype=self.dtype, device=self.device)
+            rows[range(len(rows)), range(first, first + len(rows))] = 1.0
+            matrix[first : first + len(rows)] = self.operator.row_products(rows)
+        self.n_matvecs += n
         return (matrix + matrix.T) / 2
 
     def to_scipy(self) -> LinearOperator:
@@ -167,39 +202,41 @@ class HessianProbe:
         )
 
     def trace(self, *, method: str = "auto", **options: Any) -> TraceResult:
-        """Return tr(H) with its 95 % interval.
+        """Return tr(H) with its error; ``result.extend()`` adds probes.
 
-        ``"activation"`` knows a LogicNetwork: an exact softmax part and probes in activation space,
-        with a variance hundreds of times smaller a product. ``"hutchinson"`` probes any module in
-        parameter space. ``"auto"`` takes the first where it can; the result's reason says which.
+        ``"activation"`` knows a LogicNetwork: an exact softmax part and probes in activation space, with
+        a variance tens to thousands of times smaller a product. ``"hutchinson"``, ``"hutch++"`` and
+        ``"xtrace"`` probe any module in parameter space; the last has an error estimate, no interval.
+        ``"auto"`` takes activation space where it can and Hutchinson elsewhere, and the result's reason
+        says which. See ``docs/estimators.md``.
 
         Args:
-            method: ``"auto"``, ``"activation"`` or ``"hutchinson"``.
-            options: rtol, atol, ftol, n_probes, max_matvecs, seed, progress; see
-                :func:`lgn_analysis.hessian.hutchinson_trace`.
+            method: one of these.
+            options: rtol, atol, ftol (any one suffices), n_probes, min_probes, max_matvecs, seed,
+                progress; see the functions of the methods in :mod:`lgn_analysis.hessian`.
         """
         if method not in TRACE_METHODS:
             raise InvalidInputError(
                 f"unknown method {method!r}; use one of {', '.join(TRACE_METHODS)}"
             )
-        if method == "hutchinson" or (method == "auto" and not self._is_network):
-            return hutchinson_trace(self, **options)
-        if not isinstance(self.model, LogicNetwork):
-            raise InvalidInputError("method='activation' needs a LogicNetwork")
-        options.pop("min_probes", None)
-        if (ftol := options.pop("ftol", None)) is not None:
+        operator = self.operator
+        if isinstance(operator, NetworkHessian) and not operator.couples:
+            if method in ("auto", "activation"):
+                return self._activation_trace(operator, **options)
+        elif method == "activation":
+            raise InvalidInputError(
+                "method='activation' needs a LogicNetwork, not changed by hand, and a loss to which "
+                "each sample contributes by itself"
+            )
+        return _ESTIMATORS.get(method, hutchinson_trace)(self, **options)
+
+    def _activation_trace(
+        self, operator: NetworkHessian, *, ftol: float | None = None, **options: Any
+    ) -> TraceResult:
+        if ftol is not None:
             norm = self.frobenius(rtol=0.2, seed=options.get("seed", 0)).estimate
             options["atol"] = max(ftol * norm, options.get("atol") or 0.0)
-        probed = [int(name.split(".")[1]) for name in self.slices]
-        result = activation_trace(
-            self.model,
-            self._batches,
-            loss_fn=self.loss_fn,
-            layers=probed,
-            noise=self.noise,
-            tau=self._temperature or self.model.relaxation.tau,
-            **options,
-        )
+        result = activation_trace(operator, **options)
         self.n_matvecs += result.n_matvecs
         return result
 
@@ -219,8 +256,8 @@ class HessianProbe:
         kind = type(self.model).__name__
         n = sum(len(y) for _, y in self._batches)
         what = "as called"
-        if self._is_network:
-            what = f"soft mode in z at tau {self._temperature:g}, grad_factor ignored"
+        if isinstance(self.model, LogicNetwork):
+            what = f"soft mode in z at tau {self._tau:g}, grad_factor ignored"
         noise = f", {self.noise}" if self.noise else ""
         return (
             f"HessianProbe({kind}, {what}{noise}, {self.shape[0]} parameters, {n} samples, "
@@ -240,170 +277,38 @@ class HessianProbe:
             raise InvalidInputError(f"tau must be finite and above zero, got {chosen}")
         return float(chosen)
 
-    def _operator(
-        self, model: nn.Module, chosen: Params, batches: Sequence[Batch]
-    ) -> ModuleHessian:
-        return ModuleHessian(self._losses(model, chosen), chosen, batches)
+    def _network_operator(self, chosen: Params, max_bytes: int) -> NetworkHessian | None:
+        """Return the operator that knows logic gate networks, if this is one."""
+        model = self.model
+        if not (is_plain(model) and isinstance(model, LogicNetwork) and self._tau is not None):
+            return None
+        x, y = (part[:_FEW].to(model.device) for part in self._batches[0])
 
-    def _losses(
-        self, model: nn.Module, chosen: Params, loss_fn: LossFn | None = None
-    ) -> list[BatchLoss]:
-        frozen = {name: value.detach() for name, value in model.named_parameters()}
-        mode = {"mode": "soft"} if self._is_network else {}
-        loss_fn = loss_fn or self.loss_fn
+        def loss(x: Tensor, y: Tensor) -> float:
+            return float(self.loss_fn(model(x, mode="soft"), y))
 
-        def loss_at(params: Params, x: Tensor, y: Tensor) -> Tensor:
-            buffers = {}
-            if not self._is_network and any(part.training for part in model.modules()):
-                # Batch normalisation writes its running statistics in place.
-                buffers = {name: value.clone() for name, value in model.named_buffers()}
-            device = next(iter(params.values())).device
-            output = functional_call(model, {**params, **buffers}, (x.to(device),), mode)
-            return loss_fn(output, y.to(device))
+        with torch.no_grad():
+            outputs = model(x, mode="soft")
+            mean = is_close(*in_parts(loss, x, y))
+        return NetworkHessian(
+            model,
+            self._batches,
+            self.loss_fn,
+            layers=[int(name.split(".")[1]) for name in chosen],
+            noise=self.noise,
+            tau=self._tau,
+            couples=not mean or couples_samples(lambda o: self.loss_fn(o, y), outputs),
+            max_bytes=max_bytes,
+        )
 
-        if not isinstance(model, LogicNetwork):
-            return [lambda params, x, y: loss_at({**frozen, **params}, x, y)]
-        network, noise, tau = model, self.noise, self._temperature
-
-        def under(draw: int | None) -> BatchLoss:
-            # All logits are perturbed, whichever of them are probed.
-            return lambda params, x, y: loss_at(
-                perturbed_logits({**frozen, **params}, network, noise, draw, tau=tau), x, y
-            )
-
-        return [under(draw) for draw in (range(noise.draws) if noise else (None,))]
-
-    def _refuse_bad_loss(self, chosen: Params) -> None:
+    def _check_differences(self) -> list[dict[str, object]]:
         x, y = self._batches[0]
-        (loss, *_) = self._losses(self.model, chosen)
-        self._refuse_bad_labels(x)
-        params = {name: value.detach().requires_grad_() for name, value in chosen.items()}
-        try:
-            value = loss(params, x, y)
-        except IndexError as error:
-            raise InvalidInputError(f"loss_fn refused the labels: {error}") from error
-        if not isinstance(value, Tensor):
-            raise InvalidInputError(
-                f"loss_fn must return the mean over the batch, a number in a tensor; it returned "
-                f"{type(value).__name__}"
+        with isolated(self.device):
+            return check_differences(
+                self.model, self.loss_fn, self.operator, x, y, noise=self.noise, tau=self._tau
             )
-        if value.ndim != 0:
-            raise InvalidInputError(
-                f"loss_fn must return the mean over the batch, a number; it returned shape "
-                f"{tuple(value.shape)}"
-            )
-        gradients: Sequence[Tensor | None] = ()
-        if value.requires_grad:
-            gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True)
-        if all(gradient is None for gradient in gradients):
-            raise NotDifferentiableError(
-                "the module's output carries no gradient in these parameters (an argmax in "
-                "eval() mode, or torch.no_grad()): call model.train(), or give the LogicNetwork "
-                "itself, which is probed in soft mode"
-            )
-        if not bool(torch.isfinite(value)):
-            raise InvalidInputError(f"the loss is {float(value)}; there is nothing to probe")
-        with torch.no_grad():
-            if not torch.equal(loss(chosen, x, y), loss(chosen, x, y)):
-                raise InvalidInputError(
-                    "two evaluations of the loss differ: the module draws random numbers (Gumbel "
-                    "noise or dropout in train() mode?), so it has no one Hessian; probe a "
-                    "deterministic forward, or a LogicNetwork with noise=GumbelNoise(...)"
-                )
-            twice = loss(chosen, torch.cat([x, x]), torch.cat([y, y]))
-        if not torch.allclose(value.detach(), twice, rtol=1e-3):
-            raise InvalidInputError(
-                "loss_fn must be the mean over samples, and its value changes when every sample "
-                "is repeated; use reduction='mean'"
-            )
-        if len(self._batches) > 1:
-            with torch.no_grad():
-                check_additive(lambda x, y: float(loss(chosen, x, y)), x, y)
-
-    def _refuse_bad_labels(self, x: Tensor) -> None:
-        # On a GPU a label out of range is an assertion that ends the process: look before.
-        if isinstance(self.model, LogicNetwork):
-            check_labels(self.loss_fn, self._batches, self.model.n_classes)
-            return
-        outputs: list[Any] = []
-
-        def keep(output: Any, y: Tensor) -> Tensor:
-            outputs.append(output)
-            return y
-
-        with torch.no_grad():
-            (forward,) = self._losses(self.model, {}, keep)
-            forward(dict(self.model.named_parameters()), x[:_SAMPLE], x[:_SAMPLE])
-        if isinstance(outputs[0], Tensor) and outputs[0].ndim > 1:
-            check_labels(self.loss_fn, self._batches, outputs[0].shape[1])
-
-    def _check_by_differences(self) -> None:
-        """Compare H v with finite differences, in float64 where module and loss run in it."""
-        x, y = (part[:_SAMPLE] for part in self._batches[0])
-        kind = type(self.model).__name__
-        native, params = self._first_loss(self.model, x, y), self.operator.params
-        products = self.operator.products
-        if self.dtype == torch.float64:
-            check_products(native, params, products, kind=kind, lowered=False)
-            return
-        try:
-            model = copy.deepcopy(self.model).double()
-            loss_fn = _in_double(self.loss_fn)
-            wide = [part.double() if part.is_floating_point() else part for part in (x, y)]
-            exact = self._first_loss(model, wide[0], wide[1], loss_fn)
-            everything = dict(model.named_parameters())
-            at = {name: everything[name].detach() for name in params}
-            in_double = exact(at).dtype == torch.float64
-        except (RuntimeError, TypeError, NotImplementedError):
-            in_double = False
-        if not in_double:
-            check_products(native, params, products, kind=kind, lowered=True)
-            return
-        blocks = check_products(exact, at, products, kind=kind, lowered=False)
-        check_lowered(native, params, products, blocks, kind=kind)
-
-    def _first_loss(
-        self, model: nn.Module, x: Tensor, y: Tensor, loss_fn: LossFn | None = None
-    ) -> ParamLoss:
-        loss = self._losses(model, {}, loss_fn)[0]
-        return lambda params: loss(params, x, y)
 
 
-def _in_double(loss_fn: Any) -> Any:
-    """Return the loss with its class weights, if any, in float64."""
-    if isinstance(loss_fn, nn.Module):
-        return copy.deepcopy(loss_fn).double()
-    if isinstance(loss_fn, functools.partial):
-        keywords = {
-            name: value.double()
-            if isinstance(value, Tensor) and value.is_floating_point()
-            else value
-            for name, value in loss_fn.keywords.items()
-        }
-        return functools.partial(loss_fn.func, *loss_fn.args, **keywords)
-    return loss_fn
-
-
-def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> Params:
-    """Return the parameters by name; patterns are globs, None takes those that need gradients."""
-    everything = dict(model.named_parameters())
-    if patterns is None:
-        chosen = {name: value for name, value in everything.items() if value.requires_grad}
-    else:
-        wanted = [patterns] if isinstance(patterns, str) else list(patterns)
-        for pattern in wanted:
-            if not any(fnmatchcase(name, pattern) for name in everything):
-                raise InvalidInputError(
-                    f"no parameter matches {pattern!r}; there are {', '.join(everything)}"
-                )
-        chosen = {
-            name: value
-            for name, value in everything.items()
-            if any(fnmatchcase(name, pattern) for pattern in wanted)
-        }
-    if not chosen:
-        raise InvalidInputError(f"{type(model).__name__} has no parameters that require gradients")
-    dtypes = {value.dtype for value in chosen.values()}
-    if len(dtypes) > 1:
-        raise InvalidInputError(f"the parameters mix dtypes {sorted(map(str, dtypes))}")
-    return {name: value.detach() for name, value in chosen.items()}
+def _is_known(loss_fn: Any) -> bool:
+    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
+    return function in _KNOWN_LOSSES or type(function).__module__ == "torch.nn.modules.loss"

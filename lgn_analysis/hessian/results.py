@@ -2,37 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from torch import Tensor
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.hessian.tolerances import Tolerances
+
+Continuation = Callable[[int | None, Tolerances, int | None, bool], "TraceResult"]
+"""Goes on with an estimate: probes or None, tolerances, max_matvecs or None, progress."""
 
 
 @dataclass(frozen=True)
 class TraceResult:
-    """An estimate of tr(H) with its 95 % interval.
+    """An estimate of tr(H) with its error.
 
     Attributes:
-        estimate: the mean over probes.
-        stderr: its standard error.
-        ci: the 95 % interval.
+        estimate: tr(H).
+        stderr: its error; ``error_kind`` says which.
+        ci: the 95 % interval; NaN where the estimator owns none.
         per_layer: a row a slice of the operator: layer, estimate, stderr.
         n_matvecs: products spent.
-        converged: whether the interval became as narrow as was asked for.
+        converged: whether the error became as small as was asked for.
         reason: which tolerance was met, or why the estimator stopped.
         seed: seed of the probe vectors.
+        error_kind: ``"standard error"``, the root of a variance that is estimated without bias and has
+            an interval built on it; or ``"error estimate"``, a size that the error is likely to have, from
+            terms that depend on each other, with no interval.
+        continuation: how :meth:`extend` goes on; None for a result that cannot.
     """
 
     estimate: float
     stderr: float
     ci: tuple[float, float]
-    per_layer: pd.DataFrame
+    per_layer: pd.DataFrame = field(compare=False)
     n_matvecs: int
     converged: bool
     reason: str
     seed: int
+    error_kind: str = "standard error"
+    continuation: Continuation | None = field(default=None, compare=False)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether ``ci`` is a 95 % interval."""
+        return not math.isnan(self.ci[0])
+
+    def extend(
+        self,
+        n_probes: int | None = None,
+        *,
+        rtol: float | None = None,
+        atol: float | None = None,
+        ftol: float | None = None,
+        max_matvecs: int | None = None,
+        progress: bool = False,
+    ) -> TraceResult:
+        """Return the estimate with more probes; no product is spent twice, and this one stays.
+
+        ``trace(n_probes=4)`` extended by 4 is ``trace(n_probes=8)``, to the bit where a product does not
+        depend on how many are multiplied at a time, and else to rounding. Once a tolerance has
+        decided about the number of probes, the interval stays the wider one of stopped runs.
+
+        Args:
+            n_probes: exactly so many more.
+            rtol: or until the half-width is at most ``rtol·|estimate|``,
+            atol: or this,
+            ftol: or ``ftol·‖H‖_F``.
+            max_matvecs: the most products in all, those already spent included; None allows 2000
+                more.
+            progress: show a progress bar.
+
+        Raises:
+            InvalidInputError: this result has been pickled or copied, or was not made by an estimator.
+        """
+        if self.continuation is None:
+            raise InvalidInputError(
+                "this result holds no estimator to go on from (a copy or a pickled result does not); "
+                "run it again with more probes"
+            )
+        return self.continuation(n_probes, Tolerances(rtol, atol, ftol), max_matvecs, progress)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row."""
@@ -41,6 +92,7 @@ class TraceResult:
                 {
                     "estimate": self.estimate,
                     "stderr": self.stderr,
+                    "error_kind": self.error_kind,
                     "ci_low": self.ci[0],
                     "ci_high": self.ci[1],
                     "n_matvecs": self.n_matvecs,
@@ -51,10 +103,17 @@ class TraceResult:
             ]
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        # The operator and its data stay behind.
+        return {**self.__dict__, "continuation": None}
+
     def __repr__(self) -> str:
+        interval = (
+            f"95 % [{self.ci[0]:.6g}, {self.ci[1]:.6g}]" if self.has_interval else "no interval"
+        )
         return (
-            f"TraceResult({self.estimate:.6g} ± {self.stderr:.2g} (standard error), 95 % "
-            f"[{self.ci[0]:.6g}, {self.ci[1]:.6g}], {self.n_matvecs} products, {self.reason})"
+            f"TraceResult({self.estimate:.6g} ± {self.stderr:.2g} ({self.error_kind}), {interval}, "
+            f"{self.n_matvecs} products, {self.reason})"
         )
 
     def _repr_html_(self) -> str:
@@ -87,118 +146,3 @@ class FrobeniusResult:
 
     def _repr_html_(self) -> str:
         return str(self.to_frame().to_html(index=False))
-
-
-@dataclass(frozen=True)
-class EigenResult:
-    """Eigenpairs at the ends of the spectrum, in falling order.
-
-    Attributes:
-        values: [k].
-        vectors: float64 [n, k].
-        residuals: ‖H v − λ v‖ relative to the largest |eigenvalue|, [k].
-        n_matvecs: products spent.
-        converged: whether every residual met the tolerance.
-        reason: why the solver stopped.
-        which: which end, as asked for.
-        seed: seed of the start vectors.
-    """
-
-    values: NDArray[np.float64]
-    vectors: Tensor
-    residuals: NDArray[np.float64]
-    n_matvecs: int
-    converged: bool
-    reason: str
-    which: str
-    seed: int
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return a row a pair: value, residual."""
-        return pd.DataFrame({"value": self.values, "residual": self.residuals})
-
-    def __repr__(self) -> str:
-        ends = ", ".join(f"{value:.4g}" for value in self.values)
-        worst = self.residuals.max() if len(self.residuals) else float("nan")
-        return (
-            f"EigenResult([{ends}], largest residual {worst:.1e}, {self.n_matvecs} products, "
-            f"{self.reason})"
-        )
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
-
-
-@dataclass(frozen=True)
-class DensityResult:
-    """A spectral density as quadrature nodes and weights; smoothed only when it is evaluated.
-
-    Attributes:
-        nodes: [n_probes, steps], Ritz values; NaN where a probe broke down early.
-        weights: the same shape; all of them add to one.
-        n: dimension of the operator.
-        n_matvecs: products spent.
-        seed: seed of the probes.
-    """
-
-    nodes: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    n: int
-    n_matvecs: int
-    seed: int
-
-    def cdf(self, x: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Return the share of eigenvalues at or below x."""
-        below = self.nodes[..., None] <= np.atleast_1d(x)
-        return np.asarray((self.weights[..., None] * below).sum((0, 1)))
-
-    def density(self, grid: NDArray[np.float64], sigma: float | None = None) -> NDArray[np.float64]:
-        """Return the density on ``grid``, smoothed by a Gaussian of standard deviation ``sigma``.
-
-        ``sigma`` None is a hundredth of the largest |node|.
-        """
-        width = sigma if sigma is not None else 0.01 * float(np.nanmax(np.abs(self.nodes)))
-        distance = (grid[:, None] - self._flat_nodes) / width
-        kernel = np.exp(-0.5 * distance**2) / (width * np.sqrt(2 * np.pi))
-        return np.asarray(kernel @ self._flat_weights)
-
-    def moment(self, order: int) -> tuple[float, float]:
-        """Return the mean of λ**order and its standard error over probes (NaN for one probe)."""
-        per_probe = np.nansum(self.nodes**order * self.weights, axis=1) * len(self.nodes)
-        count = len(per_probe)
-        stderr = per_probe.std(ddof=1) / np.sqrt(count) if count > 1 else float("nan")
-        return float(per_probe.mean()), float(stderr)
-
-    @property
-    def negative_mass(self) -> float:
-        """The share of |λ| that is negative: Σ |λ⁻| / Σ |λ|."""
-        mass = np.abs(self._flat_nodes) * self._flat_weights
-        total = float(mass.sum())
-        return float(mass[self._flat_nodes < 0].sum()) / total if total else 0.0
-
-    @property
-    def _flat_nodes(self) -> NDArray[np.float64]:
-        return self.nodes[~np.isnan(self.nodes)]
-
-    @property
-    def _flat_weights(self) -> NDArray[np.float64]:
-        return self.weights[~np.isnan(self.nodes)]
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return a row a node: probe, node, weight."""
-        probe, _ = np.nonzero(~np.isnan(self.nodes))
-        return pd.DataFrame(
-            {"probe": probe, "node": self._flat_nodes, "weight": self._flat_weights}
-        )
-
-    def __repr__(self) -> str:
-        mean, stderr = self.moment(1)
-        return (
-            f"DensityResult(n={self.n}, {len(self.nodes)} probes, nodes in "
-            f"[{np.nanmin(self.nodes):.4g}, {np.nanmax(self.nodes):.4g}], mean eigenvalue "
-            f"{mean:.4g} ± {stderr:.2g}, negative mass {self.negative_mass:.1%}, "
-            f"{self.n_matvecs} products)"
-        )
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().describe().to_html())

@@ -17,9 +17,19 @@ from torch.nn import functional
 
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian.batches import Batch
-from lgn_analysis.hessian.operators import ParamLoss, Params, unflatten, value_and_gradient
+from lgn_analysis.hessian.module_hessian import value_and_gradient
+from lgn_analysis.hessian.operators import ParamLoss, Params, unflatten
 
 Products = Callable[[ParamLoss, Params, Tensor], Iterator[Tensor]]
+
+RTOL: Final = 1e-4
+"""Relative error of H v against finite differences in float64, parameter by parameter."""
+
+LOWERED_RTOL: Final = 5e-2
+"""The same in a narrower dtype."""
+
+DTYPE_RTOL: Final = 1e-2
+"""Relative error of H v in the module's own dtype against float64."""
 
 _CLASS_LOSSES: Final = (functional.cross_entropy, functional.nll_loss)
 _CLASS_MODULES: Final = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -42,12 +52,8 @@ def check_labels(loss_fn: Any, batches: Sequence[Batch], n_classes: int) -> None
 
 def check_additive(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> None:
     """Raise unless the loss of a batch is the mean over its samples; asked for several batches."""
-    if len(x) < 2:
-        return
-    cut = max(1, len(x) // 3)
-    parts = (cut * loss(x[:cut], y[:cut]) + (len(x) - cut) * loss(x[cut:], y[cut:])) / len(x)
-    whole = loss(x, y)
-    if abs(whole - parts) > 1e-3 * max(abs(whole), abs(parts)):
+    whole, parts = in_parts(loss, x, y)
+    if not is_close(whole, parts):
         raise InvalidInputError(
             f"the loss of a batch ({whole:.6g}) is not the mean over its samples ({parts:.6g}), so "
             "several batches add up to no mean. Batch normalisation in training mode, class weights "
@@ -55,10 +61,45 @@ def check_additive(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor
         )
 
 
+def in_parts(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return the loss of a batch, and the mean of the losses of two parts of it."""
+    whole, n = loss(x, y), len(x)
+    if n < 2:
+        return whole, whole
+    cut = max(1, n // 3)
+    return whole, (cut * loss(x[:cut], y[:cut]) + (n - cut) * loss(x[cut:], y[cut:])) / n
+
+
+def is_close(whole: float, parts: float) -> bool:
+    """Return whether the two of :func:`in_parts` are one number but for rounding."""
+    return abs(whole - parts) <= 1e-3 * max(abs(whole), abs(parts))
+
+
+def couples_samples(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> bool:
+    """Return whether the second derivatives of a loss of outputs [batch, n] mix samples.
+
+    Along signs of the samples, ``∂(Σ r_i w·g_i)/∂o_i`` is ``r_i`` times what it is without them,
+    unless another sample has a part in it.
+    """
+    leaf = outputs.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+    if len(outputs) < 2 or not gradient.requires_grad:
+        return False
+    weights = 1.0 + torch.arange(outputs.shape[1], device=outputs.device) / outputs.shape[1]
+    signs = random_signs(outputs[:, 0].contiguous()).unsqueeze(1)
+    weighted = (gradient * weights.to(gradient)).sum(1, keepdim=True)
+    (plain,) = torch.autograd.grad(weighted.sum(), leaf, retain_graph=True)
+    (signed,) = torch.autograd.grad((signs * weighted).sum(), leaf)
+    error = float((signed - signs * plain).norm())
+    return error > 1e3 * torch.finfo(leaf.dtype).eps * (
+        float(plain.norm()) + float(gradient.detach().norm())
+    )
+
+
 def check_products(
     loss: ParamLoss, params: Params, products: Products, *, kind: str, lowered: bool
-) -> dict[str, Tensor]:
-    """Return H v along a random v, once gradient and H v agree with finite differences.
+) -> tuple[dict[str, Tensor], float]:
+    """Return H v along a random v and its error, once gradient and H v agree with finite differences.
 
     Central differences at several steps, of the loss against the gradient and of the gradient
     against H v, parameter by parameter; one passes at any step, because a kink can spoil others.
@@ -68,7 +109,7 @@ def check_products(
         params: where.
         products: the method under test.
         kind: what to call the module.
-        lowered: whether all this is in less than float64; tolerances are then 500 times larger.
+        lowered: whether all this is in less than float64.
 
     Raises:
         NotDifferentiableError: naming the parameters whose rows of H v disagree.
@@ -76,7 +117,7 @@ def check_products(
     point = torch.cat([value.reshape(-1) for value in params.values()])
     sizes = [value.numel() for value in params.values()]
     steps = (1e-1, 3e-2, 1e-2, 3e-3) if lowered else (1e-4, 1e-5, 1e-6, 1e-7)
-    rtol = 5e-2 if lowered else 1e-4
+    rtol = LOWERED_RTOL if lowered else RTOL
     rounding = 100 * torch.finfo(point.dtype).eps
     direction = random_signs(point)
     scale = float(point.square().mean().sqrt()) or 1.0
@@ -86,6 +127,8 @@ def check_products(
     slope, size = float(gradient @ direction.double()), float(gradient.norm())
     measured, is_gradient = slope, False
     wrong = dict.fromkeys(params, math.inf)
+    whole = torch.cat(list(blocks.values()))
+    smallest = math.inf
     for step in steps:
         h = step * scale
         ends = [
@@ -97,10 +140,11 @@ def check_products(
             is_gradient = abs(measured - slope) <= rtol * size + rounding * abs(value) / h
         difference = (ends[0][1] - ends[1][1]) / (2 * h)
         floor = 1e-3 * rtol * float(difference.norm()) + rounding * size / h
+        smallest = min(smallest, float((whole - difference).norm() / (difference.norm() or 1.0)))
         for name, piece in zip(params, difference.split(sizes), strict=True):
             wrong[name] = min(wrong[name], _excess(blocks[name], piece, rtol, floor))
         if is_gradient and not any(wrong.values()):
-            return blocks
+            return blocks, smallest
     if not is_gradient:
         raise NotDifferentiableError(
             f"the gradient of {kind} is not the derivative of its loss: along a random direction it "
@@ -113,21 +157,22 @@ def check_products(
         "H v is wrong against finite differences of the gradient. A custom autograd.Function whose "
         "backward calls raw kernels, or detaches, does this; write it with differentiable operations",
     )
-    return blocks
+    return blocks, smallest
 
 
 def check_lowered(
     loss: ParamLoss, params: Params, products: Products, exact: dict[str, Tensor], *, kind: str
-) -> None:
-    """Raise where H v in the module's own dtype is not the one in float64, a kernel's fault."""
+) -> float:
+    """Return the error of H v in the module's own dtype against float64; raise where it is large."""
     direction = random_signs(torch.cat([value.reshape(-1) for value in params.values()]))
     (product,) = products(loss, params, direction.unsqueeze(0))
     _, gradient = value_and_gradient(loss, params)
-    total = math.sqrt(sum(float(block.square().sum()) for block in exact.values()))
+    whole = torch.cat(list(exact.values()))
+    total = float(whole.norm())
     floor = 1e-3 * total + 1e3 * torch.finfo(direction.dtype).eps * float(gradient.norm())
     pieces = product.double().split([block.numel() for block in exact.values()])
     wrong = {
-        name: _excess(piece, block, 1e-2, floor)
+        name: _excess(piece, block, DTYPE_RTOL, floor)
         for (name, block), piece in zip(exact.items(), pieces, strict=True)
     }
     _refuse(
@@ -136,6 +181,7 @@ def check_lowered(
         f"H v in {direction.dtype} differs from float64. Its operations lose accuracy, or take "
         "another path in that dtype; probe module.double()",
     )
+    return float((product.double() - whole).norm()) / (total or 1.0)
 
 
 def random_signs(like: Tensor) -> Tensor:

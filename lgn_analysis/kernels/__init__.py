@@ -19,7 +19,15 @@ from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError, MissingDependencyError
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, Run, is_transformed
+from lgn_analysis.kernels.seam import (
+    AdamRule,
+    Curvature,
+    Moments,
+    OutputLoss,
+    Pass,
+    Run,
+    is_transformed,
+)
 from lgn_analysis.noise import NoiseKey
 
 
@@ -50,6 +58,18 @@ class Backend(Protocol):
 
     def unpack_bits(self, words: Tensor, batch: int) -> Tensor:
         """Return packed words [n, n_words] as bool [n, batch]."""
+
+    def Curvature(
+        self,
+        network: Pass,
+        logits: Sequence[Tensor],
+        x: Tensor,
+        loss: OutputLoss,
+        *,
+        tau: float,
+        layers: Sequence[int],
+    ) -> Curvature:
+        """Prepare derivatives of the soft loss; see :class:`lgn_analysis.kernels.seam.Curvature`."""
 
 
 class NetworkBackend(Backend, Protocol):

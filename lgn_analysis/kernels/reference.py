@@ -5,16 +5,26 @@ Differentiable any number of times and usable under ``torch.func``, except on pa
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.gates import COEFFICIENTS
-from lgn_analysis.noise import gumbel
+from lgn_analysis.gates import COEFFICIENTS, gate_coefficients
+from lgn_analysis.kernels.seam import OutputLoss, Pass
+from lgn_analysis.noise import NoiseKey, Purpose, gumbel, random_signs
 
-__all__ = ["NAME", "gate_layer", "gate_layer_packed", "gumbel", "pack_bits", "unpack_bits"]
+__all__ = [
+    "NAME",
+    "Curvature",
+    "gate_layer",
+    "gate_layer_packed",
+    "gumbel",
+    "pack_bits",
+    "unpack_bits",
+]
 
 NAME: Final = "reference"
 WORD_BITS: Final = 64
@@ -77,3 +87,120 @@ def unpack_bits(words: Tensor, batch: int) -> Tensor:
     places = torch.arange(WORD_BITS, device=words.device)
     bits = (words.unsqueeze(-1) >> places) & 1
     return bits.flatten(1)[:, :batch].to(torch.bool)
+
+
+class Curvature:
+    """:class:`lgn_analysis.kernels.seam.Curvature` by automatic differentiation.
+
+    Args:
+        network: wirings and group sum.
+        logits: [width, 16] of every layer, float32 or float64.
+        x: [batch, n_features].
+        loss: of the class logits. :meth:`products` allows one that couples samples,
+            :meth:`activation_products` does not.
+        tau: gate temperature.
+        layers: which layers are probed, rising.
+    """
+
+    ARRAYS: ClassVar[int] = 12
+
+    def __init__(
+        self,
+        network: Pass,
+        logits: Sequence[Tensor],
+        x: Tensor,
+        loss: OutputLoss,
+        *,
+        tau: float,
+        layers: Sequence[int],
+    ) -> None:
+        self._layers = list(layers)
+        self._tau = tau
+        self._logits: list[Tensor] = []
+        self._offsets: list[Tensor] = []
+        self._lengths: list[Tensor] = []
+        coefficients = []
+        with torch.enable_grad():
+            features = x.to(logits[0].dtype).T.contiguous()
+            for index, (wiring, value) in enumerate(zip(network.wirings, logits, strict=True)):
+                z = value.detach()
+                if index in self._layers:
+                    z.requires_grad_()
+                p = torch.softmax(z / tau, dim=-1)
+                c = gate_coefficients(p)
+                inputs, features = features, gate_layer(features, wiring, c)
+                if index in self._layers:
+                    offset = torch.zeros_like(features, requires_grad=True)
+                    features = features + offset
+                    self._logits.append(z)
+                    self._offsets.append(offset)
+                    self._lengths.append(
+                        _lengths(p.detach(), c.detach(), inputs.detach(), wiring) / tau
+                    )
+                    coefficients.append(c)
+            groups = features.T.reshape(len(x), network.n_groups, -1).sum(-1)
+            value = loss(groups / network.group_tau)
+            parts = [*self._logits, *self._offsets, *coefficients]
+            gradients = torch.autograd.grad(value, parts, create_graph=True, materialize_grads=True)
+        n = len(self._layers)
+        self._gradients, self._deltas = gradients[:n], gradients[n : 2 * n]
+        self.loss = float(value.detach())
+        self.slopes = torch.stack([slope.detach().double() for slope in gradients[2 * n :]])
+
+    def products(self, rows: Tensor) -> Tensor:
+        """Return ``(∂²L/∂z²) v`` for each row v [k, n_layers · width · 16], in float64."""
+        result = torch.zeros_like(rows, dtype=torch.float64)
+        sizes = [z.numel() for z in self._logits]
+        for row, out in zip(rows.to(self._logits[0].dtype), result, strict=True):
+            pieces = [
+                part.view_as(z) for part, z in zip(row.split(sizes), self._logits, strict=True)
+            ]
+            product = _differentiate(self._gradients, self._logits, pieces)
+            out.copy_(torch.cat([part.reshape(-1) for part in product]))
+        return result
+
+    def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, in float64."""
+        device, batch = self._offsets[0].device, self._offsets[0].shape[1]
+        forms = torch.empty(count, len(self._layers), batch, dtype=torch.float64, device=device)
+        squares = torch.zeros(count, batch, dtype=torch.float64, device=device)
+        for place in range(count):
+            key = NoiseKey(seed, Purpose.SIGNS, first + place)
+            u = [
+                random_signs(
+                    key, layer, len(length), batch, dtype=length.dtype, device=length.device
+                )
+                * length
+                for layer, length in zip(self._layers, self._lengths, strict=True)
+            ]
+            product = _differentiate(self._deltas, self._offsets, u)
+            for layer, (a, b) in enumerate(zip(u, product, strict=True)):
+                d = a.double() * b.double()
+                forms[place, layer] = d.sum(0)
+                squares[place] += d.square().sum(0)
+        return forms, squares
+
+
+def _differentiate(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], directions: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """Return the derivative of ``⟨outputs, directions⟩`` in ``inputs``; zeros where there is none."""
+    used = [(out, v) for out, v in zip(outputs, directions, strict=True) if out.requires_grad]
+    if not used:
+        return [torch.zeros_like(value) for value in inputs]
+    return torch.autograd.grad(
+        [out for out, _ in used],
+        inputs,
+        [v for _, v in used],
+        retain_graph=True,
+        materialize_grads=True,
+    )
+
+
+def _lengths(p: Tensor, c: Tensor, features: Tensor, wiring: Tensor) -> Tensor:
+    """Return ``‖p ∘ (h − y)‖`` [n, batch], the root of a quadratic form in (1, a, b, ab) per gate."""
+    spread = p.unsqueeze(-1) * (COEFFICIENTS.to(p) - c.unsqueeze(1))  # [n, 16, 4]
+    form = torch.einsum("nki,nkj->nij", spread, spread)
+    a, b = features.index_select(0, wiring[0]), features.index_select(0, wiring[1])
+    basis = torch.stack([torch.ones_like(a), a, b, a * b], dim=1)  # [n, 4, batch]
+    return (basis * (form @ basis)).sum(1).clamp(min=0).sqrt()

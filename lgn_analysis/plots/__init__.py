@@ -6,21 +6,49 @@ Every function takes ``ax=None`` and returns the Axes; :func:`style` gives the l
 from __future__ import annotations
 
 from lgn_analysis.plots.convergence import accuracy_curves
+from lgn_analysis.plots.curvature_gap import change_against
+from lgn_analysis.plots.curvature_tracking import curvature_curves
 from lgn_analysis.plots.gap import gap_curves
+from lgn_analysis.plots.gap_anatomy import (
+    anatomy_curves,
+    anatomy_expansion,
+    bit_flips,
+    layer_changes,
+)
+from lgn_analysis.plots.gap_by_size import gap_by_size
 from lgn_analysis.plots.hessian_trace import trace_curves
-from lgn_analysis.plots.lemma_1 import lemma_ratio
+from lgn_analysis.plots.landscape import bend_along, landscape_slice, rise_along
+from lgn_analysis.plots.lemma_1 import lemma_orders, lemma_ratio
+from lgn_analysis.plots.overhead import extra_seconds
+from lgn_analysis.plots.parts import parts_over_tau
 from lgn_analysis.plots.spectral_density import density_curve
 from lgn_analysis.plots.style import style
 from lgn_analysis.plots.temperature import accuracy_by_tau
-from lgn_analysis.plots.unused_gates import unused_by_layer
+from lgn_analysis.plots.unused_gates import entropy_histograms, unused_by_layer
+from lgn_analysis.plots.where_it_pays import winner_map
 
 __all__ = [
     "accuracy_by_tau",
     "accuracy_curves",
+    "anatomy_curves",
+    "anatomy_expansion",
+    "bend_along",
+    "bit_flips",
+    "change_against",
+    "curvature_curves",
     "density_curve",
+    "entropy_histograms",
+    "extra_seconds",
+    "gap_by_size",
     "gap_curves",
+    "landscape_slice",
+    "layer_changes",
+    "lemma_orders",
     "lemma_ratio",
+    "parts_over_tau",
+    "rise_along",
     "style",
     "trace_curves",
     "unused_by_layer",
+    "winner_map",
 ]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     by_method,
-    caption,
+    draw_band,
     draw_points,
-    panels,
-    scale_of,
+    look_of,
 )
 
 
@@ -24,7 +24,8 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
 
     Args:
         lemma: the frame of ``lgn.lemma1``, with ``relaxation`` and ``seed`` where there are several
-            runs; a single run is drawn with its own intervals.
+            runs; a single run is drawn with its own intervals, and with the gain over the
+            predictions of higher order where it has them.
         ax: where to draw; None makes a new figure.
     """
     ax = axes_or_new(ax)
@@ -42,7 +43,18 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
             color=look.color,
             marker=look.marker,
             linestyle=look.linestyle,
+            label="Lemma 1, order 2" if "ratio_3" in rows else None,
         )
+        for order, style in ((3, ":"), (4, "-.")):
+            if f"ratio_{order}" in rows:
+                ax.plot(
+                    rows["scale"],
+                    rows[f"ratio_{order}"],
+                    color=look.color,
+                    linestyle=style,
+                    alpha=0.7,
+                    label=f"predicted to order {order}",
+                )
     ax.axhline(1, color="#555555", linewidth=0.8)
     ax.set_xlabel("noise scale s (training: 1)")
     ax.set_ylabel("measured / predicted gain")
@@ -51,28 +63,70 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
     return ax
 
 
+_ORDERS: Final = {
+    "ratio": ("order 2 (the lemma)", "-"),
+    "ratio_3": ("order 3", "--"),
+    "ratio_4": ("order 4", ":"),
+}
+
+
+def lemma_orders(lemma: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the ratio of the measured gain to the prediction of each order, means over seeds.
+
+    Args:
+        lemma: frames of ``lgn.lemma1`` of one method, with ``seed``.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    for look, rows in by_method(lemma):
+        for column, (label, style) in _ORDERS.items():
+            if column in rows and rows[column].notna().any():
+                draw_band(ax, rows, "scale", column, look, label=label, linestyle=style, marker=".")
+    ax.axhline(1, color="#555555", linewidth=0.8)
+    ax.set_xlabel("noise scale s (training: 1)")
+    ax.set_ylabel("measured / predicted gain")
+    ax.legend()
+    return ax
+
+
 def figure(frame: pd.DataFrame, tolerance: float) -> Figure:
-    """Return the figure: the ratio at each probed step, and the two gains at the earliest."""
-    steps = sorted(frame["step"].unique())
-    fig, axes = panels(len(steps) + 1)
-    for ax, step in zip(axes, steps, strict=False):
-        rows = frame[frame["step"] == step]
-        lemma_ratio(rows, ax)
-        ax.axhspan(1 - tolerance, 1 + tolerance, color="#555555", alpha=0.1, linewidth=0)
-        means = rows.groupby(["relaxation", "scale"])["ratio"].mean()
-        ax.set_ylim(min(0, means.min()) - 0.5, max(2, means.max()) + 1)
-        ax.set_title(f"Lemma 1 at step {step}")
-    last = axes[-1]
-    for look, rows in by_method(frame[frame["step"] == steps[0]]):
-        draw_points(last, rows, "scale", "gain", look, label=f"{look.label.split()[0]}: measured")
-        draw_points(
-            last, rows, "scale", "prediction", look, label="predicted", marker="", linestyle=":"
-        )
-    last.set_xscale("log")
-    last.set_yscale("log")
-    last.set_xlabel("noise scale s")
-    last.set_ylabel("gain in loss (nats)")
-    last.set_title(f"Gain at step {steps[0]}")
-    last.legend(fontsize=6.5, loc="upper left")
-    caption(fig, f"{scale_of(frame)}; grey: within {tolerance:.0%}")
+    """Return the figure, a row a setting: each method by order, early, and the lemma at the end."""
+    if frame.empty:
+        return nothing()
+    fig, rows = setting_rows(frame, 3)
+    settings = frame["setting"].nunique()
+    for name, part, (left, middle, right) in rows:
+        early = part[part["step"] == part["step"].min()]
+        late = part[part["step"] == part["step"].max()]
+        for ax, kind in ((left, "soft"), (middle, "gumbel-st")):
+            chosen = early[early["relaxation"] == kind]
+            lemma_orders(chosen, ax)
+            _mark(ax, chosen, tolerance)
+            text = f"{look_of(kind).label.split()[0]}, step {early['step'].iloc[0]}"
+            ax.set_title(titled(name, text, settings))
+        lemma_ratio(late, right)
+        _mark(right, late, tolerance)
+        right.set_title(titled(name, f"both, step {late['step'].iloc[0]}", settings))
+    say(
+        fig,
+        frame,
+        f"grey: within {tolerance:.0%} of 1; arrow: radius, the mean of the largest scale inside",
+    )
     return fig
+
+
+def _mark(ax: Axes, rows: pd.DataFrame, tolerance: float) -> None:
+    """Shade the tolerance, point at the mean radius of the lemma, and keep rare draws off the axis."""
+    ax.axhspan(1 - tolerance, 1 + tolerance, color="#555555", alpha=0.1, linewidth=0)
+    means = rows.groupby(["relaxation", "scale"])["ratio"].mean()
+    ax.set_ylim(min(0, means.min()) - 0.3, min(max(2, means.max()) + 0.7, 12))
+    if "radius" in rows:
+        for look, part in by_method(rows):
+            radius = float(part.groupby("seed")["radius"].first().mean())
+            ax.annotate(
+                "",
+                (radius, 1 - tolerance),
+                xytext=(0, -14),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "->", "color": look.color},
+            )

@@ -29,8 +29,8 @@ class Look:
     """How one method is drawn."""
 
     label: str
-    color: str | tuple[float, ...]
-    linestyle: str
+    color: str | tuple[float, float, float, float]
+    linestyle: str | tuple[int, tuple[int, ...]]
     marker: str
 
 
@@ -39,6 +39,8 @@ LOOKS: Final = {
     "gumbel-st": Look("GLGN (Gumbel-ST)", "#0072B2", "-", "o"),
     "gumbel-soft": Look("soft Gumbel", "#009E73", "-.", "^"),
     "hard-st": Look("hard ST", "#CC79A7", ":", "D"),
+    "cage": Look("CAGE", "#E69F00", (0, (5, 1)), "v"),
+    "soft-annealed": Look("soft, tau falling", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P"),
 }
 
 _RC: Final[dict[Any, Any]] = {
@@ -191,11 +193,15 @@ def caption(figure: Figure, text: str) -> None:
 
 
 def scale_of(frame: pd.DataFrame) -> str:
-    """Return data, shape, steps and seeds of the runs in a frame, for a caption."""
-    shapes = sorted(
-        f"{row.depth} × {row.width} gates, {row.steps} steps"
-        for row in frame[["depth", "width", "steps"]].drop_duplicates().itertuples()
-    )
-    names = ", ".join(frame["dataset"].unique())
-    n = frame["seed"].nunique()
-    return f"{names}; {'; '.join(shapes)}; n = {n} seeds, mean and 95 % t interval over seeds"
+    """Return data, shapes, steps and seeds of the runs in a frame, for a caption."""
+    parts = []
+    for name, rows in frame.groupby("dataset", sort=False):
+        spans = [_span(rows[column]) for column in ("depth", "width", "steps")]
+        parts.append(f"{name}, {spans[0]} × {spans[1]} gates, {spans[2]} steps")
+    seeds = frame.groupby("setting" if "setting" in frame else "dataset")["seed"].nunique()
+    return f"{'; '.join(parts)}; n = {_span(seeds)} seeds, mean and 95 % t interval over seeds"
+
+
+def _span(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
 import lgn_analysis as lgn
 
@@ -54,3 +55,31 @@ def flat_loss(model, x, y):
 def perceptron(dtype=torch.float64):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
+
+
+class Diagonal:
+    """A diagonal matrix that is too large to be written out."""
+
+    def __init__(self, values):
+        self.values = values
+        self.shape = (len(values), len(values))
+        self.dtype, self.device = values.dtype, values.device
+        self.slices = {"all": slice(0, len(values))}
+
+    def matvec(self, v):
+        return self.values * v
+
+    def matmat(self, v):
+        return self.values[:, None] * v
+
+
+def peak_bytes(run):
+    """The most memory that PyTorch held at once for what ``run()`` made, and its result."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        result = run()
+    held = peak = 0
+    for event in profiled.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak, result

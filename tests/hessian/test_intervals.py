@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from cases import symmetric
@@ -9,7 +10,7 @@ from scipy import stats
 
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.intervals import mean_interval, ratio_interval
+from lgn_analysis.hessian.intervals import form_reach, looks, mean_interval, ratio_interval
 
 SPREAD = [3.0, -1.0, 2.0, 0.5] + [0.1] * 26
 RANK_ONE = [1.0] + [0.0] * 59  # probes are χ² with one degree of freedom: as skewed as it gets
@@ -25,8 +26,34 @@ def test_symmetric_samples_have_the_t_interval():
         mean_interval(values[:1])
 
 
-@pytest.mark.parametrize("options", [{"rtol": 0.2}, {"rtol": None, "atol": 0.5}], ids=str)
-@pytest.mark.parametrize("spectrum", [SPREAD, RANK_ONE, NEGATIVE], ids=["spread", "one", "minus"])
+def test_the_reach_is_students_and_wider_for_few_probes():
+    assert form_reach(10**6) == pytest.approx(stats.norm.ppf(0.975), rel=1e-5)
+    assert form_reach(128, 0.03) == pytest.approx(stats.t.ppf(0.985, 127), rel=2e-3)
+    assert form_reach(8) > 1.25 * stats.t.ppf(0.975, 7)
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        form_reach(1)
+
+
+def test_eight_to_sixteen_signs_cover_a_form_of_two_values():
+    # Exactly, by the binomial distribution; the t interval covers 92.9 and 92.3 %.
+    for n in (6, 7, 8, 9, 10, 12, 16):
+        plus = np.arange(n + 1)
+        mean = (2 * plus - n) / n
+        deviation = np.sqrt((1 - mean**2) * n / (n - 1) / n)
+        missed = np.abs(mean) > form_reach(n) * deviation + 1e-12
+        assert stats.binom.pmf(plus, n, 0.5)[missed].sum() < 0.06
+
+
+def test_looks_grow_by_half_and_end_where_they_must():
+    assert looks(32, 100) == [32, 48, 72, 100]
+    assert looks(32, 32) == [32]
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "options"),
+    [(SPREAD, {"rtol": 0.25}), (RANK_ONE, {"rtol": 0.35}), (NEGATIVE, {"rtol": None, "atol": 0.4})],
+    ids=["spread", "one", "minus"],
+)
 def test_a_stopped_interval_covers(spectrum, options):
     # 400 repeats: the standard error of a share of 95 % is 1.1 %; 3.7 of them below is 91 %, a
     # false-alarm rate of 1e-4 where the coverage is 95 %.

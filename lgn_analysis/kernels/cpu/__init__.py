@@ -5,11 +5,13 @@
 * ``packed``, ``dense``: one layer on bits or on floats, forward and backward;
 * ``bits``, ``counting``, ``loss``: packing, transposing, group sums, cross-entropy;
 * ``passes``, ``network``, ``autograd``: a whole network, as one node of autograd;
-* ``steps``, ``run``: whole training steps, many a call; ``evaluation``: the discrete network;
+* ``steps``, ``run``: whole training steps, many a call; ``confidence``: the part of CAGE in them;
+* ``evaluation``: the discrete network;
+* ``curvature``: Hessian-vector products of the soft loss, in float32 and float64;
 * ``layout``, ``plans``, ``threads``, ``compiling``: memory, threads, compilation.
 
-:mod:`lgn_analysis.kernels.reference` is the specification. Kernels compute in float32; what is
-asked for in another dtype the reference computes, bits apart.
+:mod:`lgn_analysis.kernels.reference` is the specification. Kernels compute in float32, those
+of ``curvature`` in float64 too; what is asked for in another dtype the reference computes, bits apart.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from lgn_analysis.gates import N_GATES
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, training_forward
 from lgn_analysis.kernels.cpu.bits import pack_rows, pack_samples, unpack_rows
+from lgn_analysis.kernels.cpu.curvature import Curvature
 from lgn_analysis.kernels.cpu.evaluation import (
     WORDS,
     choose_discrete,
@@ -41,6 +44,7 @@ from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.noise import NoiseKey
 
 __all__ = [
+    "Curvature",
     "NAME",
     "PackedSamples",
     "TrainingRun",
@@ -71,7 +75,8 @@ def gumbel(
     which = torch.as_tensor(layers, dtype=torch.int64)
     if dtype != torch.float32:
         return reference.gumbel(key, which, n_gates, dtype=dtype, device=device)
-    rule = Rule(True, False, 1.0, key.seed & 0xFFFFFFFF, key.seed >> 32, int(key.purpose), 0)
+    taus = np.ones(1)  # read by softmaxes alone
+    rule = Rule(True, False, taus, key.seed & 0xFFFFFFFF, key.seed >> 32, int(key.purpose), 0)
     noise = torch.empty(*which.shape, n_gates, N_GATES, dtype=torch.float32)
     indices = which.reshape(-1).numpy()
     run_together(

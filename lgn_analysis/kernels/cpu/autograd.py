@@ -34,19 +34,28 @@ from lgn_analysis.noise import NoiseKey, gumbel
 _NONE: Final = np.empty(0, dtype=np.float32)
 
 
-def make_rule(network: Pass, key: NoiseKey | None) -> Rule:
-    """Return how the kernels choose gates; the key is given exactly when the relaxation is noisy."""
+def make_rule(network: Pass, key: NoiseKey | None, taus: Array | None = None) -> Rule:
+    """Return how the kernels choose gates; the key is given exactly when the relaxation is noisy.
+
+    ``taus`` float64 [n_steps, depth] are those of a run of steps, flat; None those of the pass.
+    """
     relaxation = network.relaxation
     seed, purpose = (0, 0) if key is None else (key.seed, int(key.purpose))
     return Rule(
         noisy=key is not None,
         hard=relaxation.hard,
-        tau=float(relaxation.tau),
+        taus=layer_taus(network) if taus is None else taus,
         seed_low=seed & 0xFFFFFFFF,
         seed_high=seed >> 32,
         purpose=purpose,
         first_layer=network.first_layer,
     )
+
+
+def layer_taus(network: Pass) -> Array:
+    """Return the temperature of every layer's training forward: float64 [depth]."""
+    depth = len(network.wirings)
+    return np.array([network.tau_of(layer) for layer in range(depth)], dtype=np.float64)
 
 
 def addresses(tensors: Sequence[Tensor]) -> Array:
@@ -189,7 +198,7 @@ def _run_backward(
     _blocks(grad.detach() / network.group_tau, out=room["deltas"])
     inputs = empty(n_blocks * wires.n_features * BLOCK if inputs_too else 0, np.float32)
     gradients = torch.empty(wires.depth, wires.width, N_GATES, dtype=torch.float32)
-    start = (wires, float(network.relaxation.tau), arrays["weights"])
+    start = (wires, layer_taus(network), arrays["weights"])
     end = (room["sums"], inputs, gradients.numpy().reshape(-1))
     factor = float(network.grad_factor)
     if tape.on_bits:
@@ -295,7 +304,7 @@ def _reference_forward(
     for layer, (z, wiring) in enumerate(zip(logits, network.wirings, strict=True)):
         place = network.first_layer + layer
         g = None if key is None else gumbel(key, place, z.shape[0], device=z.device)
-        coefficients = gate_coefficients(network.relaxation.training_weights(z, g))
+        coefficients = gate_coefficients(network.training_weights(layer, z, g))
         if network.grad_factor != 1.0:
             values = values.detach() + network.grad_factor * (values - values.detach())
         values = reference.gate_layer(values, wiring, coefficients)

@@ -39,6 +39,11 @@ def device(function: Callable[..., Any]) -> Any:
     return njit(nogil=True, error_model="numpy", forceinline=True)(function)
 
 
+def merged(function: Callable[..., Any]) -> Any:
+    """Compile a function as a part of its caller: what is large is optimised once, not twice."""
+    return njit(nogil=True, error_model="numpy", inline="always")(function)
+
+
 class _Notice(event.Listener):
     """Says once a process that kernels are being compiled; loading them from disk is silent."""
 

@@ -46,9 +46,32 @@ def philox_pair(gate, draw_low, draw_high, stream, key_low, key_high):
     ``stream`` is ``purpose << 24 | layer``; every argument is an int64 that holds 32 bits.
     """
     c0 = lane_numbers(8) + 4 * gate
-    c1 = longs(draw_low, 8)
-    c2 = longs(draw_high, 8)
-    c3 = longs(stream, 8)
+    w0, w1, w2, w3 = _philox_rounds(
+        c0, longs(draw_low, 8), longs(draw_high, 8), longs(stream, 8), key_low, key_high
+    )
+    return interleave(low_half(w0), low_half(w1), low_half(w2), low_half(w3))
+
+
+@device
+def philox_signs(gates, pair, block, stream, key_low, key_high):
+    """Return the signs of 64 samples of draws ``2·pair`` and ``2·pair + 1``, a word a gate for each.
+
+    As :func:`lgn_analysis.noise.random_signs`: sample s is bit s, set for 1.
+
+    Args:
+        gates: int64 x 8.
+        pair, block, stream, key_low, key_high: each an int64 that holds 32 bits; ``block`` counts 64
+            samples, ``stream`` is ``purpose << 24 | layer``.
+    """
+    w0, w1, w2, w3 = _philox_rounds(
+        gates, longs(pair, 8), longs(block, 8), longs(stream, 8), key_low, key_high
+    )
+    return (w0 & _MASK) | (w1 << 32), (w2 & _MASK) | (w3 << 32)
+
+
+@device
+def _philox_rounds(c0, c1, c2, c3, key_low, key_high):
+    """Return the four words of Philox4x32-10 in the low halves of int64 lanes, noise above them."""
     for _ in range(10):
         # The bits above the 32nd are noise of the multiplication; each use masks or drops them.
         product0 = (c0 & _MASK) * _MULTIPLIER_0
@@ -59,7 +82,7 @@ def philox_pair(gate, draw_low, draw_high, stream, key_low, key_high):
         c3 = product0
         key_low = (key_low + _WEYL_0) & _MASK
         key_high = (key_high + _WEYL_1) & _MASK
-    return interleave(low_half(c0), low_half(c1), low_half(c2), low_half(c3))
+    return c0, c1, c2, c3
 
 
 @device

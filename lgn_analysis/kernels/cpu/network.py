@@ -60,20 +60,26 @@ def network_forward_packed(
 
 
 @device
-def _write_logit_gradients(wires, member, sums, weights, tau, gradients):
+def _write_logit_gradients(wires, member, sums, weights, taus, gradients):
     first, last = share(wires.depth * wires.width, member)
-    for gate in range(first, last):
-        start = gate // wires.width * wires.width
-        prefetch(sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
-        row = start + at(wires.position_of, gate)
-        store(gradients, gate * N_OPTIONS, logit_gradient(sums, row, weights, gate, tau))
+    begin = first
+    while begin < last:
+        layer = begin // wires.width
+        start = layer * wires.width
+        end = min(last, start + wires.width)
+        tau = taus[layer]
+        for gate in range(begin, end):
+            prefetch(sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
+            row = start + at(wires.position_of, gate)
+            store(gradients, gate * N_OPTIONS, logit_gradient(sums, row, weights, gate, tau))
+        begin = end
 
 
 @entry
 def network_backward_packed(
     member,
     wires,
-    tau,
+    taus,
     weights,
     gates,
     words,
@@ -87,6 +93,7 @@ def network_backward_packed(
     """Write ∂L/∂z of every gate, and ∂L/∂x, from ∂L/∂(group sum).
 
     Args:
+        taus: float64 [depth], gate temperature of each layer.
         weights, gates, words: as the forward pass left them.
         deltas, sums, inputs: see :func:`lgn_analysis.kernels.cpu.passes.backward_packed`.
         factor: multiplies the gradient at each layer's input.
@@ -95,7 +102,7 @@ def network_backward_packed(
     if not meet(member):
         return
     backward_packed(member, wires, gates, words, n_blocks, deltas, np.float32(factor), sums, inputs)
-    _write_logit_gradients(wires, member, sums, weights, tau, gradients)
+    _write_logit_gradients(wires, member, sums, weights, taus, gradients)
 
 
 @entry
@@ -163,7 +170,7 @@ def network_forward_dense(
 def network_backward_dense(
     member,
     wires,
-    tau,
+    taus,
     weights,
     coefficients,
     values,
@@ -177,6 +184,7 @@ def network_backward_dense(
     """Write ∂L/∂z of every gate, and ∂L/∂x; see :func:`network_backward_packed`.
 
     Args:
+        taus: float64 [depth], gate temperature of each layer.
         weights, coefficients, values: as the forward pass left them.
         deltas: float32 [n_blocks · n_groups + 2 · width, 64].
         inputs: float32 [n_blocks, n_features, 64]; out, or empty.
@@ -200,4 +208,4 @@ def network_backward_dense(
             inputs,
             block * wires.n_features * BLOCK,
         )
-    _write_logit_gradients(wires, member, sums, weights, tau, gradients)
+    _write_logit_gradients(wires, member, sums, weights, taus, gradients)

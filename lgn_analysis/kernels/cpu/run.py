@@ -13,13 +13,15 @@ from torch import Tensor
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import N_GATES
 from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, make_rule
+from lgn_analysis.kernels.cpu.confidence import Adaptation
 from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
 from lgn_analysis.kernels.cpu.plans import Plan, empty, find_plan
 from lgn_analysis.kernels.cpu.selection import Adam
 from lgn_analysis.kernels.cpu.steps import Batches, Parameters, Workspace, train_dense, train_packed
 from lgn_analysis.kernels.cpu.threads import run_together
-from lgn_analysis.kernels.seam import AdamRule, Moments, Pass
+from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, check_taus
 from lgn_analysis.noise import NoiseKey
+from lgn_analysis.relaxations import CAGE
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,13 @@ class TrainingRun:
         self._work: Workspace | None = None
 
     def run(
-        self, order: Tensor, key: NoiseKey, *, steps_done: int, lr: float | None = None
+        self,
+        order: Tensor,
+        key: NoiseKey,
+        *,
+        steps_done: int,
+        lr: float | None = None,
+        taus: Sequence[float] | None = None,
     ) -> Tensor:
         """Take a step for each row of ``order`` and return the sum of their mean losses.
 
@@ -78,12 +86,14 @@ class TrainingRun:
             key: the noise of the first step; the draw goes up by one a step.
             steps_done: Adam's steps before these.
             lr: the learning rate of these steps; None is Adam's own.
+            taus: [n_steps], the gate temperature of each step; None is the relaxation's own.
 
         Returns:
             float64 [1].
         """
         n_steps, batch = order.shape
         wires, network = self._plan.wires, self._network
+        check_taus(network, taus, n_steps)
         if self._work is None or self._batch != batch:
             self._work, self._batch = _make_workspace(self._plan, batch, network), batch
         adam = Adam(
@@ -99,12 +109,20 @@ class TrainingRun:
         )
         indices = order.contiguous().numpy().reshape(-1)
         check_range("sample numbers", indices, len(self._labels))
+        confidences = self._work.adaptation.confidences
+        confidences[:] = [float(value) for value in network.confidences]
+        # Of an adaptive relaxation the kernel writes them; nothing reads them before.
+        own = np.full(n_steps, network.relaxation.tau) if taus is None else np.array(taus, float)
         losses = np.zeros(1)
         run_together(
             train_packed if network.relaxation.hard else train_dense,
             wires,
             self._work,
-            make_rule(network, key if network.relaxation.noisy else None),
+            make_rule(
+                network,
+                key if network.relaxation.noisy else None,
+                np.repeat(own, wires.depth),
+            ),
             adam,
             parameters,
             Batches(self._data, self._labels, indices, batch),
@@ -118,6 +136,8 @@ class TrainingRun:
             passes=n_steps,
         )
         torch.autograd.graph.increment_version(self._logits)
+        for buffer, value in zip(network.confidences, confidences.tolist(), strict=True):
+            buffer.fill_(value)
         return torch.from_numpy(losses)
 
 
@@ -135,6 +155,28 @@ def _make_workspace(plan: Plan, batch: int, network: Pass) -> Workspace:
         deltas=empty(n_blocks * wires.n_groups * BLOCK + 2 * wires.width * BLOCK, np.float32),
         sums=empty(n_gates * 4, np.float32),
         losses=empty(n_blocks, np.float64),
+        adaptation=_make_adaptation(network, wires.depth, n_gates),
+    )
+
+
+def _make_adaptation(network: Pass, depth: int, n_gates: int) -> Adaptation:
+    relaxation = network.relaxation
+    if not isinstance(relaxation, CAGE):
+        none = empty(0, np.float32)
+        return Adaptation(False, 1.0, 1.0, 1.0, 0.0, none, none)
+    if len(network.confidences) != depth:
+        raise InvalidInputError(
+            f"{type(relaxation).__name__} needs the confidences of {depth} layers, "
+            f"got {len(network.confidences)}"
+        )
+    return Adaptation(
+        active=True,
+        tau=relaxation.tau,
+        tau_max=relaxation.tau_max,
+        tau_min=relaxation.tau_min,
+        decay=relaxation.decay,
+        confidences=empty(depth, np.float32),
+        certainties=empty(n_gates, np.float32),
     )
 
 

@@ -43,7 +43,7 @@ class Rule(NamedTuple):
     Attributes:
         noisy: whether noise is added.
         hard: whether the forward takes one gate, ``argmax``, rather than a mixture.
-        tau: gate temperature.
+        taus: float64 [depth], gate temperature of each layer; in a run of steps [n_steps, depth].
         seed_low, seed_high: the two words of the noise seed.
         purpose: what the noise is for.
         first_layer: index of the first layer, to which its noise belongs.
@@ -51,11 +51,25 @@ class Rule(NamedTuple):
 
     noisy: bool
     hard: bool
-    tau: float
+    taus: NDArray[np.float64]
     seed_low: int
     seed_high: int
     purpose: int
     first_layer: int
+
+
+@device
+def rule_at(rule, step, depth):
+    """Return the rule of one step of a run: the same with the temperatures of its row."""
+    return Rule(
+        rule.noisy,
+        rule.hard,
+        rule.taus[step * depth : (step + 1) * depth],
+        rule.seed_low,
+        rule.seed_high,
+        rule.purpose,
+        rule.first_layer,
+    )
 
 
 @intrinsic
@@ -131,7 +145,7 @@ def select_gates(logits, width, first, last, rule, draw, weights, gates, coeffic
             store(scratch.rows, i * N_OPTIONS, row)
             put(scratch.tops, i, top)
             put(gates, gate + i, first_true(row == top))
-        inverse = np.float32(1.0 / rule.tau)
+        inverse = np.float32(1.0 / rule.taus[layer])
         for i in range(n):
             row = load(scratch.rows, i * N_OPTIONS, 16)
             raised = exp((row - at(scratch.tops, i)) * inverse)

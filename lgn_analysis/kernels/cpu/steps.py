@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 
 from lgn_analysis.kernels.cpu.bits import transpose_bits
 from lgn_analysis.kernels.cpu.compiling import device, entry
+from lgn_analysis.kernels.cpu.confidence import (
+    Adaptation,
+    follow_confidence,
+    rate_gates,
+    soften_gates,
+)
 from lgn_analysis.kernels.cpu.counting import N_PLANES
 from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK, level_row
 from lgn_analysis.kernels.cpu.loss import cross_entropy_block
@@ -34,6 +40,7 @@ from lgn_analysis.kernels.cpu.selection import (
     floats_at,
     logit_gradient,
     make_scratch,
+    rule_at,
     select_gates,
 )
 from lgn_analysis.kernels.cpu.simd import at, load, prefetch, put, store
@@ -54,6 +61,7 @@ class Workspace(NamedTuple):
             two layers at hand.
         sums: float32 [depth, width, 4], by position.
         losses: float64 [n_blocks].
+        adaptation: how temperatures follow confidence, if they do.
     """
 
     weights: NDArray[np.float32]
@@ -65,6 +73,7 @@ class Workspace(NamedTuple):
     deltas: NDArray[np.float32]
     sums: NDArray[np.float32]
     losses: NDArray[np.float64]
+    adaptation: Adaptation
 
 
 class Batches(NamedTuple):
@@ -127,24 +136,36 @@ def _batch_labels(batches, step, block, labels):
 
 
 @device
-def _move_gates(wires, work, rule, adam, parameters, step, draw, first, last, chooses, scratch):
-    """Take Adam's step number ``step`` of gates ``first``..``last - 1``, and choose them anew."""
+def _move_gates(
+    wires, work, rule, adam, parameters, place, step, draw, first, last, chooses, scratch
+):
+    """Take Adam's step number ``step`` of gates ``first``..``last - 1``, and choose them anew.
+
+    ``place`` is the step's place in the run, whose temperatures move it; the next one's choose.
+    """
     rate, scale = adam_factors(adam, step)
     size = wires.width * N_OPTIONS
+    taus = rule_at(rule, place, wires.depth).taus
     tile = first
     while tile < last:
-        tile_end = min(last, tile + TILE)
+        layer = tile // wires.width
+        start = layer * wires.width
+        tile_end = min(last, min(tile + TILE, start + wires.width))
+        tau = taus[layer]
+        logits = floats_at(parameters.logits[layer], size)
+        means = floats_at(parameters.means[layer], size)
+        squares = floats_at(parameters.squares[layer], size)
+        if work.adaptation.active:
+            soften_gates(parameters.logits, wires.width, tile, tile_end, tau, work.weights)
         for gate in range(tile, tile_end):
-            layer = gate // wires.width
-            start = layer * wires.width
             offset = (gate - start) * N_OPTIONS
             prefetch(work.sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
             row = start + at(wires.position_of, gate)
-            gradient = logit_gradient(work.sums, row, work.weights, gate, rule.tau)
+            gradient = logit_gradient(work.sums, row, work.weights, gate, tau)
             adam_step(
-                floats_at(parameters.logits[layer], size),
-                floats_at(parameters.means[layer], size),
-                floats_at(parameters.squares[layer], size),
+                logits,
+                means,
+                squares,
                 offset,
                 gradient,
                 adam,
@@ -152,18 +173,23 @@ def _move_gates(wires, work, rule, adam, parameters, step, draw, first, last, ch
                 scale,
             )
         if chooses:
-            _choose_gates(wires, work, rule, parameters, draw, tile, tile_end, scratch)
+            _choose_gates(wires, work, rule, parameters, place + 1, draw, tile, tile_end, scratch)
         tile = tile_end
 
 
 @device
-def _choose_gates(wires, work, rule, parameters, draw, first, last, scratch):
+def _choose_gates(wires, work, rule, parameters, place, draw, first, last, scratch):
+    if work.adaptation.active:
+        rate_gates(
+            parameters.logits, wires.width, first, last, work.adaptation, work.gates, scratch
+        )
+        return
     select_gates(
         parameters.logits,
         wires.width,
         first,
         last,
-        rule,
+        rule_at(rule, place, wires.depth),
         draw,
         work.weights,
         work.gates,
@@ -231,10 +257,13 @@ def train_packed(
     none = np.empty(0, dtype=np.float32)
     scratch = make_scratch()
     factor = np.float32(factor)
-    _choose_gates(wires, work, rule, parameters, first_draw, first_gate, last_gate, scratch)
+    _choose_gates(wires, work, rule, parameters, 0, first_draw, first_gate, last_gate, scratch)
     for step in range(n_steps):
         _gather_batch(wires, batches, step, member, square, work.words, n_rows)
         meet(member)
+        if work.adaptation.active:
+            taus = rule_at(rule, step, wires.depth).taus
+            follow_confidence(work.adaptation, wires.depth, wires.width, member, taus)
         forward_packed(member, wires, work.gates, work.words, n_blocks)
         group_sums_packed(
             member, wires, work.words, n_blocks, group_tau, planes, work.logits, n_groups + 1
@@ -262,6 +291,7 @@ def train_packed(
             rule,
             adam,
             parameters,
+            step,
             steps_done + step + 1,
             first_draw + step + 1,
             first_gate,
@@ -297,7 +327,7 @@ def train_dense(
     none = np.empty(0, dtype=np.float32)
     scratch = make_scratch()
     factor = np.float32(factor)
-    _choose_gates(wires, work, rule, parameters, first_draw, first_gate, last_gate, scratch)
+    _choose_gates(wires, work, rule, parameters, 0, first_draw, first_gate, last_gate, scratch)
     for step in range(n_steps):
         _gather_batch(wires, batches, step, member, square, work.words, wires.n_features)
         meet(member)
@@ -334,6 +364,7 @@ def train_dense(
             rule,
             adam,
             parameters,
+            step,
             steps_done + step + 1,
             first_draw + step + 1,
             first_gate,

@@ -118,8 +118,15 @@ def finish_part(member):
 @device
 def wait_for_parts(member, n_parts):
     """Wait, as the first member, until all parts are done; helpers may come late and find none."""
+    if member.place == 0:
+        wait_until_done(member, n_parts)
+
+
+@device
+def wait_until_done(member, n_parts):
+    """Wait until so many parts are done: before a part that needs those taken before it."""
     spins = 0
-    while member.place == 0 and _atomic_load(member.sync, _FINISHED) < n_parts:
+    while _atomic_load(member.sync, _FINISHED) < n_parts:
         spins += 1
         if spins > _SPINS:
             _sched_yield()

@@ -4,8 +4,10 @@
   ``adam``: the way back with Adam;
 * ``bits``: packing, unpacking, thermometer encoding, batches out of packed data;
 * ``forward``, ``backward``, ``consumers``: gates, group sums, the four sums and input gradients;
+* ``tangents``, ``tangents_backward``, ``directions``, ``signs``: derivatives along directions of
+  logits and along random signs in the outputs of gates; ``curvature``: the Hessian out of them;
 * ``layer``, ``network``: a layer, and a whole training forward, as one node of autograd;
-* ``step``: whole training steps, captured in a CUDA graph;
+* ``step``: whole training steps, captured in a CUDA graph; ``confidence``: the part of CAGE in them;
 * ``launch``, ``aot``: starting, recording and compiling kernels.
 
 :mod:`lgn_analysis.kernels.reference` is the specification. Nothing here is imported before a CUDA
@@ -23,6 +25,7 @@ from torch import Tensor
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.bits import pack_bits, thermometer, unpack_bits
+from lgn_analysis.kernels.cuda.curvature import Curvature
 from lgn_analysis.kernels.cuda.forward import gates_forward_packed, group_sums
 from lgn_analysis.kernels.cuda.layer import GateLayer
 from lgn_analysis.kernels.cuda.network import discrete_forward, training_forward
@@ -32,6 +35,7 @@ from lgn_analysis.noise import MAX_GATES, NoiseKey
 
 __all__ = [
     "NAME",
+    "Curvature",
     "PackedSamples",
     "Pixels",
     "TrainingRun",

@@ -7,8 +7,13 @@ import triton.language as tl
 from torch import Tensor
 
 from lgn_analysis.kernels.cuda.launch import cdiv, launch
-from lgn_analysis.kernels.cuda.logits import gradient_options, load_options, store_options
-from lgn_analysis.kernels.cuda.relax import GATES, Draw, noise_arguments
+from lgn_analysis.kernels.cuda.logits import (
+    gradient_options,
+    load_options,
+    store_options,
+    value_of,
+)
+from lgn_analysis.kernels.cuda.relax import GATES, Draw, Tau, inverse_of, noise_arguments
 from lgn_analysis.kernels.seam import AdamRule, Moments
 
 
@@ -41,6 +46,7 @@ def logit_adam(
     weight2: tl.tensor,
     epsilon: tl.tensor,
     NOISY: tl.constexpr,
+    STORED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """Take one Adam step on the logits [n, 16] in place; the gradient is never written.
@@ -48,6 +54,7 @@ def logit_adam(
     ``weight1`` is 1 - beta1 and ``weight2`` 1 - beta2, rounded once. ``rates`` holds
     lr / (1 - beta1**t) and 1 / sqrt(1 - beta2**t), see :func:`advance`.
     """
+    inverse_tau = value_of(inverse_tau, STORED)
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     d0, d1, d2, d3 = gradient_options(
         logits, sums, state, stream, gates, n, n_parts, inverse_tau, NOISY, BLOCK
@@ -81,7 +88,7 @@ def adam_step(
     draw: Draw | None,
     layer: int,
     *,
-    tau: float,
+    tau: Tau,
     rule: AdamRule,
     rates: Tensor,
 ) -> None:
@@ -90,6 +97,7 @@ def adam_step(
     ``rates`` float32 [2] holds ``lr / (1 - beta1**t)`` and ``1 / sqrt(1 - beta2**t)``.
     """
     n = logits.shape[0]
+    inverse, stored = inverse_of(tau)
     launch(
         logit_adam,
         (cdiv(n, GATES),),
@@ -101,11 +109,12 @@ def adam_step(
         *noise_arguments(logits, draw, layer),
         n,
         sums.shape[0],
-        1 / tau,
+        inverse,
         1 - rule.betas[0],
         rule.betas[1],
         1 - rule.betas[1],
         rule.eps,
         NOISY=draw is not None,
+        STORED=stored,
         BLOCK=GATES,
     )

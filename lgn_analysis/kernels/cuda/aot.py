@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -142,12 +142,13 @@ def _usage(cubin: bytes) -> tuple[int, int]:
     return usage["REG"], usage["STACK"] + usage["LOCAL"]
 
 
-def package_launches(*, width: int = 1600, batch: int = 128) -> list[Launch]:
-    """Return one launch of every kernel and specialisation that training and evaluation use.
+def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7) -> list[Launch]:
+    """Return one launch of every kernel and specialisation that training, evaluation and curvature use.
 
     Args:
         width: gates a layer, a multiple of 10; only its divisibility matters to a kernel.
         batch: samples.
+        directions: of a product; 7 are taken as 4, 2 and 1, each with kernels of its own.
     """
     # A kernel's users stand above this module, which they do not need.
     from lgn_analysis.kernels import cuda
@@ -173,9 +174,14 @@ def package_launches(*, width: int = 1600, batch: int = 128) -> list[Launch]:
                 cuda.training_forward(network, logits, x, noisy).sum().backward()
                 cuda.training_forward(network, logits, x.float(), noisy).sum().backward()
             moments = [Moments(torch.zeros(width, 16), torch.zeros(width, 16)) for _ in logits]
+            if kind.adaptive:
+                confidences = tuple(torch.ones(()) for _ in logits)
+                network = replace(network, confidences=confidences)
             data = pixels if name == "gumbel-st" else samples
             steps = cuda.TrainingRun(network, logits, moments, data, y, AdamRule(0.01))
             steps.run(order, key, steps_done=0)
+            if not kind.adaptive:
+                steps.run(order, key, steps_done=0, taus=[1.0])
         words = cuda.pack_bits(x.T)
         cuda.unpack_bits(words, batch)
         cuda.gate_layer_packed(words, wiring, torch.zeros(width, dtype=torch.int64))
@@ -186,5 +192,21 @@ def package_launches(*, width: int = 1600, batch: int = 128) -> list[Launch]:
             coefficients = torch.zeros(width, 4, dtype=wide, requires_grad=True)
             values = x.T.to(wide).requires_grad_()
             cuda.gate_layer(values, wiring, coefficients).sum().backward()
+            _launch_curvature(wiring, x, wide, directions)
         gates_of(torch.zeros(width, 16))
     return unique_launches(launches)
+
+
+def _launch_curvature(wiring: Tensor, x: Tensor, dtype: torch.dtype, directions: int) -> None:
+    """Take products on bits and on floats, through probed layers and others."""
+    from lgn_analysis.kernels import cuda
+
+    width = wiring.shape[1]
+    network = Pass((wiring,) * 4, width, RELAXATIONS["soft"](), 10, 1.0)
+    logits = [torch.zeros(width, 16, dtype=dtype) for _ in network.wirings]
+    for inputs in (x, x.to(dtype)):
+        curvature = cuda.Curvature(
+            network, logits, inputs, lambda o: o.square().sum(), tau=1.0, layers=(0, 2)
+        )
+        curvature.products(torch.zeros(directions, 2 * width * 16))
+        curvature.activation_products(0, 0, directions)

@@ -255,7 +255,7 @@ def group_sums(values: Tensor, n_groups: int, group_tau: float, batch: int) -> T
         group_tau: above zero.
         batch: number of samples.
     """
-    parts = _parts(values, n_groups, batch)
+    parts = group_parts(values, n_groups, batch)
     out = torch.empty(batch, n_groups, dtype=torch.float32, device=values.device)
     block = 256
     grid = (cdiv(n_groups * batch, block),)
@@ -266,11 +266,14 @@ def group_sums(values: Tensor, n_groups: int, group_tau: float, batch: int) -> T
 
 def group_counts(words: Tensor, n_groups: int, batch: int) -> Tensor:
     """Return how many bits of each group are set, int32 [batch, n_groups]; see :func:`group_sums`."""
-    return _parts(words, n_groups, batch).sum(0, dtype=torch.int32).T
+    return group_parts(words, n_groups, batch).sum(0, dtype=torch.int32).T
 
 
-def _parts(values: Tensor, n_groups: int, batch: int) -> Tensor:
-    """Return the sums over stretches of each group, [n_parts, n_groups, batch]."""
+def group_parts(values: Tensor, n_groups: int, batch: int) -> Tensor:
+    """Return the sums over stretches of each group, [n_parts, n_groups, batch]; see :func:`group_sums`.
+
+    Floats of any dtype are added in it.
+    """
     group_size = values.shape[0] // n_groups
     packed = values.dtype == torch.int64
     rows = as_halves(values) if packed else values

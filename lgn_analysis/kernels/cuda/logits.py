@@ -18,6 +18,15 @@ from lgn_analysis.kernels.cuda.philox import gate_words, gumbel_from_words
 
 
 @triton.jit
+def value_of(number: tl.tensor, STORED: tl.constexpr) -> tl.tensor:
+    """Return a number that is an argument, or is stored where the argument points."""
+    if STORED:
+        return tl.load(number)
+    else:  # Triton parts the two types of the result by the branches
+        return number
+
+
+@triton.jit
 def load_options(
     pointer: tl.tensor, gates: tl.tensor, n: tl.tensor, BLOCK: tl.constexpr
 ) -> tuple[tl.tensor, ...]:
@@ -114,6 +123,47 @@ def _softmax(
     return e0 * scale, e1 * scale, e2 * scale, e3 * scale
 
 
+@triton.jit
+def corners_of(w0: tl.tensor, w1: tl.tensor, w2: tl.tensor, w3: tl.tensor) -> tuple[tl.tensor, ...]:
+    """Return what gates weighted by four tensors [gates, 4] are at the corners, each [gates]."""
+    quads = tl.arange(0, 4)[None, :]
+    total = (w0 + w1) + (w2 + w3)
+    at_00 = tl.sum(tl.where(quads >= 2, total, 0.0), axis=1)
+    at_01 = tl.sum(tl.where(quads % 2 == 1, total, 0.0), axis=1)
+    return at_00, at_01, tl.sum(w2 + w3, axis=1), tl.sum(w1 + w3, axis=1)
+
+
+@triton.jit
+def store_coefficients(
+    rows: tl.tensor,
+    inside: tl.tensor,
+    at_00: tl.tensor,
+    at_01: tl.tensor,
+    at_10: tl.tensor,
+    at_11: tl.tensor,
+) -> None:
+    """Write the four coefficients of gates given at the corners."""
+    tl.store(rows, at_00, mask=inside)
+    tl.store(rows + 1, at_10 - at_00, mask=inside)
+    tl.store(rows + 2, at_01 - at_00, mask=inside)
+    tl.store(rows + 3, (at_00 - at_01) + (at_11 - at_10), mask=inside)
+
+
+@triton.jit
+def options_of(
+    of_1: tl.tensor, of_a: tl.tensor, of_b: tl.tensor, of_ab: tl.tensor
+) -> tuple[tl.tensor, ...]:
+    """Return the derivatives by the sixteen weights, four tensors [gates, 4], from the four sums."""
+    at_00 = ((of_1 - of_a) - (of_b - of_ab))[:, None]
+    at_01 = (of_b - of_ab)[:, None]
+    at_10 = (of_a - of_ab)[:, None]
+    at_11 = of_ab[:, None]
+    quads = tl.arange(0, 4)[None, :]
+    w0 = tl.where(quads >= 2, at_00, 0.0) + tl.where(quads % 2 == 1, at_01, 0.0)
+    w2 = w0 + at_10
+    return w0, w0 + at_11, w2, w2 + at_11
+
+
 @triton.jit(do_not_specialize=["stream"])
 def gumbel_noise(
     out: tl.tensor, state: tl.tensor, stream: tl.tensor, n: tl.tensor, BLOCK: tl.constexpr
@@ -151,9 +201,11 @@ def mix_gates(
     inverse_tau: tl.tensor,
     NOISY: tl.constexpr,
     HARD: tl.constexpr,
+    STORED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """Write the coefficients [n, 4] of the training forward's gate weights."""
+    inverse_tau = value_of(inverse_tau, STORED)
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     v0, v1, v2, v3, top = _perturbed(logits, state, stream, gates, n, NOISY, BLOCK)
     if HARD:
@@ -164,18 +216,8 @@ def mix_gates(
         p11 = (chosen & 1).to(v0.dtype)
     else:
         s0, s1, s2, s3 = _softmax(v0, v1, v2, v3, top, inverse_tau)
-        quads = tl.arange(0, 4)[None, :]
-        total = (s0 + s1) + (s2 + s3)
-        p00 = tl.sum(tl.where(quads >= 2, total, 0.0), axis=1)
-        p01 = tl.sum(tl.where(quads % 2 == 1, total, 0.0), axis=1)
-        p10 = tl.sum(s2 + s3, axis=1)
-        p11 = tl.sum(s1 + s3, axis=1)
-    inside = gates < n
-    rows = out + gates.to(tl.int64) * 4
-    tl.store(rows, p00, mask=inside)
-    tl.store(rows + 1, p10 - p00, mask=inside)
-    tl.store(rows + 2, p01 - p00, mask=inside)
-    tl.store(rows + 3, (p00 - p01) + (p11 - p10), mask=inside)
+        p00, p01, p10, p11 = corners_of(s0, s1, s2, s3)
+    store_coefficients(out + gates.to(tl.int64) * 4, gates < n, p00, p01, p10, p11)
 
 
 @triton.jit
@@ -206,15 +248,7 @@ def gradient_options(
         of_a += tl.load(at + 1, mask=inside, other=0.0)
         of_b += tl.load(at + 2, mask=inside, other=0.0)
         of_ab += tl.load(at + 3, mask=inside, other=0.0)
-    at_00 = ((of_1 - of_a) - (of_b - of_ab))[:, None]
-    at_01 = (of_b - of_ab)[:, None]
-    at_10 = (of_a - of_ab)[:, None]
-    at_11 = of_ab[:, None]
-    quads = tl.arange(0, 4)[None, :]
-    w0 = tl.where(quads >= 2, at_00, 0.0) + tl.where(quads % 2 == 1, at_01, 0.0)
-    w1 = w0 + at_11
-    w2 = w0 + at_10
-    w3 = w2 + at_11
+    w0, w1, w2, w3 = options_of(of_1, of_a, of_b, of_ab)
     mean = tl.sum((s0 * w0 + s1 * w1) + (s2 * w2 + s3 * w3), axis=1)[:, None]
     return (
         s0 * (w0 - mean) * inverse_tau,

@@ -25,7 +25,7 @@ from lgn_analysis.kernels.cuda.forward import (
     group_counts,
     group_sums,
 )
-from lgn_analysis.kernels.cuda.relax import Draw, coefficients_of, gates_of, gradient_of
+from lgn_analysis.kernels.cuda.relax import Draw, Tau, coefficients_of, gates_of, gradient_of
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.noise import NoiseKey, gumbel
 
@@ -52,6 +52,7 @@ def run_forward(
     batch: int,
     draw: Draw | None,
     tape: Tape | None = None,
+    taus: Sequence[Tau] | None = None,
 ) -> Tensor:
     """Return class logits float32 [batch, n_groups].
 
@@ -62,6 +63,7 @@ def run_forward(
         batch: number of samples.
         draw: the noise, given exactly when the relaxation is noisy.
         tape: takes what the backward pass needs.
+        taus: gate temperature of each layer; None is the network's.
     """
     relaxation = network.relaxation
     on_bits = relaxation.hard and inputs.dtype == torch.int64
@@ -72,7 +74,9 @@ def run_forward(
             table = gates_of(z, draw, layer)
             outputs = gates_forward_packed(values, consumers.wiring, table)
         else:
-            table = coefficients_of(z, draw, layer, tau=relaxation.tau, hard=relaxation.hard)
+            place = layer - network.first_layer
+            tau = network.tau_of(place) if taus is None else taus[place]
+            table = coefficients_of(z, draw, layer, tau=tau, hard=relaxation.hard)
             outputs = gates_forward_float(values, consumers.wiring, table, batch)
         if tape is not None:
             tape.inputs.append(values)
@@ -220,7 +224,7 @@ class _TrainingBackward(torch.autograd.Function):
         def to_logits(layer: int, sums: Tensor) -> None:
             z = logits[layer]
             index = network.first_layer + layer
-            gradients[layer] = gradient_of(z, sums, draw, index, tau=network.relaxation.tau)
+            gradients[layer] = gradient_of(z, sums, draw, index, tau=network.tau_of(layer))
 
         delta = (grad.T / network.group_tau).contiguous()
         rows = run_backward(network, tape, delta, x.shape[0], to_logits, inputs_too=inputs_too)
@@ -254,7 +258,8 @@ def _reference_forward(network: Pass, key: NoiseKey | None) -> Callable[..., Ten
         layers = zip(logits, network.wirings, strict=True)
         for layer, (z, wiring) in enumerate(layers, start=network.first_layer):
             g = None if key is None else gumbel(key, layer, z.shape[0], device=z.device)
-            coefficients = gate_coefficients(network.relaxation.training_weights(z, g))
+            weights = network.training_weights(layer - network.first_layer, z, g)
+            coefficients = gate_coefficients(weights)
             if network.grad_factor != 1.0:
                 values = values.detach() + network.grad_factor * (values - values.detach())
             values = reference.gate_layer(values, wiring, coefficients)

@@ -1,7 +1,8 @@
-"""Philox4x32-10 and Gumbel noise, as functions that kernels call.
+"""Philox4x32-10, Gumbel noise and random signs, as functions that kernels call.
 
 The words are those of :func:`lgn_analysis.noise.philox_words`; a value lies within the bound that
-:func:`lgn_analysis.noise.gumbel_from_words` states. ``state`` is an int64 tensor on the device that
+:func:`lgn_analysis.noise.gumbel_from_words` states, and signs are those of
+:func:`lgn_analysis.noise.random_signs`. ``state`` is an int64 tensor on the device that
 begins with (seed, draw), so that a captured step moves on to its next draw by itself.
 """
 
@@ -65,3 +66,33 @@ def gumbel_from_words(words: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
     # both differences below are exact, and 1 / u = 2 - u is good enough where r matters.
     lost = tl.where(upper, ((1 - u) - to_edge) * (2 - u), 0.0)
     return -tl.log(-(tl.log(u) + lost))
+
+
+@triton.jit
+def sign_bits(
+    state: tl.tensor,
+    stream: tl.tensor,
+    gates: tl.tensor,
+    halves: tl.tensor,
+    DRAWS: tl.constexpr,
+) -> tl.tensor:
+    """Return whether signs are positive, bool [DRAWS, halves, gates, 32], for neighbouring draws.
+
+    ``stream`` is ``purpose << 24 | layer``; a half is 32 samples.
+    """
+    seed = tl.load(state)
+    draws = (tl.load(state + 1) + tl.arange(0, DRAWS))[:, None, None]
+    halves = halves[None, :, None]
+    zeros = tl.zeros((DRAWS, halves.shape[1], gates.shape[0]), tl.uint32)
+    w0, w1, w2, w3 = philox(
+        zeros + gates.to(tl.uint32)[None, None, :],
+        zeros + (draws >> 1).to(tl.uint32),
+        zeros + (halves >> 1).to(tl.uint32),
+        zeros + tl.cast(stream, tl.uint32),
+        seed.to(tl.uint32),
+        (seed >> 32).to(tl.uint32),
+    )
+    low = tl.where(draws % 2 == 0, w0, w2)
+    high = tl.where(draws % 2 == 0, w1, w3)
+    words = tl.where(halves % 2 == 0, low, high)
+    return ((words[:, :, :, None] >> tl.arange(0, 32).to(tl.uint32)) & 1) != 0

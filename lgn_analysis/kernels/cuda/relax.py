@@ -48,6 +48,15 @@ class Draw:
         return int(self.purpose) << 24 | layer
 
 
+Tau = float | Tensor
+"""A gate temperature: a number, or float32 [1] on the device that holds 1 / tau when kernels run."""
+
+
+def inverse_of(tau: Tau) -> tuple[Tau, bool]:
+    """Return 1 / tau as a kernel's argument, and whether it is stored there."""
+    return (tau, True) if isinstance(tau, Tensor) else (1 / tau, False)
+
+
 def as_int64(word: int) -> int:
     """Return 0 <= word < 2**64 as the int64 with the same bits."""
     return word - 2**64 if word >= 2**63 else word
@@ -79,10 +88,11 @@ def gates_of(logits: Tensor, draw: Draw | None = None, layer: int = 0) -> Tensor
 
 
 def coefficients_of(
-    logits: Tensor, draw: Draw | None, layer: int, *, tau: float, hard: bool
+    logits: Tensor, draw: Draw | None, layer: int, *, tau: Tau, hard: bool
 ) -> Tensor:
     """Return the coefficients [n, 4] of the training forward's gate weights."""
     n = logits.shape[0]
+    inverse, stored = inverse_of(tau)
     out = torch.empty(n, 4, dtype=logits.dtype, device=logits.device)
     launch(
         mix_gates,
@@ -91,9 +101,10 @@ def coefficients_of(
         logits,
         *noise_arguments(logits, draw, layer),
         n,
-        1 / tau,
+        inverse,
         NOISY=draw is not None,
         HARD=hard,
+        STORED=stored,
         BLOCK=GATES,
     )
     return out

@@ -17,14 +17,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels.cuda.adam import adam_step
 from lgn_analysis.kernels.cuda.bits import Batch, batch_rows, gather_packed, thermometer
+from lgn_analysis.kernels.cuda.confidence import follow_confidence
 from lgn_analysis.kernels.cuda.consumers import consumers_of_layers
 from lgn_analysis.kernels.cuda.launch import cdiv, launch, power_of_two
 from lgn_analysis.kernels.cuda.network import Tape, run_backward, run_forward
-from lgn_analysis.kernels.cuda.relax import Draw, as_int64
-from lgn_analysis.kernels.seam import AdamRule, Moments, Pass
+from lgn_analysis.kernels.cuda.relax import Draw, Tau, as_int64
+from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, check_taus
 from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.relaxations import CAGE
 
 _POSITION: Final = 3
 """Where the step's number within its run stands in the state: seed, draw, Adam's steps, position."""
@@ -169,13 +172,28 @@ class TrainingRun:
         self._state = torch.zeros(4, dtype=torch.int64, device=device)
         self._rates = torch.zeros(3, dtype=torch.float32, device=device)
         self._total = torch.zeros(1, dtype=torch.float64, device=device)
+        # 1 / tau: of every step of a call, and of every layer in the step at hand.
+        self._inverses = torch.empty(0, dtype=torch.float32, device=device)
+        self._inverse = [torch.zeros(1, dtype=torch.float32, device=device) for _ in logits]
+        self._scheduled = False
+        if network.relaxation.adaptive and len(network.confidences) != len(self.logits):
+            raise InvalidInputError(
+                f"{type(network.relaxation).__name__} needs the confidences of {len(self.logits)} "
+                f"layers, got {len(network.confidences)}"
+            )
         self._order = torch.zeros(0, 0, dtype=torch.int64, device=device)
         self._consumers = consumers_of_layers(network)
         self._launched: Purpose | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def run(
-        self, order: Tensor, key: NoiseKey, *, steps_done: int, lr: float | None = None
+        self,
+        order: Tensor,
+        key: NoiseKey,
+        *,
+        steps_done: int,
+        lr: float | None = None,
+        taus: Sequence[float] | None = None,
     ) -> Tensor:
         """Take a step for each row of ``order`` and return the sum of their mean losses.
 
@@ -184,17 +202,25 @@ class TrainingRun:
             key: the noise of the first step; the draw goes up by one a step.
             steps_done: Adam's steps before these.
             lr: the learning rate of these steps; None is Adam's own.
+            taus: [n_steps], the gate temperature of each step; None is the relaxation's own.
 
         Returns:
             float64 [1] on the device, which nothing has waited for.
         """
         n_steps, size = order.shape
+        check_taus(self.network, taus, n_steps)
         self._set_state(key, steps_done, self.adam.lr if lr is None else lr)
         if self._order.shape[0] < n_steps or self._order.shape[1] != size:
             shape = (max(n_steps, _MOST_STEPS), size)
             self._order = torch.empty(shape, dtype=torch.int64, device=self.labels.device)
+            self._inverses = torch.empty(shape[0], dtype=torch.float32, device=self.labels.device)
             self._launched, self._graph = None, None
         self._order[:n_steps].copy_(order, non_blocking=True)
+        if self._scheduled != (taus is not None):
+            self._launched, self._graph, self._scheduled = None, None, taus is not None
+        if taus is not None:
+            inverses = torch.tensor([1 / tau for tau in taus], dtype=torch.float32)
+            self._inverses[:n_steps].copy_(inverses, non_blocking=True)
         # A graph reads them where they lie, so they must outlive it, and it must not outlive them.
         consumers = consumers_of_layers(self.network)
         if any(a is not b for a, b in zip(consumers, self._consumers, strict=True)):
@@ -225,14 +251,29 @@ class TrainingRun:
             self._step(purpose)
         return graph
 
+    def _temperatures(self) -> list[Tau]:
+        """Launch what finds the temperature of each layer in this step, where it moves."""
+        relaxation = self.network.relaxation
+        if isinstance(relaxation, CAGE):
+            layers = zip(self.logits, self.network.confidences, self._inverse, strict=True)
+            for z, confidence, inverse in layers:
+                follow_confidence(relaxation, z, confidence, inverse)
+            return [*self._inverse]
+        if not self._scheduled:
+            return [relaxation.tau] * len(self.logits)
+        place = self._state[_POSITION : _POSITION + 1]
+        torch.index_select(self._inverses, 0, place, out=self._inverse[0])
+        return [self._inverse[0]] * len(self.logits)
+
     def _step(self, purpose: Purpose) -> None:
         """Launch one step."""
         network, device = self.network, self.labels.device
         batch = Batch(self._order, self._state[_POSITION:])
         draw = Draw(self._state, purpose) if network.relaxation.noisy else None
         tape = Tape([], [])
+        taus = self._temperatures()
         words = self.samples.gather(batch)
-        logits = run_forward(network, self.logits, words, batch.size, draw, tape)
+        logits = run_forward(network, self.logits, words, batch.size, draw, tape, taus)
         losses = torch.empty(batch.size, dtype=torch.float32, device=device)
         delta = torch.empty(network.n_groups, batch.size, dtype=torch.float32, device=device)
         launch(
@@ -260,7 +301,7 @@ class TrainingRun:
                 sums,
                 draw,
                 network.first_layer + layer,
-                tau=network.relaxation.tau,
+                tau=taus[layer],
                 rule=self.adam,
                 rates=self._rates,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from lgn_analysis.kernels.cpu import threads
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import Relaxation
+from lgn_analysis.relaxations import CAGE, Relaxation
 
 BATCHES = (1, 63, 64, 65, 127, 128, 130, 1000)
 KEY = NoiseKey(2**64 - 5, Purpose.TRAINING, 2**63 + 11)
@@ -25,7 +25,17 @@ class Case:
     """A network with A == B gates, unread rows and rows that many gates read, and what runs it."""
 
     model: LogicNetwork
-    network: Pass
+    plain: Pass
+
+    @property
+    def network(self) -> Pass:
+        """The pass; with CAGE it has the temperatures of the model's last training forward."""
+        relaxation = self.model.relaxation
+        if not isinstance(relaxation, CAGE):
+            return self.plain
+        confidences = [layer.confidence.clone() for layer in self.model.layers]
+        taus = tuple(float(relaxation.backward_tau(c)) for c in confidences)
+        return replace(self.plain, taus=taus, confidences=tuple(confidences))
 
     @property
     def logits(self) -> list[Tensor]:

@@ -14,7 +14,7 @@ from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.kernels.seam import AdamRule, Moments
 from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import GumbelST, Relaxation
+from lgn_analysis.relaxations import CAGE, RELAXATIONS, GumbelST, Relaxation
 from tests.kernels.cpu.conftest import BATCHES, Case, make_case
 
 LR = 0.05
@@ -135,6 +135,114 @@ def test_another_learning_rate_can_be_given_for_some_steps(case: Case) -> None:
         torch.testing.assert_close(
             twice - before.detach(), 2 * (z - before.detach()), rtol=1e-3, atol=1e-5
         )
+
+
+TAUS = [2.0, 0.7, 0.4, 0.3, 1.1]
+GIVEN = pytest.mark.parametrize(
+    "relaxation", [k() for k in RELAXATIONS.values() if not k.adaptive], ids=lambda r: r.name
+)
+
+
+@GIVEN
+def test_each_step_has_the_temperature_it_is_given(relaxation: Relaxation) -> None:
+    case, order = make_case(relaxation), orders(5, 70)
+    trained, key = Trained.of(case), NoiseKey(9, Purpose.TRAINING)
+    loss = trained.run.run(order, key, steps_done=0, taus=TAUS).item()
+    model, (x, y) = copy.deepcopy(case.model), data(case)
+    optimiser, total = torch.optim.Adam(model.parameters(), lr=LR), 0.0
+    for step, (chosen, tau) in enumerate(zip(order, TAUS, strict=True)):
+        model.set_tau(tau)
+        outputs = model(x[chosen], draw=NoiseKey(9, Purpose.TRAINING, step))
+        step_loss = functional.cross_entropy(outputs, y[chosen])
+        optimiser.zero_grad()
+        step_loss.backward()
+        optimiser.step()
+        total += step_loss.item()
+    assert loss == pytest.approx(total, rel=1e-5)
+    for moments, parameter in zip(trained.moments, model.parameters(), strict=True):
+        # The mean of gradients shows their temperatures; a logit that Adam moves hardly does.
+        mean = optimiser.state[parameter]["exp_avg"]
+        torch.testing.assert_close(
+            moments.mean, mean, rtol=1e-3, atol=1e-3 * float(mean.abs().max())
+        )
+
+
+@GIVEN
+def test_steps_at_given_temperatures_can_be_cut_and_shared_out(relaxation: Relaxation) -> None:
+    case, order = make_case(relaxation), orders(5, 65)
+    key, before = NoiseKey(9, Purpose.TRAINING), torch.get_num_threads()
+    whole, parts = Trained.of(case), Trained.of(case)
+    whole.run.run(order, key, steps_done=0, taus=TAUS)
+    torch.set_num_threads(3)
+    for first, last in ((0, 2), (2, 5)):
+        key = NoiseKey(9, Purpose.TRAINING, first)
+        parts.run.run(order[first:last], key, steps_done=first, taus=TAUS[first:last])
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, whole.everything(), parts.everything()))
+
+
+@GIVEN
+def test_the_relaxations_own_temperature_given_changes_no_bit(relaxation: Relaxation) -> None:
+    case, order = make_case(relaxation), orders(3, 65)
+    plain, given = Trained.of(case), Trained.of(case)
+    plain.steps(order)
+    key = NoiseKey(9, Purpose.TRAINING)
+    given.run.run(order, key, steps_done=0, taus=[case.model.relaxation.tau] * 3)
+    assert all(map(torch.equal, plain.everything(), given.everything()))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_run_of_cage_moves_confidence_and_gradient_as_plain_torch_does(decay: float) -> None:
+    case, order = make_case(CAGE(0.8, tau_max=4.0, tau_min=0.3, decay=decay)), orders(6, 70)
+    trained = Trained.of(case)
+    for first, last in ((0, 1), (1, 6)):
+        trained.steps(order[first:last], first)
+    model, (x, y) = copy.deepcopy(case.model), data(case)
+    optimiser = torch.optim.Adam(model.parameters(), lr=LR)
+    for chosen in order:
+        optimiser.zero_grad()
+        functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+        optimiser.step()
+    for got, layer in zip(trained.run._network.confidences, model.layers, strict=True):
+        torch.testing.assert_close(got, layer.confidence, rtol=1e-5, atol=0)
+    for moments, parameter in zip(trained.moments, model.parameters(), strict=True):
+        mean = optimiser.state[parameter]["exp_avg"]
+        torch.testing.assert_close(
+            moments.mean, mean, rtol=1e-3, atol=1e-3 * float(mean.abs().max())
+        )
+
+
+def test_confidence_is_shared_out_and_cut_to_the_same_bits() -> None:
+    order, before, results = orders(5, 65), torch.get_num_threads(), []
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        trained = Trained.of(make_case(CAGE(decay=0.5)))
+        trained.steps(order[:n])
+        trained.steps(order[n:], n)
+        results.append([*trained.everything(), *trained.run._network.confidences])
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+
+
+@pytest.mark.parametrize("taus", [[1.0], [1.0, 0.0], [1.0, float("nan")]])
+def test_temperatures_that_do_not_fit_are_refused(taus: list[float]) -> None:
+    trained = Trained.of(make_case(GumbelST()))
+    with pytest.raises(
+        InvalidInputError, match="taus must hold 2 finite numbers above zero, one a"
+    ):
+        trained.run.run(orders(2, 9), NoiseKey(9, Purpose.TRAINING), steps_done=0, taus=taus)
+
+
+def test_cage_takes_no_temperatures_and_needs_confidences() -> None:
+    case, order = make_case(CAGE()), orders(1, 9)
+    key = NoiseKey(9, Purpose.TRAINING)
+    with pytest.raises(InvalidInputError, match="CAGE finds its own temperatures; leave taus out"):
+        Trained.of(case).run.run(order, key, steps_done=0, taus=[1.0])
+    trained = Trained.of(case)
+    trained.run._network = case.plain
+    with pytest.raises(InvalidInputError, match="CAGE needs the confidences of 3 layers, got 0"):
+        trained.run.run(order, key, steps_done=0)
 
 
 def test_logits_that_a_graph_still_needs_are_marked_as_changed(case: Case) -> None:

@@ -58,7 +58,8 @@ def chosen(
     gates = np.full(depth * width, 255, dtype=np.uint8)
     coefficients = np.full(depth * width * 4, np.nan, dtype=np.float32)
     network = Pass((), 0, relaxation, 1, 1.0, first_layer=FIRST_LAYER)
-    rule = make_rule(network, KEY if relaxation.noisy else None)
+    taus = np.full(depth, relaxation.tau)
+    rule = make_rule(network, KEY if relaxation.noisy else None, taus)
     edges = [depth * width * part // parts for part in range(parts + 1)]
     for first, last in itertools.pairwise(edges):
         choose(

@@ -130,7 +130,7 @@ def test_coefficients_and_gradients_are_those_of_the_relaxation(
     sums = torch.randn(2, n, 4, generator=torch.Generator().manual_seed(1)).to(device)
     draw = Draw.of(KEYS[0], device) if relaxation.noisy else None
     g = None if draw is None else noise(draw, layer, n, torch.float32)
-    expected = gate_coefficients(relaxation.training_weights(z, g))
+    expected = gate_coefficients(relaxation.training_weights(z, g, tau=tau))
     got = coefficients_of(z.detach(), draw, layer, tau=tau, hard=relaxation.hard)
     torch.testing.assert_close(got, expected.detach(), rtol=1e-5, atol=2e-6)
     (gradient,) = torch.autograd.grad(expected, z, sums.sum(0))

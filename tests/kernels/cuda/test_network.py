@@ -13,9 +13,10 @@ from lgn_analysis.kernels.cuda.network import discrete_forward, training_forward
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import RELAXATIONS
+from lgn_analysis.relaxations import CAGE, RELAXATIONS
 
 KEY = NoiseKey(3, Purpose.TRAINING, 9)
+NAMES = [name for name, kind in RELAXATIONS.items() if not kind.adaptive]
 RTOL = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
 
@@ -69,7 +70,7 @@ def assert_near(got: Tensor, expected: Tensor, rtol: float) -> None:
     assert float((got - expected).norm()) <= rtol * float(expected.norm())
 
 
-@pytest.mark.parametrize("name", RELAXATIONS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", RTOL)
 def test_outputs_and_gradients_on_bits_are_the_reference(
     name: str, dtype: torch.dtype, device: torch.device
@@ -84,7 +85,7 @@ def test_outputs_and_gradients_on_bits_are_the_reference(
         assert_near(mine, theirs, RTOL[dtype])
 
 
-@pytest.mark.parametrize("name", RELAXATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_on_reals_and_of_the_inputs_are_the_reference(
     name: str, device: torch.device
 ) -> None:
@@ -94,6 +95,22 @@ def test_gradients_on_reals_and_of_the_inputs_are_the_reference(
     expected = torch.autograd.grad(twins.loss(x, kernels=False), wanted)
     loss = twins.loss(x, kernels=True)
     for mine, theirs in zip(torch.autograd.grad(loss, wanted), expected, strict=True):
+        assert_near(mine, theirs, RTOL[torch.float32])
+
+
+@pytest.mark.parametrize("on_bits", [True, False])
+def test_layers_of_cage_have_a_temperature_each(on_bits: bool, device: torch.device) -> None:
+    twins = Twins("cage", device)
+    twins.model.layers[1].confidence.fill_(0.9)
+    x = twins.bits if on_bits else twins.reals
+    expected = torch.autograd.grad(twins.loss(x, kernels=False), twins.logits)
+    cage = twins.model.relaxation
+    assert isinstance(cage, CAGE)
+    taus = tuple(float(cage.backward_tau(layer.confidence)) for layer in twins.model.layers)
+    assert len({*taus}) == 3
+    twins.network = replace(twins.network, taus=taus)
+    got = torch.autograd.grad(twins.loss(x, kernels=True), twins.logits)
+    for mine, theirs in zip(got, expected, strict=True):
         assert_near(mine, theirs, RTOL[torch.float32])
 
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show: CUDA graphs, no waiting for the host, memory that is 64-bit addressed."""
+"""What only a GPU can show: CUDA graphs, no waiting for the host, memory and its 64-bit addresses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs
 from lgn_analysis.kernels.cuda.bits import pack_bits
 from lgn_analysis.kernels.cuda.consumers import Consumers
 from lgn_analysis.kernels.cuda.step import PackedSamples, TrainingRun
-from lgn_analysis.kernels.seam import AdamRule, Moments, Pass
+from lgn_analysis.kernels.seam import AdamRule, Curvature, Moments, Pass
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
 from lgn_analysis.relaxations import RELAXATIONS
@@ -130,6 +130,80 @@ def test_a_layer_of_the_papers_width_is_the_reference(gpu: torch.device) -> None
     )
     torch.testing.assert_close(got, grad_x, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(sums.sum(0), grad_coefficients, rtol=1e-3, atol=1e-3)
+
+
+def make_curvature(
+    backend: str, device: torch.device | str, dtype: torch.dtype, *, batch: int, width: int = 1000
+) -> Curvature:
+    """Return the curvature of layers 0, 1 and 3 of four, of the same samples on any device."""
+    model = LogicNetwork(300, width, 4, 10, 20.0, backend="reference").to(torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, 300, generator=generator) < 0.5
+    y = torch.randint(10, (batch,), generator=generator).to(device)
+    wirings = tuple(layer.wiring.to(device) for layer in model.layers)
+    kind = {"cuda": cuda, "reference": reference}[backend].Curvature
+    return kind(
+        Pass(wirings, 300, model.relaxation, 10, 20.0),
+        [layer.logits.detach().to(device, dtype) for layer in model.layers],
+        x.to(device),
+        lambda outputs: functional.cross_entropy(outputs, y),
+        tau=0.8,
+        layers=(0, 1, 3),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_curvature_on_a_gpu_is_the_reference_and_the_same_bits_again(
+    dtype: torch.dtype, gpu: torch.device
+) -> None:
+    slow = make_curvature("reference", "cpu", torch.float64, batch=301)
+    fast = make_curvature("cuda", gpu, dtype, batch=301)
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(7, 3 * 16000, generator=generator, dtype=torch.float64)
+    got = [fast.slopes, fast.products(rows.to(gpu)), *fast.activation_products(5, 2, 7)]
+    expected = [slow.slopes, slow.products(rows), *slow.activation_products(5, 2, 7)]
+    rtol = 1e-5 if dtype == torch.float32 else 1e-12
+    assert fast.loss == pytest.approx(slow.loss, rel=rtol)
+    for mine, theirs in zip(got, expected, strict=True):
+        assert float((mine.cpu() - theirs).norm()) <= rtol * float(theirs.norm())
+    again = make_curvature("cuda", gpu, dtype, batch=301)
+    repeated = [again.slopes, again.products(rows.to(gpu)), *again.activation_products(5, 2, 7)]
+    for once, twice in zip(got, repeated, strict=True):
+        assert torch.equal(once, twice)
+
+
+def test_curvature_takes_the_memory_that_it_states(gpu: torch.device) -> None:
+    width, batch = 2000, 2000
+    array = 4 * width * batch * 4
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    curvature = make_curvature("cuda", gpu, torch.float32, batch=batch, width=width)
+    held = torch.cuda.memory_allocated()
+    assert held - before <= curvature.ARRAYS * array
+    rows = torch.randn(16, 3 * width * 16, device=gpu)
+    with_rows = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = curvature.products(rows)
+    assert torch.cuda.max_memory_allocated() - with_rows - result.nbytes <= 5 * array
+    torch.cuda.reset_peak_memory_stats()
+    curvature.activation_products(0, 0, 16)
+    assert torch.cuda.max_memory_allocated() - with_rows - result.nbytes <= 5 * array
+
+
+def test_no_product_waits_for_the_gpu(gpu: torch.device) -> None:
+    curvature = make_curvature("cuda", gpu, torch.float32, batch=64)
+    rows = torch.randn(3, 3 * 16000, device=gpu)
+
+    def multiply() -> None:
+        curvature.products(rows)
+        curvature.activation_products(0, 0, 3)
+
+    multiply()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        multiply()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.slow

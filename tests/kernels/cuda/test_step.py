@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lgn_analysis.data import thermometer
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels.cuda.bits import pack_bits
 from lgn_analysis.kernels.cuda.step import PackedSamples, Pixels, TrainingRun
 from lgn_analysis.kernels.seam import AdamRule, Moments, Pass
@@ -50,8 +53,9 @@ class Problem:
         moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
         wirings = tuple(layer.wiring for layer in self.model.layers)
         samples = options.pop("samples", PackedSamples(pack_bits(self.x), 36))
+        confidences = tuple(c.clone() for c in self.model.as_pass().confidences)
         run = TrainingRun(
-            Pass(wirings, 36, self.model.relaxation, 3, 2.0),
+            Pass(wirings, 36, self.model.relaxation, 3, 2.0, confidences=confidences),
             logits,
             moments,
             samples,  # type: ignore[arg-type]
@@ -61,10 +65,12 @@ class Problem:
         )
         return run, logits, moments
 
-    def train_reference(self) -> tuple[float, torch.optim.Adam]:
+    def train_reference(self, taus: Sequence[float] = ()) -> tuple[float, torch.optim.Adam]:
         optimiser = torch.optim.Adam(self.model.parameters(), lr=0.05)
         total = 0.0
         for step, chosen in enumerate(self.order):
+            if taus:
+                self.model.set_tau(taus[step])
             outputs = self.model(self.x[chosen], draw=self.key(step))
             loss = functional.cross_entropy(outputs, self.y[chosen])
             optimiser.zero_grad()
@@ -85,6 +91,60 @@ def test_a_run_of_steps_is_torch_adam_on_the_reference(name: str, device: torch.
         torch.testing.assert_close(z, layer.logits.detach(), rtol=1e-3, atol=1e-3)
         state = optimiser.state[layer.logits]
         torch.testing.assert_close(moment.mean, state["exp_avg"], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gumbel-st", "soft"])
+def test_each_step_has_the_temperature_it_is_given(name: str, device: torch.device) -> None:
+    problem, taus = Problem(device, name), [2.0, 0.7, 0.4, 1.1]
+    run, _, moments = problem.run()
+    total = run.run(problem.order[:3], problem.key(), steps_done=0, taus=taus[:3])
+    total = total + run.run(problem.order[3:], problem.key(3), steps_done=3, taus=taus[3:])
+    expected, optimiser = problem.train_reference(taus)
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    for layer, moment in zip(problem.model.layers, moments, strict=True):
+        state = optimiser.state[layer.logits]
+        torch.testing.assert_close(moment.mean, state["exp_avg"], rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_of_cage_is_torch_adam_on_the_reference(device: torch.device) -> None:
+    problem = Problem(device, "cage")
+    problem.model.layers[1].confidence.fill_(0.8)
+    run, _, moments = problem.run()
+    total = run.run(problem.order[:1], problem.key(), steps_done=0)
+    total = total + run.run(problem.order[1:], problem.key(1), steps_done=1)
+    expected, optimiser = problem.train_reference()
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    for place, (layer, moment) in enumerate(zip(problem.model.layers, moments, strict=True)):
+        got = run.network.confidences[place]
+        torch.testing.assert_close(got, layer.confidence, rtol=1e-5, atol=0)
+        state = optimiser.state[layer.logits]
+        torch.testing.assert_close(moment.mean, state["exp_avg"], rtol=1e-3, atol=1e-5)
+    with pytest.raises(InvalidInputError, match="CAGE finds its own temperatures"):
+        run.run(problem.order, problem.key(), steps_done=4, taus=[1.0] * 4)
+
+
+def test_a_schedule_needs_a_graph_of_its_own(device: torch.device) -> None:
+    """One with a temperature that stands on the device is captured, and serves every other."""
+    problem = Problem(device)
+    launched, logits, _ = problem.run(capture=False)
+    replayed, again, _ = problem.run()
+    captures: list[Purpose] = []
+
+    class Recorded:
+        def __init__(self, purpose: Purpose) -> None:
+            captures.append(purpose)
+            self.replay = lambda: replayed._step(purpose)
+
+    replayed.captures = True
+    replayed._captured = Recorded  # type: ignore[method-assign, assignment]
+    for run in (launched, replayed):
+        run.run(problem.order[:2], problem.key(), steps_done=0)
+        run.run(problem.order, problem.key(2), steps_done=2, taus=[2.0, 0.7, 0.4, 1.1])
+        run.run(problem.order, problem.key(6), steps_done=6, taus=[0.3, 0.2, 0.6, 0.9])
+        run.run(problem.order[:2], problem.key(10), steps_done=10)
+    assert len(captures) == 3  # constant, moving, constant again
+    for one, other in zip(logits, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_runs_go_on_where_they_stopped(device: torch.device) -> None:

@@ -5,13 +5,23 @@ one source gives the same operations in the same order everywhere. ``+ - * / & |
 comparisons work lane by lane, between vectors and with scalars.
 """
 
-from lgn_analysis.kernels.cpu.simd.arithmetic import fma, four_totals, largest, maximum, sqrt, total
+from lgn_analysis.kernels.cpu.simd.arithmetic import (
+    fma,
+    four_totals,
+    largest,
+    maximum,
+    slice_totals,
+    sqrt,
+    total,
+)
 from lgn_analysis.kernels.cpu.simd.masks import (
     bits,
+    concatenate,
     exchange,
     first_true,
     interleave,
     lanes_with,
+    mask_of,
     select,
     to_word,
     zip_bytes,
@@ -22,6 +32,7 @@ from lgn_analysis.kernels.cpu.simd.memory import (
     load_like,
     prefetch,
     put,
+    spread,
     store,
     store_apart,
 )
@@ -34,8 +45,13 @@ from lgn_analysis.kernels.cpu.simd.values import (
     lane_numbers,
     longs,
     low_half,
+    n_lanes,
+    repeat,
     shift_down,
     to_floats,
+    to_longs,
+    widen,
+    zero_line,
 )
 from lgn_analysis.kernels.cpu.simd.vector import Vector
 
@@ -45,6 +61,7 @@ __all__ = [
     "as_ints",
     "at",
     "bits",
+    "concatenate",
     "exchange",
     "fill",
     "first_true",
@@ -60,16 +77,24 @@ __all__ = [
     "load_like",
     "longs",
     "low_half",
+    "mask_of",
     "maximum",
+    "n_lanes",
     "prefetch",
     "put",
+    "repeat",
     "select",
     "shift_down",
+    "slice_totals",
+    "spread",
     "sqrt",
     "store",
     "store_apart",
     "to_floats",
+    "to_longs",
     "to_word",
     "total",
+    "widen",
+    "zero_line",
     "zip_bytes",
 ]

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from lgn_analysis.kernels.cpu.simd.vector import Vector, constant, indices
+from lgn_analysis.kernels.cpu.simd.vector import Vector, constant, indices, splat_value
 
 
 @intrinsic
@@ -42,6 +42,25 @@ def bits(typing: Any, word: Any) -> Any:
         return builder.icmp_unsigned("!=", builder.and_(spread, places), zero)
 
     return ints.mask(types.int64), generate
+
+
+@intrinsic
+def mask_of(typing: Any, word: Any, like: Any) -> Any:
+    """Return the low bits of an int64, as many as ``like`` has lanes, at most 32, as a mask."""
+    if not isinstance(like, Vector) or like.lanes > 32:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        # As for ``bits``, lanes as wide as those that the mask will choose.
+        wide = ir.IntType(64 if like.element == "float64" else 32)
+        kind = Vector(f"int{wide.width}", like.lanes)
+        value = args[0] if wide.width == 64 else builder.trunc(args[0], wide)
+        spread = splat_value(builder, value, like.lanes)
+        places = constant(kind, [1 << lane for lane in range(like.lanes)])
+        tested = builder.and_(spread, places)
+        return builder.icmp_unsigned("!=", tested, constant(kind, [0] * like.lanes))
+
+    return like.mask(types.int64, like), generate
 
 
 @intrinsic
@@ -96,6 +115,18 @@ def first_true(typing: Any, mask: Any) -> Any:
         return builder.cttz(builder.or_(wide, last), ir.IntType(1)(1))
 
     return types.int64(mask), generate
+
+
+@intrinsic
+def concatenate(typing: Any, a: Any, b: Any) -> Any:
+    """Return the lanes of one vector and then those of another like it."""
+    if not isinstance(a, Vector) or a != b:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.shuffle_vector(*args, indices(list(range(2 * a.lanes))))
+
+    return Vector(a.element, 2 * a.lanes)(a, b), generate
 
 
 @intrinsic

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from lgn_analysis.kernels.cpu.simd.vector import Vector
+from lgn_analysis.kernels.cpu.simd.vector import Vector, concatenate, splat_value
 
 
 def _vector_pointer(
@@ -83,6 +83,28 @@ def load_like(typing: Any, array: Any, offset: Any, like: Any) -> Any:
     if not isinstance(like, Vector) or str(array.dtype) != like.element:
         return None
     return like(array, types.intp, like), _load(like)
+
+
+@intrinsic
+def spread(typing: Any, array: Any, offset: Any, stride: Any, part: Any, like: Any) -> Any:
+    """Return slices as long as ``part`` that make up a vector like ``like``, each of one value.
+
+    Slice i is array[offset + i · stride] in every lane.
+    """
+    if not isinstance(like, Vector) or str(array.dtype) != like.element:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        place, slices = args[1], []
+        for _ in range(like.lanes // part.lanes):
+            slices.append(
+                splat_value(builder, builder.load(builder.gep(data, [place])), part.lanes)
+            )
+            place = builder.add(place, args[2])
+        return concatenate(builder, slices)
+
+    return like(array, types.intp, types.intp, part, like), generate
 
 
 @intrinsic

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from lgn_analysis.kernels.cpu.simd.memory import vector_of
-from lgn_analysis.kernels.cpu.simd.vector import Vector, constant, to_vector
+from lgn_analysis.kernels.cpu.simd.vector import Vector, constant, indices, to_vector
 
 
 def _make_splat(element: str, doc: str) -> Any:
@@ -66,9 +67,61 @@ as_ints: Final = _make_conversion(
 )
 as_floats: Final = _make_conversion("int32", "float32", "bitcast", "Return floats of bit patterns.")
 to_floats: Final = _make_conversion("int32", "float32", "sitofp", "Return ints rounded to floats.")
+to_longs: Final = _make_conversion("uint32", "int64", "zext", "Return uint32 lanes as int64.")
 low_half: Final = _make_conversion(
     "int64", "int32", "trunc", "Return the low 32 bits of each lane."
 )
+
+
+@intrinsic
+def zero_line(typing: Any, array: Any, copies: Any) -> Any:
+    """Return zeros in the array's type: ``len(copies)`` cache lines of them."""
+    if not isinstance(array, types.Array) or not isinstance(copies, types.UniTuple):
+        return None
+    kind = Vector(str(array.dtype), copies.count * 512 // array.dtype.bitwidth)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return constant(kind, [0.0] * kind.lanes)
+
+    return kind(array, copies), generate
+
+
+@intrinsic
+def n_lanes(typing: Any, vector: Any) -> Any:
+    """Return how many lanes a vector has."""
+    if not isinstance(vector, Vector):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.IntType(64)(vector.lanes)
+
+    return types.int64(vector), generate
+
+
+@intrinsic
+def repeat(typing: Any, vector: Any, like: Any) -> Any:
+    """Return copies of a vector, one after the other, as long as ``like``."""
+    if not isinstance(vector, Vector) or not isinstance(like, Vector):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        order = indices(list(range(vector.lanes)) * (like.lanes // vector.lanes))
+        return builder.shuffle_vector(args[0], args[0], order)
+
+    return like(vector, like), generate
+
+
+@intrinsic
+def widen(typing: Any, vector: Any) -> Any:
+    """Return float lanes as float64."""
+    if not isinstance(vector, Vector) or not vector.is_float:
+        return None
+    kind = Vector("float64", vector.lanes)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return args[0] if kind == vector else builder.fpext(args[0], kind.ir)
+
+    return kind(vector), generate
 
 
 @intrinsic

@@ -13,7 +13,9 @@ from numba.extending import lower_builtin, models, register_model, type_callable
 ELEMENTS: Final = {
     "uint8": (ir.IntType(8), types.uint8),
     "float32": (ir.FloatType(), types.float32),
+    "float64": (ir.DoubleType(), types.float64),
     "int32": (ir.IntType(32), types.int32),
+    "uint32": (ir.IntType(32), types.uint32),
     "int64": (ir.IntType(64), types.int64),
     "bool": (ir.IntType(1), types.boolean),
 }
@@ -35,7 +37,7 @@ class Vector(types.Type):
     @property
     def is_float(self) -> bool:
         """Whether arithmetic is floating-point."""
-        return self.element == "float32"
+        return self.element in ("float32", "float64")
 
     @property
     def mask(self) -> Vector:
@@ -54,6 +56,18 @@ def splat_value(builder: Any, scalar: Any, lanes: int) -> Any:
     empty = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(empty, scalar, ir.IntType(32)(0))
     return builder.shuffle_vector(first, empty, indices([0] * lanes))
+
+
+def concatenate(builder: Any, parts: Sequence[Any]) -> Any:
+    """Return LLVM vectors of one length as one vector."""
+    joined = parts[0]
+    for place, part in enumerate(parts[1:], start=1):
+        n, size = joined.type.count, part.type.count
+        if place > 1:
+            # A shuffle takes two vectors of one length.
+            part = builder.shuffle_vector(part, part, indices([i % size for i in range(n)]))
+        joined = builder.shuffle_vector(joined, part, indices(list(range(n + size))))
+    return joined
 
 
 def indices(lanes: Sequence[int]) -> Any:

@@ -1,0 +1,43 @@
+"""The matrix of an operator, where it is small enough to be made."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.hessian.operators import SymmetricOperator
+
+METHODS: Final = ("auto", "lanczos", "dense")
+
+_COLUMNS: Final = 64
+"""Products made at a time."""
+
+
+def dense_bytes(n: int) -> int:
+    """Return the memory that the matrix and its eigenvectors take, in float64."""
+    return 8 * 4 * n * n
+
+
+def dense_matrix(operator: SymmetricOperator, *, max_bytes: int) -> NDArray[np.float64]:
+    """Return H [n, n] as float64, from n products; not made symmetric.
+
+    Raises:
+        InvalidInputError: the matrix and its eigenvectors would not fit ``max_bytes``.
+    """
+    n = operator.shape[0]
+    if dense_bytes(n) > max_bytes:
+        raise InvalidInputError(
+            f"the eigenvalues of a dense matrix of {n} rows take {dense_bytes(n) / 2**20:.1f} MiB, "
+            f"and max_bytes allows {max_bytes / 2**20:.1f}; use method='lanczos', or raise max_bytes"
+        )
+    matrix = np.empty((n, n))
+    for start in range(0, n, _COLUMNS):
+        width = min(_COLUMNS, n - start)
+        unit = torch.zeros(width, n, dtype=operator.dtype, device=operator.device)
+        unit[torch.arange(width), start + torch.arange(width)] = 1
+        matrix[:, start : start + width] = operator.matmat(unit.T).double().cpu().numpy()
+    return matrix

@@ -1,0 +1,250 @@
+"""Slices through the soft loss of a logic gate network, and how smooth they are.
+
+See :mod:`lgn_analysis.hessian.directions` for what a coordinate of 1 means.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.hessian.batches import Batch, as_batches
+from lgn_analysis.hessian.directions import (
+    along,
+    at_own_length,
+    between_soft_and_discrete,
+    check_vectors,
+    discrete_distance,
+    filter_direction,
+    upright,
+)
+from lgn_analysis.hessian.landscape_result import LandscapeResult
+from lgn_analysis.hessian.operators import LossFn, Params
+from lgn_analysis.hessian.probe import HessianProbe
+from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
+from lgn_analysis.hessian.verification import check_additive, check_labels
+from lgn_analysis.network import LogicNetwork, as_bits, check_features
+
+DIRECTIONS: Final = ("filter", "eigen", "discrete")
+
+_EIGEN_TOLERANCE: Final = 1e-3
+"""Relative residual of the eigenvectors: a slice along them looks the same from here on."""
+
+
+def landscape(
+    model: LogicNetwork,
+    data: Any,
+    *,
+    directions: str | tuple[Tensor, ...] = "filter",
+    dims: int | None = None,
+    grid: int | None = None,
+    span: float | tuple[float, float] | None = None,
+    seed: int = 0,
+    loss_fn: LossFn = functional.cross_entropy,
+    tau: float | None = None,
+    noise: GumbelNoise | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> LandscapeResult:
+    """Return the soft loss on a slice through the model, L(z + x·d₁ + y·d₂).
+
+    Args:
+        model: left as it is, whatever its mode.
+        data: ``(x, y)``, or batches, as for :class:`lgn_analysis.HessianProbe`.
+        directions: ``"filter"``, ``"eigen"`` (the largest eigenvalue's and, as the second, the
+            smallest's: the steepest wall and the way down), ``"discrete"`` (one dimension), or one or
+            two vectors [n_params] in z, which are taken as they are.
+        dims: 1 or 2; None is 2, and 1 for ``"discrete"``.
+        grid: points along each coordinate, at least 3; None is 25 in two dimensions and 51 in one. An
+            odd number has the model itself on the grid.
+        span: coordinates run from −span to span, or over a pair (low, high); None is 1, and (0, 1)
+            for ``"discrete"``.
+        seed: seed of random directions and of the eigensolver's start.
+        loss_fn: ``loss_fn(output, y)``, the mean over the batch.
+        tau: gate temperature; None is the noise's, or else the model's.
+        noise: take the mean over its frozen draws, ``softmax((z + g)/tau)``.
+        batch_size: split the data, to bound memory.
+        progress: show a progress bar.
+
+    Raises:
+        InvalidInputError: directions, grid or data do not fit.
+    """
+    if not isinstance(model, LogicNetwork):
+        raise InvalidInputError(f"a landscape needs a LogicNetwork, got {type(model).__name__}")
+    dims, grid = _check_shape(directions, dims, grid)
+    tau = _choose_tau(model, tau, noise)
+    pieces = as_batches(data, batch_size)
+    for x, _ in pieces:
+        check_features(x, model.n_features)
+    check_labels(loss_fn, pieces, model.n_classes)
+    coordinates = _coordinates(directions, dims, grid, span)
+    eigenvalues = (math.nan,) * dims
+    if directions == "discrete":
+        if noise is not None:
+            raise InvalidInputError(
+                'directions="discrete" runs in gate weights, where Gumbel noise in the logits has no '
+                "meaning; leave out noise"
+            )
+        pieces = [(as_bits(x), y) for x, y in pieces]
+        names: tuple[str, ...] = ("soft → discrete",)
+        lengths: tuple[float, ...] = (discrete_distance(model, tau),)
+        at = between_soft_and_discrete(model, tau)
+    else:
+        if not isinstance(directions, str):
+            vectors = check_vectors(model, directions)
+            names = tuple(f"direction {index + 1}" for index in range(dims))
+        elif directions == "filter":
+            vectors = [filter_direction(model, seed, index) for index in range(dims)]
+            names = tuple(f"random direction {index + 1}" for index in range(dims))
+        else:
+            probe = HessianProbe(
+                model,
+                data,
+                loss_fn=loss_fn,
+                params="*",
+                tau=tau,
+                noise=noise,
+                batch_size=batch_size,
+            )
+            pairs = probe.eigs(
+                k=dims, which="BE", tol=_EIGEN_TOLERANCE, seed=seed, progress=progress
+            )
+            vectors = [at_own_length(model, upright(v)) for v in pairs.vectors.T]
+            eigenvalues = tuple(map(float, pairs.values))
+            names = ("top eigenvector", "bottom eigenvector")[:dims]
+        lengths = tuple(float(torch.linalg.vector_norm(v)) for v in vectors)
+        at = along(model, vectors)
+    mean = _MeanLoss(model, pieces, loss_fn, tau)
+    points = list(itertools.product(*coordinates))
+    draws: Sequence[int | None] = range(noise.draws) if noise else (None,)
+    values = np.zeros((len(points), 2))
+    bar = tqdm(total=len(draws) * len(points), desc="landscape", unit="point", disable=not progress)
+    for draw in draws:
+        shift = _frozen_noise(model, noise, draw)
+        for index, point in enumerate(points):
+            values[index] += mean(at(point), shift)
+            bar.update()
+    bar.close()
+    table = (values / len(draws)).reshape(*map(len, coordinates), 2)
+    return LandscapeResult(
+        coordinates=coordinates,
+        loss=table[..., 0],
+        accuracy=table[..., 1],
+        directions=names,
+        lengths=lengths,
+        eigenvalues=eigenvalues,
+        tau=tau,
+        n=mean.n,
+        seed=seed,
+        noise=noise,
+    )
+
+
+class _MeanLoss:
+    """Mean loss and accuracy over the data at any logits, by the fastest forward there is."""
+
+    def __init__(
+        self, model: LogicNetwork, pieces: Sequence[Batch], loss_fn: LossFn, tau: float
+    ) -> None:
+        self._model, self._loss_fn, self._tau = model, loss_fn, tau
+        self._pieces = [(x.to(model.device), y.to(model.device)) for x, y in pieces]
+        self.n = sum(len(y) for _, y in pieces)
+        y = pieces[0][1]
+        self._classes = y.ndim == 1 and not (y.is_floating_point() or y.dtype == torch.bool)
+        if len(pieces) > 1:
+            x, y = self._pieces[0]
+            at = {name: value.detach() for name, value in model.named_parameters()}
+            check_additive(lambda out, y: float(loss_fn(out, y)), self._outputs(at, x), y)
+
+    def __call__(self, logits: Params, shift: Params | None) -> tuple[float, float]:
+        if shift is not None:
+            logits = {name: z + shift[name] for name, z in logits.items()}
+        # Without noise this only brings the logits to tau, which the model divides by its own.
+        logits = perturbed_logits(logits, self._model, None, None, tau=self._tau)
+        loss, hits = 0.0, 0
+        for x, y in self._pieces:
+            outputs = self._outputs(logits, x)
+            loss += len(y) * float(self._loss_fn(outputs, y))
+            hits += int((outputs.argmax(-1) == y).sum()) if self._classes else 0
+        return loss / self.n, hits / self.n if self._classes else math.nan
+
+    @torch.no_grad()
+    def _outputs(self, logits: Params, x: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(self._model, logits, (x,), {"mode": "soft"})
+        return outputs.double()  # the grid's second differences are small differences of losses
+
+
+def _frozen_noise(
+    model: LogicNetwork, noise: GumbelNoise | None, draw: int | None
+) -> Params | None:
+    """Return the noise of one draw on every logit; drawing it anew at each point would cost more
+    than the network."""
+    if noise is None:
+        return None
+    zeros = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    return perturbed_logits(zeros, model, noise, draw, tau=model.relaxation.tau)
+
+
+def _coordinates(
+    directions: str | tuple[Tensor, ...],
+    dims: int,
+    grid: int,
+    span: float | tuple[float, float] | None,
+) -> tuple[NDArray[np.float64], ...]:
+    if span is None:
+        span = (0.0, 1.0) if directions == "discrete" else 1.0
+    low, high = span if isinstance(span, tuple) else (-span, span)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InvalidInputError(f"span must be finite and not empty, got {low} to {high}")
+    if directions == "discrete" and not (low >= 0 and high <= 1):
+        raise InvalidInputError(
+            f"between the soft and the discrete network t lies in [0, 1], got {low} to {high}"
+        )
+    return tuple(np.linspace(low, high, grid) for _ in range(dims))
+
+
+def _check_shape(
+    directions: str | tuple[Tensor, ...], dims: int | None, grid: int | None
+) -> tuple[int, int]:
+    """Return dims and grid, or raise where they do not fit the directions."""
+    if isinstance(directions, str):
+        if directions not in DIRECTIONS:
+            raise InvalidInputError(
+                f"unknown directions {directions!r}; use one of {', '.join(DIRECTIONS)}, or one or "
+                "two vectors"
+            )
+        possible = (1,) if directions == "discrete" else (2, 1)
+    else:
+        possible = (len(directions),)
+        if len(directions) not in (1, 2):
+            raise InvalidInputError(f"give one or two directions, got {len(directions)}")
+    dims = possible[0] if dims is None else dims
+    if dims not in possible:
+        choices = " or ".join(map(str, possible))
+        raise InvalidInputError(f"dims must be {choices} for these directions, got {dims}")
+    grid = (51 if dims == 1 else 25) if grid is None else grid
+    if grid < 3:
+        raise InvalidInputError(f"a second difference needs a grid of at least 3, got {grid}")
+    return dims, grid
+
+
+def _choose_tau(model: LogicNetwork, tau: float | None, noise: GumbelNoise | None) -> float:
+    of_noise = noise.tau if noise else None
+    if tau is not None and of_noise is not None and tau != of_noise:
+        raise InvalidInputError(f"tau is {tau} and noise.tau {of_noise}; give one")
+    given = of_noise if tau is None else tau
+    chosen = model.relaxation.tau if given is None else given
+    if not (math.isfinite(chosen) and chosen > 0):
+        raise InvalidInputError(f"tau must be finite and above zero, got {tau}")
+    return float(chosen)

@@ -1,0 +1,214 @@
+"""The Hessian of any module's mean loss, by automatic differentiation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp
+
+from lgn_analysis import ranks
+from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.hessian.batches import Batch
+from lgn_analysis.hessian.operators import (
+    MAX_BYTES,
+    BatchLoss,
+    ParameterOperator,
+    ParamLoss,
+    Params,
+    isolated,
+    unflatten,
+)
+
+_TRIAL: Final = 64
+"""Samples that the methods are tried on."""
+
+_CLEARLY: Final = 1.5
+"""How much faster the second method must be: noise in a time should not change the bits of results."""
+
+
+class ModuleHessian(ParameterOperator):
+    """H = ∇² of the mean loss over all samples, in a dict of parameters.
+
+    Sums over batches are float64, each batch weighted by its samples; ranks of a process group share
+    every batch. Two methods give the same product. ``"double-backward"`` differentiates ⟨∇L, v⟩ once
+    more, on graphs of ∇L that are kept while they fit ``max_bytes``. ``"forward-over-reverse"`` is
+    ``torch.func.jvp`` of ``torch.func.grad`` and keeps nothing. Both are tried on a few samples, and
+    the second is taken where the first does not go through or takes half as long again.
+
+    Args:
+        batch_losses: mean losses, of which the loss is the mean.
+        params: the parameters, copied.
+        batches: the samples.
+        max_bytes: memory for graphs that are kept.
+
+    Attributes:
+        method: which of the two is in use.
+
+    Raises:
+        NotDifferentiableError: neither method goes through.
+    """
+
+    def __init__(
+        self,
+        batch_losses: Sequence[BatchLoss],
+        params: Params,
+        batches: Sequence[Batch],
+        *,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        super().__init__(params)
+        n_samples = sum(len(y) for _, y in batches)
+        shares = [(x[part], y[part]) for x, y in batches for part in [ranks.uneven_share(len(y))]]
+        # Weights add to one over batches, losses and ranks.
+        self._weighted = [
+            (len(y) / n_samples / len(batch_losses), _at(loss, x, y))
+            for x, y in shares
+            if len(y)
+            for loss in batch_losses
+        ]
+        self._graphs: dict[int, tuple[Tensor, list[Tensor]]] = {}
+        x, y = batches[0]
+        trial = _at(batch_losses[0], x[:_TRIAL], y[:_TRIAL])
+        with isolated(self.device):
+            self.method, per_trial = _choose_method(trial, self.params)
+        held = sum(len(y) for _, y in shares) * len(batch_losses) / min(len(x), _TRIAL) * per_trial
+        self.keeps_graphs = self.method == "double-backward" and held <= max_bytes
+
+    def row_products(self, rows: Tensor) -> Tensor:
+        """Return H v for each row v of ``rows`` [k, n_params], in float64."""
+        total = torch.zeros_like(rows, dtype=torch.float64)
+        with isolated(self.device):
+            for place, (weight, loss) in enumerate(self._weighted):
+                for index, product in enumerate(self._piece_products(place, loss, rows)):
+                    total[index] += weight * product.double()
+        return ranks.total(total)
+
+    def products(self, loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
+        """Yield H v of one batch's loss at ``params`` for each row v of ``rows`` [k, n_params]."""
+        return METHODS[self.method](loss, params, rows)
+
+    def move_to(self, params: Params) -> None:
+        """Take other values of the parameters."""
+        super().move_to(params)
+        self._graphs = {}
+
+    def loss(self) -> float:
+        """Return the mean loss."""
+        with isolated(self.device), torch.no_grad():
+            value = sum(weight * loss(self.params).double() for weight, loss in self._weighted)
+        return float(ranks.total(torch.as_tensor(value, dtype=torch.float64, device=self.device)))
+
+    def gradient(self) -> Tensor:
+        """Return ∇L [n_params] in float64."""
+        total = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
+        with isolated(self.device):
+            for weight, loss in self._weighted:
+                total += weight * value_and_gradient(loss, self.params)[1]
+        return ranks.total(total)
+
+    def _piece_products(self, place: int, loss: ParamLoss, rows: Tensor) -> Iterator[Tensor]:
+        if not self.keeps_graphs:
+            return self.products(loss, self.params, rows)
+        if place not in self._graphs:
+            self._graphs[place] = _graph(loss, self.params)
+        return _backward_again(*self._graphs[place], rows, keep=True)
+
+
+def value_and_gradient(loss: ParamLoss, params: Params) -> tuple[float, Tensor]:
+    """Return the loss and its gradient as one float64 vector."""
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    value = loss(leaves)
+    gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return float(value.detach()), torch.cat([g.reshape(-1).double() for g in gradient])
+
+
+def _graph(loss: ParamLoss, params: Params) -> tuple[Tensor, list[Tensor]]:
+    """Return ∇L with its graph, and the leaves it hangs on."""
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    inputs = list(leaves.values())
+    parts = torch.autograd.grad(loss(leaves), inputs, create_graph=True, materialize_grads=True)
+    return torch.cat([part.reshape(-1) for part in parts]), inputs
+
+
+def _backward_again(
+    gradient: Tensor, inputs: list[Tensor], rows: Tensor, *, keep: bool
+) -> Iterator[Tensor]:
+    for index, row in enumerate(rows):
+        if not gradient.requires_grad:  # the loss is linear in the parameters
+            yield torch.zeros_like(row)
+            continue
+        product = torch.autograd.grad(
+            gradient,
+            inputs,
+            row,
+            retain_graph=keep or index + 1 < len(rows),
+            materialize_grads=True,
+        )
+        yield torch.cat([part.reshape(-1) for part in product])
+
+
+def _double_backward(loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
+    return _backward_again(*_graph(loss, params), rows, keep=False)
+
+
+def _forward_over_reverse(loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
+    gradient = grad(loss)
+    for row in rows:
+        product = jvp(gradient, (params,), (unflatten(row, params),))[1]
+        yield torch.cat([part.reshape(-1) for part in product.values()])
+
+
+Products = Callable[[ParamLoss, Params, Tensor], Iterator[Tensor]]
+METHODS: Final[dict[str, Products]] = {
+    "double-backward": _double_backward,
+    "forward-over-reverse": _forward_over_reverse,
+}
+
+
+def _choose_method(loss: ParamLoss, params: Params) -> tuple[str, int]:
+    """Return the faster method on one loss, and the bytes that a graph of its gradient holds."""
+    rows = torch.ones(
+        1,
+        sum(value.numel() for value in params.values()),
+        dtype=next(iter(params.values())).dtype,
+        device=next(iter(params.values())).device,
+    )
+    held: list[int] = []
+
+    def count(tensor: Tensor) -> Any:
+        held.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    failures, seconds = [], {}
+    for method, products in METHODS.items():
+        try:
+            list(products(loss, params, rows))
+            if method == "double-backward":
+                with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                    graph = _graph(loss, params)
+                start = time.perf_counter()
+                list(_backward_again(*graph, rows, keep=False))
+            else:
+                start = time.perf_counter()
+                list(products(loss, params, rows))
+            seconds[method] = time.perf_counter() - start
+        except NotDifferentiableError:
+            raise
+        except (RuntimeError, NotImplementedError) as error:
+            failures.append(f"{method}: {str(error).splitlines()[0]}")
+    if not seconds:
+        raise NotDifferentiableError(
+            f"the gradient of this module cannot be differentiated ({'; '.join(failures)}); a "
+            "custom autograd.Function needs a backward of differentiable operations"
+        )
+    first, *others = seconds
+    clearly = [method for method in others if _CLEARLY * seconds[method] < seconds[first]]
+    return (clearly[0] if clearly else first), sum(held)
+
+
+def _at(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
+    return lambda params: loss(params, x, y)

@@ -1,0 +1,226 @@
+"""The Hessian of a logic gate network's soft loss, by kernels that know its structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from lgn_analysis import ranks
+from lgn_analysis.gates import COEFFICIENTS, N_GATES
+from lgn_analysis.hessian.batches import Batch
+from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
+from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
+from lgn_analysis.kernels import Backend, reference, select_backend
+from lgn_analysis.kernels.seam import Curvature
+from lgn_analysis.network import LogicLayer, LogicNetwork
+
+_DTYPES: Final = (torch.float32, torch.float64)
+_SHARE: Final = 4
+"""A batch is split until one piece takes at most this part of the memory."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The share of one batch under one draw of the noise in the mean loss.
+
+    Attributes:
+        index: its number, the same whatever is kept and on every rank.
+        samples: its place among all samples.
+        curvature: the derivatives of its share.
+    """
+
+    index: int
+    samples: slice
+    curvature: Curvature
+
+
+class NetworkHessian(ParameterOperator):
+    """H = ∇² of the mean soft loss ``softmax(z/tau)`` over all samples, in layers' logits.
+
+    What products have in common, activations and their gradients, is computed once for each batch
+    and draw and kept while it fits ``max_bytes``; else it is computed again for each product. Sums
+    over samples are float64. Ranks of a process group share every batch.
+
+    Args:
+        model: a network for which :func:`is_plain` holds; its logits are copied.
+        batches: bits and labels.
+        loss_fn: the mean over a batch. Samples must contribute by themselves, unless
+            ``couples`` is set.
+        layers: the layers whose logits are probed, rising.
+        noise: the frozen noise of a smoothed loss; None for none.
+        tau: gate temperature.
+        couples: whether the loss couples the samples of a batch (as ranking losses do). Then
+            derivatives come from the reference kernels, a batch a piece.
+        max_bytes: memory for what is kept.
+
+    Attributes:
+        method: which kernels give the derivatives.
+    """
+
+    def __init__(
+        self,
+        model: LogicNetwork,
+        batches: Sequence[Batch],
+        loss_fn: LossFn,
+        *,
+        layers: Sequence[int],
+        noise: GumbelNoise | None,
+        tau: float,
+        couples: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        names = [f"layers.{index}.logits" for index in layers]
+        everything = {name: value.detach().clone() for name, value in model.named_parameters()}
+        super().__init__({name: everything[name] for name in names})
+        self.layers = list(layers)
+        self.couples = couples
+        self.n_samples = sum(len(y) for _, y in batches)
+        self._model = model
+        self._network = model.as_pass("soft")
+        self._loss_fn = loss_fn
+        self._tau = tau
+        self._noise = noise
+        self._draws: list[int | None] = list(range(noise.draws)) if noise else [None]
+        self._logits = everything
+        self._backend: Backend = reference if couples else _backend_for(model)
+        self.method = f"{self._backend.NAME} kernels"
+        rows = model.n_features + model.depth * model.width
+        item = torch.finfo(self.dtype).bits // 8
+        self._bytes = self._backend.Curvature.ARRAYS * rows * item  # type: ignore[attr-defined]
+        most = len(batches[0][1]) if couples else max(1, max_bytes // _SHARE // self._bytes)
+        self._parts = list(_parts(batches, None if couples else most))
+        self._max_bytes = self._room = max_bytes
+        self._kept: dict[int, Curvature] = {}
+
+    def row_products(self, rows: Tensor) -> Tensor:
+        """Return H v for each row v of ``rows`` [k, n_params], in float64."""
+        total = torch.zeros_like(rows, dtype=torch.float64)
+        for piece in self.pieces():
+            total += piece.curvature.products(rows)
+        return ranks.total(total)
+
+    def move_to(self, params: Params) -> None:
+        """Take other logits of the probed layers."""
+        super().move_to(params)
+        self._logits = {**self._logits, **params}
+        self._kept, self._room = {}, self._max_bytes
+
+    def loss(self) -> float:
+        """Return the mean loss."""
+        value = sum(piece.curvature.loss for piece in self.pieces())
+        return float(ranks.total(torch.tensor(value, dtype=torch.float64, device=self.device)))
+
+    def gradient(self) -> Tensor:
+        """Return ∇L [n_params] in float64."""
+        total = torch.zeros(len(self.layers), self._model.width, N_GATES, dtype=torch.float64)
+        total = total.to(self.device)
+        for draw in self._draws:
+            p, excess = self._softmax(draw)
+            total += p * excess / self._tau
+        return ranks.total(total.reshape(-1))
+
+    def softmax_trace(self) -> Tensor:
+        """Return the trace of the softmax's own part of H: float64 [n_layers], exact.
+
+        It is ``tau⁻² Σ_gates −2 Σ_k p_k² (s_k − s̄)``, s = ∂L/∂p, s̄ = Σ_k p_k s_k.
+        """
+        total = torch.zeros(len(self.layers), dtype=torch.float64, device=self.device)
+        for draw in self._draws:
+            p, excess = self._softmax(draw)
+            total += -2 * (p**2 * excess).sum((1, 2)) / self._tau**2
+        return ranks.total(total)
+
+    def pieces(self, draws: Sequence[int | None] | None = None) -> Iterator[Piece]:
+        """Yield this rank's pieces of the mean loss, of some draws of the noise or of all."""
+        for place, draw in enumerate(self._draws):
+            if draws is not None and draw not in draws:
+                continue
+            moved: Params | None = None
+            for number, (samples, x, y) in enumerate(self._parts):
+                index = place * len(self._parts) + number
+                curvature = self._kept.get(index)
+                if curvature is None:
+                    moved = moved or self._moved(draw)
+                    weight = len(y) / self.n_samples / len(self._draws)
+                    curvature = self._make(moved, x, y, weight)
+                    taken = self._bytes * len(y)
+                    if taken <= self._room:
+                        self._room -= taken
+                        self._kept[index] = curvature
+                yield Piece(index, samples, curvature)
+
+    def first_piece(self, x: Tensor, y: Tensor) -> Curvature:
+        """Return the derivatives of the mean loss of other samples, at the first draw."""
+        return self._make(self._moved(self._draws[0]), x, y, weight=1.0)
+
+    def _make(self, logits: Params, x: Tensor, y: Tensor, weight: float) -> Curvature:
+        labels = y.to(self.device)
+        loss_fn = self._loss_fn
+
+        def loss(outputs: Tensor) -> Tensor:
+            return weight * loss_fn(outputs, labels)
+
+        with isolated(self.device):
+            return self._backend.Curvature(
+                self._network,
+                [logits[f"layers.{index}.logits"] for index in range(self._model.depth)],
+                x.to(self.device),
+                loss,
+                tau=self._tau,
+                layers=self.layers,
+            )
+
+    def _softmax(self, draw: int | None) -> tuple[Tensor, Tensor]:
+        """Return p and s − s̄ of this rank's samples at one draw, float64 [n_layers, width, 16]."""
+        moved = self._moved(draw)
+        z = torch.stack([moved[name].double() for name in self.params])
+        p = torch.softmax(z / self._tau, dim=-1)
+        slopes = torch.zeros(*z.shape[:2], 4, dtype=torch.float64, device=self.device)
+        for piece in self.pieces([draw]):
+            slopes += piece.curvature.slopes
+        s = slopes @ COEFFICIENTS.to(self.device).double().T
+        return p, s - (p * s).sum(-1, keepdim=True)
+
+    def _moved(self, draw: int | None) -> Params:
+        own = self._model.relaxation.tau  # the kernels divide by tau themselves
+        return perturbed_logits(self._logits, self._model, self._noise, draw, tau=own)
+
+
+def is_plain(model: object) -> bool:
+    """Return whether a network computes what its class says, no part changed or hooked by hand."""
+    if type(model) is not LogicNetwork:
+        return False
+    parts = list(model.modules())
+    widths = {layer.n_out for layer in model.layers}
+    return (
+        all(type(layer) is LogicLayer for layer in model.layers)
+        and widths == {model.width}
+        and {layer.relaxation for layer in model.layers} == {model.relaxation}
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        and not any("forward" in vars(part) for part in parts)
+        and all(name.endswith(".logits") for name, _ in model.named_parameters())
+        and model.dtype in _DTYPES
+    )
+
+
+def _backend_for(model: LogicNetwork) -> Backend:
+    backend = select_backend(model.device, model.backend)
+    return backend
+
+
+def _parts(batches: Sequence[Batch], most: int | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield this rank's part of every batch, in pieces of at most ``most`` samples."""
+    start = 0
+    for x, y in batches:
+        n = len(y)
+        # A batch that cannot be shared out is the first rank's.
+        whole = slice(0, n if ranks.world()[0] == 0 else 0)
+        mine = whole if most is None else ranks.uneven_share(n)
+        for first in range(mine.start, mine.stop, most or n):
+            last = min(mine.stop, first + (most or n))
+            yield slice(start + first, start + last), x[first:last], y[first:last]
+        start += n

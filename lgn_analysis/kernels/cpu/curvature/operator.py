@@ -1,0 +1,277 @@
+"""The class that holds a network's passes over fixed samples, and multiplies directions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.gates import N_GATES, gate_coefficients
+from lgn_analysis.kernels.cpu.bits import pack_samples
+from lgn_analysis.kernels.cpu.curvature.checks import check_directions, check_problem
+from lgn_analysis.kernels.cpu.curvature.lengths import N_TERMS, length_forms
+from lgn_analysis.kernels.cpu.curvature.memory import new_tensor, shared_by, write_blocks
+from lgn_analysis.kernels.cpu.curvature.order import (
+    Frame,
+    count_delta_rows,
+    count_value_rows,
+)
+from lgn_analysis.kernels.cpu.curvature.primal import primal_backward, primal_forward
+from lgn_analysis.kernels.cpu.curvature.probes import probe, probe_room_size
+from lgn_analysis.kernels.cpu.curvature.products import Primal, multiply, room_size
+from lgn_analysis.kernels.cpu.curvature.signs import PAIR, Draws, sign_words
+from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.plans import Array, Loan, empty, find_plan
+from lgn_analysis.kernels.cpu.threads import run_in_parts
+from lgn_analysis.kernels.seam import OutputLoss, Pass, loss_derivatives
+from lgn_analysis.noise import NoiseKey, Purpose
+
+MAX_PARTS: Final = 64
+"""Sums that are kept apart; more parts would share out better, and need more memory."""
+DIRECTIONS: Final = 2
+"""Directions that are computed together. Four need more registers than there are."""
+_ROW_BYTES: Final = 256
+"""Of a row of activations; half of it where levels are larger, so that caches hold more of them."""
+_LEVEL_BYTES: Final = 2**20
+
+
+class Curvature:
+    """:class:`lgn_analysis.kernels.seam.Curvature` on the CPU, a block of samples at a time.
+
+    Arithmetic is in the logits' dtype, sums over samples beyond a block in float64. Results are the
+    same to the last bit for any number of threads.
+
+    Args:
+        network: wirings and group sum; layers of one width.
+        logits: [width, 16] of every layer, all float32 or all float64.
+        x: [batch, n_features], bool or numbers.
+        loss: of the class logits; samples must have no part in each other's.
+        tau: gate temperature.
+        layers: which layers are probed, rising.
+
+    Raises:
+        InvalidInputError: arguments that do not fit, or are not on the CPU.
+    """
+
+    # Activations and their gradients; tangents take a block's worth for each thread.
+    ARRAYS: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        network: Pass,
+        logits: Sequence[Tensor],
+        x: Tensor,
+        loss: OutputLoss,
+        *,
+        tau: float,
+        layers: Sequence[int],
+    ) -> None:
+        check_problem(network, logits, x, layers)
+        plan = find_plan(network.wirings, network.n_features, network.n_groups)
+        wires, self._batch = plan.wires, len(x)
+        shared = shared_by(plan)
+        self._memory, self._dtype = shared.memory, logits[0].dtype
+        self._number = torch.empty(0, dtype=self._dtype).numpy().dtype
+        row_bytes = _ROW_BYTES if wires.width * _ROW_BYTES <= _LEVEL_BYTES else _ROW_BYTES // 2
+        block = row_bytes // self._dtype.itemsize
+        self._frame = Frame(
+            wires=wires,
+            order=shared.order,
+            first=int(layers[0]),
+            block=block,
+            n_blocks=-(-self._batch // block),
+            n_parts=min(MAX_PARTS, -(-self._batch // BLOCK)),
+        )
+        self._tau, self._layers = float(tau), [int(layer) for layer in layers]
+        self._work = float(wires.depth * wires.width * self._batch)
+        weights = torch.stack([torch.softmax(z.detach() / tau, dim=-1) for z in logits])
+        coefficients = self._by_step(gate_coefficients(weights))
+        values, words = self._write_inputs(x)
+        room = empty(self._most_members() * 2 * wires.width * block, self._number)
+
+        outputs = self._forward(words, coefficients, values, room, network.group_tau)
+        self.loss, gradient, hessian = loss_derivatives(loss, outputs)
+        deltas = empty(self._frame.n_blocks * count_delta_rows(self._frame) * block, self._number)
+        write_blocks(gradient / network.group_tau, self._blocks(deltas)[:, -wires.n_groups :])
+        hessians = empty(self._frame.n_blocks * wires.n_groups**2 * block, self._number)
+        write_blocks(hessian.flatten(1) / network.group_tau**2, self._blocks(hessians))
+        slopes = self._backward(coefficients, values, deltas, room)
+
+        probed = np.full(wires.depth, -1, dtype=np.int64)
+        probed[self._layers] = np.arange(len(self._layers))
+        self._primal = Primal(
+            weights=weights.view(-1).numpy(),
+            coefficients=coefficients,
+            values=values,
+            deltas=deltas,
+            hessians=hessians,
+            slopes=slopes.view(-1).numpy(),
+            probed=probed,
+            n_probed=len(self._layers),
+        )
+        gates = self._gates[self._frame.first :].expand(slopes.shape)
+        by_gate = torch.empty_like(slopes).scatter_(1, gates, slopes)
+        self.slopes = by_gate[[layer - self._frame.first for layer in self._layers]]
+
+    def products(self, rows: Tensor) -> Tensor:
+        """Return ``(∂²L/∂z²) v`` for each row v [k, n_layers · width · 16], in float64."""
+        check_directions(rows, len(self._layers) * self._frame.wires.width * N_GATES)
+        rows = rows.detach().to(dtype=self._dtype).contiguous()
+        result = new_tensor(*rows.shape)
+        for start in range(0, len(rows), DIRECTIONS):
+            end = min(len(rows), start + DIRECTIONS)
+            self._multiply(rows[start:end], result[start:end])
+        return result
+
+    def _multiply(self, rows: Tensor, result: Tensor) -> None:
+        frame = self._frame
+        n_moves = (frame.wires.depth - frame.first) * frame.wires.width * DIRECTIONS * 4
+        room = self._borrow_room()
+        scratch = self._memory.borrow(
+            {
+                "moves": (n_moves, self._number),
+                "sums": (frame.n_parts * n_moves, np.float64),
+            }
+        )
+        run_in_parts(
+            multiply,
+            frame,
+            self._primal,
+            self._tau,
+            rows.view(-1).numpy(),
+            (0,) * len(rows),
+            scratch["moves"],
+            room["room"],
+            room_size(frame, len(rows)),
+            scratch["sums"],
+            result.view(-1).numpy(),
+            n_parts=frame.n_parts,
+            work=self._work * len(rows),
+        )
+
+    def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, in float64."""
+        key = NoiseKey(seed, Purpose.SIGNS, first)
+        if first + count > 2**33:
+            raise InvalidInputError(f"signs have draws 0..2**33-1, got {first + count - 1}")
+        frame = self._frame
+        forms = new_tensor(count, len(self._layers), self._batch)
+        squares = new_tensor(count, self._batch)
+        if count == 0:
+            return forms, squares
+        n_members, n_words = self._most_members(), sign_words(frame)
+        room = self._borrow_room()
+        scratch = self._memory.borrow(
+            {
+                "signs": (n_members * n_words, np.int64),
+                "totals": (n_members * 2 * PAIR * frame.block, np.float64),
+            }
+        )
+        purpose = int(Purpose.SIGNS) << 24
+        run_in_parts(
+            probe,
+            frame,
+            self._primal,
+            self._lengths,
+            Draws(first, count, key.seed & 0xFFFFFFFF, key.seed >> 32, purpose),
+            self._batch,
+            room["room"],
+            probe_room_size(frame),
+            scratch["signs"],
+            n_words,
+            scratch["totals"],
+            forms.view(-1).numpy(),
+            squares.view(-1).numpy(),
+            n_parts=frame.n_blocks,
+            work=self._work * count,
+        )
+        return forms, squares
+
+    def _borrow_room(self) -> Loan:
+        """Borrow tangents for every thread, as many as any kernel needs: there is one kind of them."""
+        size = max(room_size(self._frame, DIRECTIONS), probe_room_size(self._frame))
+        return self._memory.borrow({"room": (self._most_members() * size, self._number)})
+
+    def _most_members(self) -> int:
+        return min(torch.get_num_threads(), self._frame.n_blocks)
+
+    @functools.cached_property
+    def _gates(self) -> Tensor:
+        """The gate of each step: int64 [depth, width, 1]."""
+        wires = self._frame.wires
+        gates = self._frame.order.gates[: wires.depth * wires.width].astype(np.int64)
+        return torch.from_numpy(gates).view(wires.depth, wires.width, 1)
+
+    def _by_step(self, x: Tensor) -> Array:
+        """Return [depth, width, n], a row a gate, by step and flat."""
+        return x.gather(1, self._gates.expand(x.shape)).view(-1).numpy()
+
+    @functools.cached_property
+    def _lengths(self) -> Array:
+        """q of every gate, by step: [depth, width, 9], flat."""
+        wires = self._frame.wires
+        weights = torch.from_numpy(self._primal.weights).view(wires.depth, wires.width, N_GATES)
+        forms = length_forms(weights.double()) / self._tau**2
+        assert forms.shape[-1] == N_TERMS
+        return self._by_step(forms.to(self._dtype))
+
+    def _blocks(self, array: Array) -> Tensor:
+        """Return a flat array as [n_blocks, n_rows, block]."""
+        return torch.from_numpy(array).view(self._frame.n_blocks, -1, self._frame.block)
+
+    def _write_inputs(self, x: Tensor) -> tuple[Array, Array]:
+        """Return memory for the activations of all blocks, and the inputs as words where they are bits.
+
+        Other inputs are written to level 0, zero beyond the batch.
+        """
+        frame, n_features = self._frame, self._frame.wires.n_features
+        values = empty(frame.n_blocks * count_value_rows(frame) * frame.block, self._number)
+        if x.dtype != torch.bool:
+            write_blocks(x.detach(), self._blocks(values)[:, :n_features])
+            return values, np.empty(0, dtype=np.int64)
+        words = empty(-(-self._batch // BLOCK) * n_features, np.int64)
+        octets = x.contiguous().view(torch.uint8).numpy().reshape(-1)
+        pack_samples(octets, n_features, self._batch, words, n_features, 1)
+        return values, words
+
+    def _forward(
+        self, words: Array, coefficients: Array, values: Array, room: Array, group_tau: float
+    ) -> Tensor:
+        """Write the activations and return the class logits [batch, n_groups]."""
+        frame, n_groups = self._frame, self._frame.wires.n_groups
+        sums = empty(frame.n_blocks * n_groups * frame.block, values.dtype)
+        run_in_parts(
+            primal_forward,
+            frame,
+            words,
+            coefficients,
+            values,
+            room,
+            1.0 / group_tau,
+            sums,
+            n_parts=frame.n_blocks,
+            work=self._work,
+        )
+        return self._blocks(sums).transpose(1, 2).reshape(-1, n_groups)[: self._batch]
+
+    def _backward(self, coefficients: Array, values: Array, deltas: Array, room: Array) -> Tensor:
+        """Write the gradients and return their sums, by step: float64 [n_layers, width, 4]."""
+        frame, wires = self._frame, self._frame.wires
+        sums = new_tensor(frame.n_parts, wires.depth - frame.first, wires.width, 4)
+        run_in_parts(
+            primal_backward,
+            frame,
+            coefficients,
+            values,
+            deltas,
+            room,
+            sums.view(-1).numpy(),
+            n_parts=frame.n_parts,
+            work=self._work,
+        )
+        return sums.sum(0)

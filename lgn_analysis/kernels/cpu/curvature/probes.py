@@ -1,0 +1,321 @@
+"""Probes of the curvature in activations: ``uᵀ (∂²L/∂y²) u`` for u of random signs and given lengths.
+
+u is added to the outputs of the probed layers' gates. Two neighbouring draws go together, since one call
+of Philox serves both; their lengths are computed once a block for all draws.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lgn_analysis.kernels.cpu.compiling import device, entry, merged
+from lgn_analysis.kernels.cpu.curvature.lengths import write_lengths
+from lgn_analysis.kernels.cpu.curvature.order import Frame, delta_start, value_start
+from lgn_analysis.kernels.cpu.curvature.primal import LINE, clear, group_sums
+from lgn_analysis.kernels.cpu.curvature.signs import PAIR, signed, write_signs
+from lgn_analysis.kernels.cpu.curvature.tangents import loss_tangents
+from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK
+from lgn_analysis.kernels.cpu.simd import (
+    at,
+    fma,
+    load_like,
+    n_lanes,
+    prefetch,
+    repeat,
+    store,
+    widen,
+    zero_line,
+)
+from lgn_analysis.kernels.cpu.threads import finish_part, take_part, wait_for_parts
+
+_RUN: Final = 64
+"""Gates whose products are added up in the values' type before float64 takes over."""
+
+
+def probe_room_size(frame: Frame) -> int:
+    """Return how many values a member needs; see :func:`_probe_block`."""
+    wires = frame.wires
+    n_layers = wires.depth - frame.first
+    n_rows = (n_layers + 2) * wires.width + 2 * wires.n_groups + 2
+    return n_rows * frame.block * PAIR + n_layers * wires.width * frame.block
+
+
+@device
+def _probes_forward(
+    frame, layer, block, primal, room, source, target, lengths, signs, words, line, wide
+):
+    """Write ẏ of one layer: u, and what the inputs' ẏ makes of it; see :mod:`.tangents`."""
+    rows, size = frame.order.rows, frame.block
+    base = layer * frame.wires.width
+    offset = value_start(frame, block, layer)
+    moves_inputs, is_probed = layer > frame.first, primal.probed[layer] >= 0
+    width = frame.wires.width
+    row = -(-width // 8) * 8
+    shift = block * size % BLOCK
+    for step in range(base, base + width):
+        a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
+        out = target + at(rows, 4 * step + 2) * size * PAIR
+        ahead = target + at(rows, 4 * (step + AHEAD) + 2) * size * PAIR
+        for lane in range(0, size * PAIR, LINE):
+            prefetch(room, ahead + lane, LINE)
+        c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
+        c3 = at(primal.coefficients, 4 * step + 3)
+        even = at(signs, words + step - base) >> shift
+        odd = at(signs, words + row + step - base) >> shift
+        for lane in range(0, size, n_lanes(line)):
+            moved = wide
+            if is_probed:
+                length = load_like(room, lengths + (step - base) * size + lane, line)
+                moved = signed(length, even, odd, lane)
+            if moves_inputs:
+                a = load_like(primal.values, offset + a_row + lane, line)
+                b = load_like(primal.values, offset + b_row + lane, line)
+                by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
+                moved_a = load_like(room, source + (a_row + lane) * PAIR, wide)
+                moved_b = load_like(room, source + (b_row + lane) * PAIR, wide)
+                moved = fma(repeat(by_a, wide), moved_a, moved)
+                moved = fma(repeat(by_b, wide), moved_b, moved)
+            store(room, out + lane * PAIR, moved)
+
+
+@device
+def _probes_backward(
+    frame,
+    layer,
+    block,
+    primal,
+    room,
+    source,
+    incoming,
+    outgoing,
+    lengths,
+    signs,
+    words,
+    sums,
+    totals,
+    totals_start,
+    line,
+    wide,
+):
+    """Write Σ d, d = u δ̇, of one layer, sample by sample, and pass δ̇ on to its inputs.
+
+    Args:
+        sums: where two rows of ``room`` are free for sums of some gates.
+        totals: float64, from ``totals_start`` on a row for Σ d, written, and one to which Σ d² is added.
+    """
+    rows, size = frame.order.rows, frame.block
+    width = frame.wires.width
+    base = layer * width
+    offset, delta_offset = value_start(frame, block, layer), delta_start(frame, block, layer)
+    is_last, moves_inputs = layer == frame.wires.depth - 1, layer > frame.first
+    is_probed = primal.probed[layer] >= 0
+    row = -(-width // 8) * 8
+    shift = block * size % BLOCK
+    n = size * PAIR
+    for lane in range(0, n, n_lanes(wide)):
+        store(totals, totals_start + lane, widen(wide))
+        store(room, sums + lane, wide)
+        store(room, sums + n + lane, wide)
+    for step in range(base, base + width):
+        a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
+        taken = at(rows, 4 * step + 3)
+        delta_row = delta_offset + (taken if is_last else step - base) * size
+        taken = incoming + taken * n
+        if not is_last:
+            ahead = incoming + at(rows, 4 * (step + AHEAD) + 3) * n
+            for lane in range(0, n, LINE):
+                prefetch(room, ahead + lane, LINE)
+        c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
+        c3 = at(primal.coefficients, 4 * step + 3)
+        even = at(signs, words + step - base) >> shift
+        odd = at(signs, words + row + step - base) >> shift
+        for lane in range(0, size, n_lanes(line)):
+            moved = load_like(room, taken + lane * PAIR, wide)
+            if not is_last:
+                store(room, taken + lane * PAIR, wide)
+            if is_probed:
+                length = load_like(room, lengths + (step - base) * size + lane, line)
+                product = signed(length, even, odd, lane) * moved
+                place = sums + lane * PAIR
+                store(room, place, load_like(room, place, wide) + product)
+                place = sums + n + lane * PAIR
+                store(room, place, fma(product, product, load_like(room, place, wide)))
+            if moves_inputs:
+                a = load_like(primal.values, offset + a_row + lane, line)
+                b = load_like(primal.values, offset + b_row + lane, line)
+                bend = repeat(load_like(primal.deltas, delta_row + lane, line) * c3, wide)
+                by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
+                moved_a = load_like(room, source + (a_row + lane) * PAIR, wide)
+                moved_b = load_like(room, source + (b_row + lane) * PAIR, wide)
+                # One after the other: A and B may be one row.
+                place = outgoing + (a_row + lane) * PAIR
+                passed = fma(bend, moved_b, load_like(room, place, wide))
+                store(room, place, fma(repeat(by_a, wide), moved, passed))
+                place = outgoing + (b_row + lane) * PAIR
+                passed = fma(bend, moved_a, load_like(room, place, wide))
+                store(room, place, fma(repeat(by_b, wide), moved, passed))
+        if (step - base) % _RUN == _RUN - 1 or step == base + width - 1:
+            for lane in range(0, 2 * n, n_lanes(wide)):
+                summed = widen(load_like(room, sums + lane, wide))
+                place = totals_start + lane
+                store(totals, place, load_like(totals, place, summed) + summed)
+                store(room, sums + lane, wide)
+
+
+@device
+def _write_rows(frame, block, pair, draws, batch, totals, start, line, out, row, n_rows):
+    """Take the two draws' totals apart and write those that are wanted to out [count, n_rows, batch]."""
+    size = frame.block
+    for half in range(PAIR):
+        draw = 2 * pair + half - draws.first
+        if 0 <= draw < draws.n_draws:
+            target = (draw * n_rows + row) * batch + block * size
+            for sample in range(min(size, batch - block * size)):
+                lane = sample % n_lanes(line)
+                place = (sample - lane) * PAIR + half * n_lanes(line) + lane
+                out[target + sample] = totals[start + place]
+
+
+@merged
+def _probe_block(
+    frame,
+    block,
+    primal,
+    lengths_of,
+    draws,
+    batch,
+    room,
+    start,
+    signs,
+    words,
+    totals,
+    row,
+    forms,
+    squares,
+):
+    """Take one block of samples through all draws; arrays are this member's from their starts on."""
+    wires = frame.wires
+    line, wide = zero_line(room, (0,)), zero_line(room, (0, 0))
+    level, narrow = wires.width * frame.block * PAIR, wires.width * frame.block
+    tangents = start + 2 * level
+    outputs = tangents + (wires.depth - frame.first) * level
+    groups = outputs + wires.n_groups * frame.block * PAIR
+    sums = groups + wires.n_groups * frame.block * PAIR
+    lengths = sums + 2 * frame.block * PAIR
+    layer_words = PAIR * (-(-wires.width // 8) * 8)
+    for layer in range(frame.first, wires.depth):
+        if primal.probed[layer] >= 0:
+            place = lengths + (layer - frame.first) * narrow
+            write_lengths(frame, layer, block, lengths_of, primal.values, room, place, line)
+    row_squares = row + frame.block * PAIR
+    for pair in range(draws.first // 2, (draws.first + draws.n_draws + 1) // 2):
+        for lane in range(0, frame.block * PAIR, n_lanes(wide)):
+            store(totals, row_squares + lane, widen(wide))
+        for layer in range(frame.first, wires.depth):
+            place = layer - frame.first
+            own = words + place * layer_words
+            if primal.probed[layer] >= 0:
+                write_signs(frame, layer, block, draws, pair, signs, own)
+            target = tangents + place * level
+            _probes_forward(
+                frame,
+                layer,
+                block,
+                primal,
+                room,
+                target - level,
+                target,
+                lengths + place * narrow,
+                signs,
+                own,
+                line,
+                wide,
+            )
+        last = outputs - level
+        group_sums(frame, room, last, frame.block * PAIR, room, outputs, 1.0, wide)
+        loss_tangents(frame, block, primal, room, outputs, groups, line, wide)
+        for layer in range(wires.depth - 1, frame.first - 1, -1):
+            place = layer - frame.first
+            _probes_backward(
+                frame,
+                layer,
+                block,
+                primal,
+                room,
+                tangents + (place - 1) * level,
+                groups if layer == wires.depth - 1 else start + (layer & 1) * level,
+                start + (1 - (layer & 1)) * level,
+                lengths + place * narrow,
+                signs,
+                words + place * layer_words,
+                sums,
+                totals,
+                row,
+                line,
+                wide,
+            )
+            if primal.probed[layer] >= 0:
+                probed, n_probed = primal.probed[layer], primal.n_probed
+                _write_rows(
+                    frame, block, pair, draws, batch, totals, row, line, forms, probed, n_probed
+                )
+        _write_rows(frame, block, pair, draws, batch, totals, row_squares, line, squares, 0, 1)
+
+
+@entry
+def probe(
+    member,
+    frame,
+    primal,
+    lengths_of,
+    draws,
+    batch,
+    room,
+    room_size,
+    signs,
+    n_words,
+    totals,
+    forms,
+    squares,
+):
+    """Write ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, of some draws.
+
+    Args:
+        lengths_of: [depth, width, 9], by step; see :func:`.lengths.length_forms`, here over tau².
+        draws: see :class:`Draws`.
+        batch: samples.
+        room: [members, room_size]; scratch.
+        signs: int64 [members, n_words]; scratch.
+        totals: float64 [members, 2, 2 · block]; scratch.
+        forms: float64 [count, n_probed, batch]; out.
+        squares: float64 [count, batch]; out.
+    """
+    start = member.place * room_size
+    if start + room_size > len(room) or (member.place + 1) * n_words > len(signs):
+        return
+    is_clean = False
+    part = take_part(member)
+    while part < frame.n_blocks:
+        if not is_clean:
+            n = 2 * frame.wires.width * frame.block * PAIR
+            clear(room, start, n, zero_line(room, (0,)))
+            is_clean = True
+        _probe_block(
+            frame,
+            part,
+            primal,
+            lengths_of,
+            draws,
+            batch,
+            room,
+            start,
+            signs,
+            member.place * n_words,
+            totals,
+            member.place * 2 * frame.block * PAIR,
+            forms,
+            squares,
+        )
+        finish_part(member)
+        part = take_part(member)
+    wait_for_parts(member, frame.n_blocks)

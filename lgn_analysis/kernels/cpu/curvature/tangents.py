@@ -1,0 +1,168 @@
+"""How a layer's outputs, and its gradients, change along directions: the work of a product.
+
+A direction moves a gate's coefficients c by ċ, and with them the outputs by ẏ and the gradients by δ̇:
+
+    ẏ = ċ0 + ċ1·a + ċ2·b + ċ3·ab + (c1 + c3·b)·ȧ + (c2 + c3·a)·ḃ
+
+and the gradient of input A, ``(c1 + c3·b)·δ``, by ``(c1 + c3·b)·δ̇ + (ċ1 + ċ3·b + c3·ḃ)·δ``.
+
+Rows of tangents interleave the directions a cache line at a time, so that vectors of ``wide`` lanes hold
+as many samples as a line of activations, once a direction. What does not depend on the direction is
+loaded and computed once for all.
+"""
+
+from __future__ import annotations
+
+from lgn_analysis.kernels.cpu.compiling import device
+from lgn_analysis.kernels.cpu.curvature.order import delta_start, value_start
+from lgn_analysis.kernels.cpu.curvature.primal import LINE
+from lgn_analysis.kernels.cpu.layout import AHEAD
+from lgn_analysis.kernels.cpu.simd import (
+    at,
+    fma,
+    load_like,
+    n_lanes,
+    prefetch,
+    repeat,
+    slice_totals,
+    spread,
+    store,
+    widen,
+)
+
+
+@device
+def tangents_forward(frame, layer, block, primal, moves, room, source, target, line, wide):
+    """Write ẏ of one layer on one block.
+
+    Args:
+        primal: see :class:`.products.Primal`.
+        moves: [n_layers, width, n_directions, 4], by step: ċ.
+        room: holds rows of tangents, of the inputs from ``source`` on, of the outputs from ``target``.
+        line, wide: zeros, one cache line and one for each direction.
+    """
+    rows, size = frame.order.rows, frame.block
+    n = n_lanes(wide) // n_lanes(line)
+    base = layer * frame.wires.width
+    offset = value_start(frame, block, layer)
+    moves_inputs = layer > frame.first
+    for step in range(base, base + frame.wires.width):
+        a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
+        out = target + at(rows, 4 * step + 2) * size * n
+        ahead = target + at(rows, 4 * (step + AHEAD) + 2) * size * n
+        for lane in range(0, size * n, LINE):
+            prefetch(room, ahead + lane, LINE)
+        c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
+        c3 = at(primal.coefficients, 4 * step + 3)
+        move = 4 * n * (step - frame.first * frame.wires.width)
+        m0, m1 = spread(moves, move, 4, line, wide), spread(moves, move + 1, 4, line, wide)
+        m2, m3 = spread(moves, move + 2, 4, line, wide), spread(moves, move + 3, 4, line, wide)
+        for lane in range(0, size, n_lanes(line)):
+            a = load_like(primal.values, offset + a_row + lane, line)
+            b = load_like(primal.values, offset + b_row + lane, line)
+            all_a, all_b = repeat(a, wide), repeat(b, wide)
+            moved = fma(fma(m3, all_b, m1), all_a, fma(m2, all_b, m0))
+            if moves_inputs:
+                by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
+                moved_a = load_like(room, source + (a_row + lane) * n, wide)
+                moved_b = load_like(room, source + (b_row + lane) * n, wide)
+                moved = fma(repeat(by_a, wide), moved_a, moved)
+                moved = fma(repeat(by_b, wide), moved_b, moved)
+            store(room, out + lane * n, moved)
+
+
+@device
+def tangents_backward(
+    frame,
+    layer,
+    block,
+    primal,
+    moves,
+    room,
+    source,
+    incoming,
+    outgoing,
+    adds,
+    sums,
+    start,
+    line,
+    wide,
+):
+    """Write or add the sums of one layer on one block, and pass δ̇ on to its inputs.
+
+    Args:
+        source: where the inputs' tangents begin in ``room``.
+        incoming: where δ̇ begins, by position or group; positions are set to zero again.
+        outgoing: where δ̇ of the inputs begins; it is added to.
+        adds: whether to add to what ``sums`` holds.
+        sums: float64 [n_layers, width, n_directions, 4] from ``start`` on, by step: the change of
+            Σδ, Σδa, Σδb, Σδab.
+    """
+    rows, size = frame.order.rows, frame.block
+    n = n_lanes(wide) // n_lanes(line)
+    base = layer * frame.wires.width
+    offset, delta_offset = value_start(frame, block, layer), delta_start(frame, block, layer)
+    is_last, moves_inputs = layer == frame.wires.depth - 1, layer > frame.first
+    for step in range(base, base + frame.wires.width):
+        a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
+        taken = at(rows, 4 * step + 3)
+        delta_row = delta_offset + (taken if is_last else step - base) * size
+        taken = incoming + taken * size * n
+        if not is_last:
+            ahead = incoming + at(rows, 4 * (step + AHEAD) + 3) * size * n
+            for lane in range(0, size * n, LINE):
+                prefetch(room, ahead + lane, LINE)
+        c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
+        c3 = at(primal.coefficients, 4 * step + 3)
+        move = 4 * n * (step - frame.first * frame.wires.width)
+        m1, m2 = spread(moves, move + 1, 4, line, wide), spread(moves, move + 2, 4, line, wide)
+        m3 = spread(moves, move + 3, 4, line, wide)
+        s0, s1, s2, s3 = wide, wide, wide, wide
+        for lane in range(0, size, n_lanes(line)):
+            a = load_like(primal.values, offset + a_row + lane, line)
+            b = load_like(primal.values, offset + b_row + lane, line)
+            moved = load_like(room, taken + lane * n, wide)
+            if not is_last:
+                store(room, taken + lane * n, wide)
+            all_a, all_b = repeat(a, wide), repeat(b, wide)
+            s0 = s0 + moved
+            s1, s2 = fma(moved, all_a, s1), fma(moved, all_b, s2)
+            s3 = fma(moved, repeat(a * b, wide), s3)
+            if moves_inputs:
+                delta = load_like(primal.deltas, delta_row + lane, line)
+                by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
+                all_delta = repeat(delta, wide)
+                moved_a = load_like(room, source + (a_row + lane) * n, wide)
+                moved_b = load_like(room, source + (b_row + lane) * n, wide)
+                s1, s2 = fma(all_delta, moved_a, s1), fma(all_delta, moved_b, s2)
+                s3 = fma(repeat(delta * b, wide), moved_a, s3)
+                s3 = fma(repeat(delta * a, wide), moved_b, s3)
+                turned_a = fma(c3, moved_b, fma(m3, all_b, m1))
+                turned_b = fma(c3, moved_a, fma(m3, all_a, m2))
+                # One after the other: A and B may be one row.
+                place = outgoing + (a_row + lane) * n
+                passed = fma(all_delta, turned_a, load_like(room, place, wide))
+                store(room, place, fma(repeat(by_a, wide), moved, passed))
+                place = outgoing + (b_row + lane) * n
+                passed = fma(all_delta, turned_b, load_like(room, place, wide))
+                store(room, place, fma(repeat(by_b, wide), moved, passed))
+        totals = widen(slice_totals(s0, s1, s2, s3, line))
+        target = start + move
+        store(sums, target, load_like(sums, target, totals) + totals if adds else totals)
+
+
+@device
+def loss_tangents(frame, block, primal, room, outputs, target, line, wide):
+    """Write δ̇ of every group from the change of the class logits at ``outputs``: H times it."""
+    n = n_lanes(wide) // n_lanes(line)
+    n_groups, size = frame.wires.n_groups, frame.block
+    start = block * n_groups * n_groups * size
+    for group in range(n_groups):
+        for lane in range(0, size, n_lanes(line)):
+            moved = wide
+            for other in range(n_groups):
+                place = start + (group * n_groups + other) * size + lane
+                slope = repeat(load_like(primal.hessians, place, line), wide)
+                change = load_like(room, outputs + (other * size + lane) * n, wide)
+                moved = fma(slope, change, moved)
+            store(room, target + (group * size + lane) * n, moved)

@@ -1,0 +1,82 @@
+"""Curvature over training, as a ``ProbeTracker`` saw it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lgn_analysis.plots.style import (
+    Look,
+    as_frame,
+    axes_or_new,
+    by_method,
+    draw_band,
+    step_axis,
+)
+
+_LABELS: Final = {
+    "trace": "tr(H) in z",
+    "trace_u": "tr(H) in u = z / tau",
+    "lambda_max": "largest eigenvalue",
+    "lambda_min": "smallest eigenvalue",
+    "negative_mass": "negative mass of H",
+}
+
+
+_SHORT: Final = 1000
+"""Steps up to which the axis of steps is linear."""
+
+
+def curvature_curves(
+    curvature: Any, ax: Axes | None = None, *, column: str = "trace", prefix: str = ""
+) -> Axes:
+    """Draw curvature over training steps, with the interval of each trace.
+
+    Args:
+        curvature: a ``ProbeTracker`` or its frame, or a training history or ``TrainResult`` whose run
+            it took part in; with ``relaxation`` and ``seed`` where there are several runs, whose mean
+            and interval over seeds are drawn then.
+        ax: where to draw; None makes a new figure.
+        column: ``"trace"``, ``"trace_u"``, ``"lambda_max"``, ``"lambda_min"`` or
+            ``"negative_mass"``.
+        prefix: the tracker's, where the columns of a history have one.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(curvature)
+    name = prefix + column
+    frame = frame[frame[name].notna()]
+    if "split" in frame:  # every split's row holds the same numbers
+        frame = frame[frame["split"] == frame["split"].iloc[0]]
+    for look, rows in by_method(frame):
+        rows = rows.sort_values("step")
+        if "seed" in rows and rows["seed"].nunique() > 1:
+            draw_band(ax, rows, "step", name, look, marker=look.marker)
+        else:
+            _draw_run(ax, rows, name, column, prefix, look)
+    ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
+    ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    if frame["step"].max() > _SHORT:
+        step_axis(ax)
+    ax.set_xlabel("training step")
+    ax.set_ylabel(_LABELS.get(column, column))
+    if any(label for label in ax.get_legend_handles_labels()[1]):
+        ax.legend()
+    return ax
+
+
+def _draw_run(
+    ax: Axes, rows: pd.DataFrame, name: str, column: str, prefix: str, look: Look
+) -> None:
+    ax.plot(
+        rows["step"],
+        rows[name],
+        color=look.color,
+        linestyle=look.linestyle,
+        marker=look.marker,
+        label=look.label,
+    )
+    if column == "trace":
+        low, high = rows[f"{prefix}trace_low"], rows[f"{prefix}trace_high"]
+        ax.fill_between(rows["step"], low, high, color=look.color, alpha=0.18, linewidth=0)

@@ -1,0 +1,206 @@
+"""Where the discretization gap comes from: by layers, by order of the expansion, and in bits."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
+from lgn_analysis.plots.style import (
+    Look,
+    as_frame,
+    axes_or_new,
+    by_method,
+    draw_points,
+    percent_axis,
+)
+
+_SCHEMES: Final = {
+    "from input": Look("1 to x", "#0072B2", "-", "o"),
+    "from output": Look("x to last", "#D55E00", "--", "s"),
+    "alone": Look("only x", "#000000", "", "D"),
+}
+_COLUMNS: Final = {
+    "delta_loss": "loss − soft loss (nats)",
+    "loss": "loss (nats)",
+    "accuracy": "accuracy",
+    "flips": "predictions that flip",
+}
+_BITS: Final = {
+    "bit_flips": Look("1 to x", "#0072B2", "-", "o"),
+    "own_bit_flips": Look("only x", "#000000", "--", "D"),
+}
+_WIDTH: Final = 0.6
+
+
+def anatomy_curves(anatomy: Any, ax: Axes | None = None, *, column: str = "delta_loss") -> Axes:
+    """Draw what it costs to make layers discrete, up to each layer, from it on, and alone.
+
+    Args:
+        anatomy: an ``AnatomyResult`` or its frame.
+        ax: where to draw; None makes a new figure.
+        column: ``"delta_loss"``, ``"loss"``, ``"accuracy"`` or ``"flips"``.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(anatomy)
+    frame = frame[frame["n_discrete"] > 0]
+    for scheme, look in _SCHEMES.items():
+        rows = frame[frame["scheme"] == scheme]
+        ax.plot(
+            rows["layer"] + 1,
+            rows[column],
+            color=look.color,
+            linestyle=look.linestyle,
+            marker=look.marker,
+            markerfacecolor="white" if scheme == "alone" else look.color,
+            label=look.label,
+        )
+    if column in ("delta_loss", "flips"):
+        ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
+    if column == "accuracy":
+        percent_axis(ax)
+    if column == "flips":
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _layer_axis(ax)
+    ax.set_ylabel(_COLUMNS.get(column, column))
+    _legend_above(ax, "discrete layers", columns=3)
+    return ax
+
+
+def anatomy_expansion(anatomy: Any, ax: Axes | None = None) -> Axes:
+    """Draw the true change in loss of each layer made discrete alone, and of all, beside Taylor's.
+
+    Args:
+        anatomy: an ``AnatomyResult`` or its frame.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(anatomy)
+    alone = frame[frame["scheme"] == "alone"].sort_values("layer")
+    whole = frame[frame["scheme"] == "from input"].nlargest(1, "n_discrete")
+    rows = pd.concat([alone, whole])
+    places = [*range(1, len(alone) + 1), len(alone) + 2]  # a gap sets the whole network apart
+    ax.bar(places, rows["delta_loss"], _WIDTH, color="#BBBBBB", edgecolor="#555555", label="true")
+    ax.plot(
+        places, rows["first_order"], linestyle="", marker="s", color="#D55E00",
+        markerfacecolor="white", label="1st order",
+    )  # fmt: skip
+    ax.plot(
+        places, rows["prediction"], linestyle="", marker="o", color="#0072B2",
+        label="2nd order",
+    )  # fmt: skip
+    ax.axhline(0, color="#555555", linewidth=0.8)
+    ax.set_xticks(places, [*map(str, places[:-1]), "all"])
+    ax.set_xlabel("discrete layer (1 = input)")
+    ax.set_ylabel("change in loss (nats)")
+    _legend_above(ax, None, columns=3)
+    return ax
+
+
+def bit_flips(anatomy: Any, ax: Axes | None = None) -> Axes:
+    """Draw the share of activations on the other side of ½ from the discrete network's bit.
+
+    Args:
+        anatomy: an ``AnatomyResult`` or its ``layers``.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    frame = anatomy if isinstance(anatomy, pd.DataFrame) else anatomy.layers
+    for column, look in _BITS.items():
+        ax.plot(
+            frame["layer"] + 1,
+            frame[column],
+            color=look.color,
+            linestyle=look.linestyle,
+            marker=look.marker,
+            markerfacecolor="white" if column == "own_bit_flips" else look.color,
+            label=look.label,
+        )
+    ax.set_ylim(bottom=0)
+    _layer_axis(ax)
+    percent_axis(ax)
+    ax.set_ylabel("bits that flip")
+    _legend_above(ax, "soft layers", columns=2)
+    return ax
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """Return the figure, a row a setting: layers made discrete alone, early and late; flipped bits."""
+    if frame.empty:
+        return nothing()
+    fig, rows = setting_rows(frame, 3, height=2.4)
+    settings = frame["setting"].nunique()
+    for index, (name, part, axes) in enumerate(rows):
+        steps = sorted(part["step"].unique())
+        for ax, step in zip(axes, (steps[0], steps[-1]), strict=False):
+            rows_then = part[part["step"] == step]
+            layer_changes(rows_then, ax)
+            ax.set_title(titled(name, f"loss, step {step}", settings))
+            if index or ax is axes[1]:
+                ax.legend().remove()
+        alone = part[(part["step"] == steps[0]) & (part["scheme"] == "alone")]
+        for look, method in by_method(alone.assign(number=alone["layer"] + 1)):
+            draw_points(axes[2], method, "number", "bit_flips", look)
+        _layer_axis(axes[2])
+        axes[2].set_ylabel("bits that flip")
+        axes[2].set_ylim(bottom=0)
+        percent_axis(axes[2])
+        axes[2].set_title(titled(name, f"bits, step {steps[0]}", settings))
+    say(fig, frame, "training samples; cross: second-order prediction, mean over seeds")
+    return fig
+
+
+def layer_changes(anatomies: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the change in loss of each layer made discrete alone, and of all, by method over seeds.
+
+    Args:
+        anatomies: states of anatomies, the layers alone and the whole, with ``relaxation`` and ``seed``.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    depth = int(anatomies["n_discrete"].max())
+    whole = anatomies["scheme"] != "alone"
+    place = (anatomies["layer"] + 1).where(~whole, depth + 2)  # a gap sets the whole apart
+    methods = list(by_method(anatomies.assign(place=place)))
+    for index, (look, rows) in enumerate(methods):
+        shifted = rows.assign(place=rows["place"] + 0.16 * (index - (len(methods) - 1) / 2))
+        draw_points(ax, shifted, "place", "delta_loss", look, linestyle="")
+        predicted = shifted.groupby("place")["prediction"].mean()
+        ax.plot(
+            predicted.index, predicted, linestyle="", marker="x", markersize=5, color="#000000",
+            markeredgewidth=0.8, label="_", zorder=5,
+        )  # fmt: skip
+    ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
+    ticks = [*range(1, depth + 1), depth + 2]
+    ax.set_xticks(ticks, [*map(str, ticks[:-1]), "all"])
+    ax.set_xlabel("discrete layer (1 = input)")
+    ax.set_ylabel("change in loss (nats)")
+    ax.legend(fontsize=7)
+    return ax
+
+
+def _layer_axis(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("layer x (1 = input)")
+
+
+def _legend_above(ax: Axes, title: str | None, *, columns: int) -> None:
+    """Put the legend above the axes: curves of either sign leave no corner free for sure."""
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncol=columns,
+        fontsize=7.5,
+        columnspacing=0.8,
+        handlelength=1.4,
+        handletextpad=0.4,
+        borderaxespad=0.2,
+        borderpad=0,
+        title=title,
+        title_fontsize=7.5,
+        alignment="left",
+    )

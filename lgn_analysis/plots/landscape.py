@@ -1,0 +1,160 @@
+"""Slices through the loss: a line in one dimension, contours in two."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, ScalarFormatter
+
+from lgn_analysis.plots.layout import nothing, say, titled
+from lgn_analysis.plots.style import (
+    as_frame,
+    axes_or_new,
+    by_method,
+    draw_band,
+    panels,
+    percent_axis,
+)
+
+_LABELS: Final = {"loss": "loss (nats)", "accuracy": "accuracy"}
+_AXES: Final = {"soft → discrete": "t (0: soft, 1: discrete)"}
+
+
+def landscape_slice(
+    landscape: Any, ax: Axes | None = None, *, column: str = "loss", levels: int = 8
+) -> Axes:
+    """Draw a slice through the loss; a cross, or a line in one dimension, marks the model.
+
+    Args:
+        landscape: a ``LandscapeResult`` or its frame; in one dimension, with ``relaxation`` where
+            several methods are drawn over one another.
+        ax: where to draw; None makes a new figure.
+        column: ``"loss"`` or ``"accuracy"``.
+        levels: about so many contours in two dimensions.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(landscape)
+    if "y" in frame:
+        _contours(ax, frame, column, levels)
+        ax.set_ylabel(_direction(frame["y_direction"].iloc[0]))
+    else:
+        for look, rows in by_method(frame):
+            ax.plot(
+                rows["x"],
+                rows[column],
+                color=look.color,
+                linestyle=look.linestyle,
+                label=look.label,
+            )
+        ax.axvline(0, color="#555555", linewidth=0.8, zorder=0)
+        ax.set_ylabel(_LABELS[column])
+        if column == "accuracy":
+            percent_axis(ax)
+        if any(label for label in ax.get_legend_handles_labels()[1]):
+            ax.legend()
+    ax.set_xlabel(_direction(frame["x_direction"].iloc[0]))
+    return ax
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """Return the figure, two rows a setting: lines and their bends; planes of the first seed."""
+    if frame.empty:
+        return nothing()
+    names = list(frame["setting"].unique())
+    fig, axes = panels(3, rows=2 * len(names), height=4.4 * len(names) + 0.35)
+    for index, name in enumerate(names):
+        part = frame[frame["setting"] == name]
+        lines = part[part["kind"] != "plane"]
+        for ax, (kind, text) in zip(axes[6 * index :], _KINDS.items(), strict=False):
+            chosen = lines[lines["kind"] == kind]
+            rise_along(chosen, ax)
+            ax.set_title(titled(name, text, len(names)))
+            if index or kind != "filter":
+                ax.legend().remove()
+        bend_along(lines[lines["kind"] == "filter"], axes[6 * index + 2])
+        axes[6 * index + 2].set_title(titled(name, "bends, random", len(names)))
+        planes = part[part["kind"] == "plane"]
+        below = axes[6 * index + 3 : 6 * index + 6]
+        for ax, (look, plane) in zip(below, by_method(planes), strict=False):
+            seed = plane["seed"].min()
+            landscape_slice(plane[plane["seed"] == seed], ax)
+            ax.set_title(f"{look.label.split()[0]}, seed {seed}")
+        bend_along(lines[lines["kind"] == "eigen"], below[2])
+        below[2].set_title(titled(name, "bends, top eigenvector", len(names)))
+        below[2].legend().remove()
+    say(fig, frame, "s = 1 moves each gate by the length of its own logits")
+    return fig
+
+
+_KINDS: Final = {"filter": "random directions", "eigen": "top eigenvector"}
+
+
+def rise_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw how the loss rises from the model along lines, by method, over seeds and directions.
+
+    Args:
+        lines: rows of lines with ``x`` and ``loss``, ``relaxation``, ``seed`` and ``direction``.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    at_model = lines.loc[lines["x"].abs() < _AT_MODEL].set_index(
+        ["relaxation", "seed", "direction"]
+    )
+    keys = pd.MultiIndex.from_frame(lines[["relaxation", "seed", "direction"]])
+    rises = lines.assign(rise=lines["loss"].to_numpy() - at_model["loss"].reindex(keys).to_numpy())
+    means = rises.groupby(["relaxation", "seed", "x"])["rise"].mean().reset_index()
+    for look, rows in by_method(means):
+        draw_band(ax, rows, "x", "rise", look)
+    ax.set_xlabel("s")
+    ax.set_ylabel("rise in loss (nats)")
+    ax.legend(fontsize=7)
+    return ax
+
+
+def bend_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw |d²L/ds²| along lines, by method, over seeds and directions, on a logarithmic axis.
+
+    Args:
+        lines: rows of lines with ``x`` and ``bend``, ``relaxation``, ``seed`` and ``direction``.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    sizes = lines.assign(size=lines["bend"].abs()).dropna(subset=["size"])
+    means = sizes.groupby(["relaxation", "seed", "x"])["size"].mean().reset_index()
+    for look, rows in by_method(means):
+        draw_band(ax, rows, "x", "size", look)
+    lowest = min(float(np.min(line.get_ydata())) for line in ax.get_lines())
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=max(lowest, 1e-9) / 3)
+    ax.set_xlabel("s")
+    ax.set_ylabel("|d²L/ds²| (nats)")
+    ax.legend(fontsize=7)
+    return ax
+
+
+_AT_MODEL: Final = 1e-9
+
+
+def _contours(ax: Axes, frame: pd.DataFrame, column: str, levels: int) -> None:
+    table = frame.pivot(index="y", columns="x", values=column)
+    x, y, values = table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
+    # Lightness alone orders the fill, so that it reads in grey.
+    filled = ax.contourf(x, y, values, levels=levels, cmap="Blues")
+    ax.contour(x, y, values, levels=levels, colors="#333333", linewidths=0.5)
+    bar = ax.figure.colorbar(filled, ax=ax, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(
+        PercentFormatter(xmax=1) if column == "accuracy" else ScalarFormatter(useOffset=False)
+    )
+    bar.set_label(_LABELS[column])
+    (cross,) = ax.plot(0, 0, marker="x", markersize=6, markeredgewidth=1.6, color="#000000")
+    cross.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white")])
+    ax.grid(False)
+
+
+def _direction(name: str) -> str:
+    return _AXES.get(name, name)
