@@ -69,8 +69,14 @@ _RC: Final[dict[Any, Any]] = {
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in the look of this package inside the ``with`` block."""
-    with mpl.rc_context(_RC):
+    # Not rc_context, which puts back everything: in a notebook pyplot is set up for it when it is
+    # first used, perhaps in here, and would forget that on the way out.
+    before = {key: mpl.rcParams[key] for key in _RC}
+    mpl.rcParams.update(_RC)
+    try:
         yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def panels(

@@ -142,3 +142,15 @@ def test_drawing_an_empty_grid_of_methods_keeps_their_order(ax, history):
     lgn.plots.gap_curves(history, ax)
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == [LOOKS["soft"].label, LOOKS["gumbel-st"].label]
+
+
+def test_the_style_leaves_pyplot_as_it_was_set_up_inside():
+    # What a notebook does when pyplot is first used; a figure in a later cell would not be shown.
+    before = mpl.rcParams["interactive"], mpl.rcParams["font.size"]
+    try:
+        with lgn.plots.style():
+            mpl.rcParams["interactive"] = not before[0]
+        assert mpl.rcParams["interactive"] is not before[0]
+        assert mpl.rcParams["font.size"] == before[1]
+    finally:
+        mpl.rcParams["interactive"] = before[0]
