@@ -360,7 +360,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[Row] = []
     found = [partial(case_rows, case, options.repeats) for case in options.cases]
-    for make in (*found, partial(activation_rows, max(50, options.repeats // 10))):
+    for make in (*found, partial(activation_rows, options.repeats)):
         added = list(make())
         print("\n".join(markdown(added).split("\n")[2 if rows else 0 :]), flush=True)
         rows += added

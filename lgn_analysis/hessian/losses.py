@@ -22,6 +22,9 @@ from lgn_analysis.network import LogicNetwork
 _FEW: Final = 16
 """Samples that show the shape of an output."""
 
+_TRIAL: Final = 64
+"""Samples that a loss is tried on."""
+
 
 def batch_losses(
     model: nn.Module, loss_fn: LossFn, *, noise: GumbelNoise | None, tau: float | None
@@ -58,8 +61,11 @@ def batch_losses(
 def refuse_bad_loss(
     model: nn.Module, loss_fn: LossFn, loss: BatchLoss, chosen: Params, batches: Sequence[Batch]
 ) -> None:
-    """Raise unless ``loss`` is one fixed, finite mean over samples with a gradient in ``chosen``."""
-    x, y = batches[0]
+    """Raise unless ``loss`` is one fixed, finite mean over samples with a gradient in ``chosen``.
+
+    Labels are looked at in all batches, everything else on the first samples.
+    """
+    x, y = (part[:_TRIAL] for part in batches[0])
     _refuse_bad_labels(model, loss_fn, batches)
     params = {name: value.detach().requires_grad_() for name, value in chosen.items()}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lgn_analysis import ranks
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import COEFFICIENTS, N_GATES
 from lgn_analysis.hessian.batches import Batch
 from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
@@ -165,7 +167,7 @@ class NetworkHessian(ParameterOperator):
             return weight * loss_fn(outputs, labels)
 
         with isolated(self.device):
-            return self._backend.Curvature(
+            curvature = self._backend.Curvature(
                 self._network,
                 [logits[f"layers.{index}.logits"] for index in range(self._model.depth)],
                 x.to(self.device),
@@ -173,6 +175,9 @@ class NetworkHessian(ParameterOperator):
                 tau=self._tau,
                 layers=self.layers,
             )
+        if not math.isfinite(curvature.loss):
+            raise InvalidInputError(f"the loss is {curvature.loss}; there is nothing to probe")
+        return curvature
 
     def _softmax(self, draw: int | None) -> tuple[Tensor, Tensor]:
         """Return p and s − s̄ of this rank's samples at one draw, float64 [n_layers, width, 16]."""

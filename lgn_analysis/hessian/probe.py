@@ -28,7 +28,7 @@ from lgn_analysis.hessian.results import FrobeniusResult, TraceResult
 from lgn_analysis.hessian.smoothing import GumbelNoise
 from lgn_analysis.hessian.spectrum_results import DensityResult, EigenResult
 from lgn_analysis.hessian.trace import frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.verification import couples_samples, in_parts, is_close
+from lgn_analysis.hessian.verification import check_labels, couples_samples, in_parts, is_close
 from lgn_analysis.hessian.xtrace import xtrace_trace
 from lgn_analysis.network import LogicNetwork
 
@@ -105,7 +105,11 @@ class HessianProbe:
         chosen = select_parameters(model, params)
         with isolated(next(iter(chosen.values())).device):
             losses = batch_losses(model, loss_fn, noise=noise, tau=self._tau)
-            refuse_bad_loss(model, loss_fn, losses[0], chosen, self._batches)
+            trusted = loss_fn is functional.cross_entropy and is_plain(model)
+            if trusted and isinstance(model, LogicNetwork):
+                check_labels(loss_fn, self._batches, model.n_classes)  # all else is known
+            else:
+                refuse_bad_loss(model, loss_fn, losses[0], chosen, self._batches)
             self.operator: ParameterOperator = self._network_operator(chosen, max_bytes) or (
                 ModuleHessian(losses, chosen, self._batches, max_bytes=max_bytes)
             )
@@ -282,6 +286,22 @@ class HessianProbe:
         model = self.model
         if not (is_plain(model) and isinstance(model, LogicNetwork) and self._tau is not None):
             return None
+        couples = False
+        if self.loss_fn is not functional.cross_entropy:
+            couples = self._couples(model)
+        return NetworkHessian(
+            model,
+            self._batches,
+            self.loss_fn,
+            layers=[int(name.split(".")[1]) for name in chosen],
+            noise=self.noise,
+            tau=self._tau,
+            couples=couples,
+            max_bytes=max_bytes,
+        )
+
+    def _couples(self, model: LogicNetwork) -> bool:
+        """Return whether the samples of a batch have a part in each other's loss."""
         x, y = (part[:_FEW].to(model.device) for part in self._batches[0])
 
         def loss(x: Tensor, y: Tensor) -> float:
@@ -290,16 +310,7 @@ class HessianProbe:
         with torch.no_grad():
             outputs = model(x, mode="soft")
             mean = is_close(*in_parts(loss, x, y))
-        return NetworkHessian(
-            model,
-            self._batches,
-            self.loss_fn,
-            layers=[int(name.split(".")[1]) for name in chosen],
-            noise=self.noise,
-            tau=self._tau,
-            couples=not mean or couples_samples(lambda o: self.loss_fn(o, y), outputs),
-            max_bytes=max_bytes,
-        )
+        return not mean or couples_samples(lambda out: self.loss_fn(out, y), outputs)
 
     def _check_differences(self) -> list[dict[str, object]]:
         x, y = self._batches[0]

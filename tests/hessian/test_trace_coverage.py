@@ -8,7 +8,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from curvature_cases import CASES
-from trace_coverage import SKETCH, frobenius_rows, stream_rows, xtrace_rows
+from trace_coverage import SKETCH, activation_rows, frobenius_rows, stream_rows, xtrace_rows
 
 REPEATS = 5000
 
@@ -58,3 +58,11 @@ def test_xtrace_is_unbiased_and_its_error_estimate_of_the_right_size(case):
 def test_the_frobenius_norm_is_covered(case):
     for row in frobenius_rows(case, CASES[case](), 2000):
         assert row.coverage >= 0.94, row
+
+
+@pytest.mark.slow
+def test_the_intervals_in_activation_space_cover():
+    for row in activation_rows(REPEATS):
+        assert row.coverage >= 0.94, row
+        if row.setting.endswith("probes"):
+            assert abs(row.bias) < 4.5, row
