@@ -50,7 +50,7 @@ install-dev: $(VENV)/.installed-dev  ## the same, with the test tools and Jupyte
 reproduce: $(VENV)/.installed-run  ## run every experiment, draw the figures, write the report
 	$(BIN)/lgn-analysis reproduce $(ARGS)
 
-figures: $(VENV)/.installed-run  ## draw the figures
+figures: $(VENV)/.installed-run  ## make figures, ledger, report and the README's table from the CSVs
 	$(BIN)/python figures/make_figures.py $(ARGS)
 
 notebooks: $(VENV)/.installed-dev  ## execute the notebooks in place

@@ -276,9 +276,9 @@ def measure_size(width: int, depth: int) -> None:
     batch = (data.x_train[:SIZE_SAMPLES], data.y_train[:SIZE_SAMPLES])
     before = peak_memory_bytes()
     start = time.perf_counter()
-    trace = lgn.HessianProbe(model, batch).trace(rtol=0.01)
+    trace = lgn.HessianProbe(model, batch).trace(rtol=0.01, max_matvecs=200)
     middle = time.perf_counter()
-    eigen = lgn.HessianProbe(model, batch).eigs(k=5, which="LA", tol=1e-3)
+    eigen = lgn.HessianProbe(model, batch).eigs(k=5, which="LA", tol=1e-3, max_bytes=2**31)
     end = time.perf_counter()
     row = {
         "width": width,

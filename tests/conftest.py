@@ -21,7 +21,7 @@ settings.load_profile("reproducible")
 
 @pytest.fixture(params=RELAXATIONS)
 def relaxation(request: pytest.FixtureRequest) -> Relaxation:
-    """Each of the four relaxations, at tau 1."""
+    """Each of the five relaxations, at tau 1."""
     return RELAXATIONS[request.param](1.0)
 
 

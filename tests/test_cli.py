@@ -60,6 +60,27 @@ def test_flags_win_over_a_config(trained, tmp_path, capsys):
     assert lgn.load(out / "last.safetensors").relaxation.tau == 0.5
 
 
+def test_a_schedule_and_cage_go_from_flags_to_the_config_and_back(tmp_path, capsys):
+    falling = ["--relaxation", "soft", "--tau-schedule", "linear", "--tau-end", 0.25]
+    adaptive = ["--relaxation", "cage", "--tau", 0.9, "--cage-decay", 0.5, "--cage-tau-max", 2]
+    kinds = {"falling": lgn.Soft(0.25), "cage": lgn.CAGE(0.9, decay=0.5, tau_max=2.0)}
+    for flags, (name, kind) in zip((falling, adaptive), kinds.items(), strict=True):
+        out, again = tmp_path / name, tmp_path / f"{name}-again"
+        assert run(capsys, "train", *SMALL, *flags, "--out", out)[0] == 0
+        assert lgn.load(out / "last.safetensors").relaxation == kind
+        args = ["train", "--config", out / "config.toml", "--out", again, "--no-progress"]
+        assert run(capsys, *args)[0] == 0
+        assert (out / "config.toml").read_bytes() == (again / "config.toml").read_bytes()
+        first, second = (pd.read_csv(folder / "history.csv") for folder in (out, again))
+        pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
+        assert run(capsys, "train", "--resume", out, "--steps", 6, "--no-progress")[0] == 0
+        assert run(capsys, "evaluate", out)[0] == 0
+    still = ["--tau-schedule", "constant", "--out", tmp_path / "still", "--no-progress"]
+    config = tmp_path / "falling" / "config.toml"
+    assert run(capsys, "train", "--config", config, *still)[0] == 0
+    assert lgn.load(tmp_path / "still" / "last.safetensors").relaxation.tau == 1.0
+
+
 def test_the_yaml_of_the_reference_code_is_accepted_and_what_is_ignored_is_said(tmp_path, capsys):
     config = tmp_path / "paper.yaml"
     config.write_text(
@@ -78,7 +99,7 @@ def test_the_yaml_of_the_reference_code_is_accepted_and_what_is_ignored_is_said(
 
 
 def test_probing_a_run_prints_intervals(trained, capsys):
-    args = ["probe", trained, "--samples", 16, "--rtol", 5, "--k", 2, "--no-progress"]
+    args = ["probe", trained, "--samples", 16, "--rtol", 0.5, "--k", 2, "--no-progress"]
     status, out, _ = run(capsys, *args, "--what", "trace")
     assert status == 0
     assert "TraceResult" in out
@@ -107,6 +128,14 @@ BAD = [
     (["train", "--batch-size", "5000", "--width", "500"], "exceeds the 1257 training samples"),
     (["train", "--lr", "-1"], "lr must be finite and above zero"),
     (["train", "--tau", "0"], "tau must be finite and above zero"),
+    (["train", "--tau-end", "0.1"], "tau_end is given and tau stays constant"),
+    (["train", "--tau-schedule", "linear"], "needs tau_end"),
+    (["train", "--relaxation", "soft", "--cage-decay", "0.9"], "is an option of relaxation 'cage'"),
+    (["train", "--relaxation", "cage", "--cage-tau-min", "4"], "0 < tau_min <= tau_max"),
+    (
+        ["train", "--relaxation", "cage", "--tau-schedule", "linear", "--tau-end", "0.1"],
+        "CAGE adapts its temperature by itself",
+    ),
     (["train", "--seed", "-1"], "seed must lie in"),
     (["train", "--config", "missing.toml"], "cannot read the configuration"),
     (["train", "--config", "torn.toml"], "is not valid TOML"),
@@ -120,8 +149,11 @@ BAD = [
     (["evaluate", "run", "--dataset", "monk1"], "expected inputs [batch, 960]"),
     (["reproduce", "--preset", "huge"], "unknown preset"),
     (["reproduce", "--claims", "C99"], "no experiment decides 'C99'"),
-    (["figures", "unknown"], "unknown figure"),
-    (["figures", "gap", "--folder", "run"], "is missing"),
+    (["reproduce", "--workers", "0"], "workers must be at least 1"),
+    (["reproduce", "--scheduler", "nowhere"], "no Dask scheduler answers at 'nowhere'"),
+    (["figures"], "no experiment has left a CSV"),
+    (["figures", "unknown"], "no experiment has left a CSV"),
+    (["figures", "--folder", "run"], "no experiment has left a CSV in run"),
 ]
 
 

@@ -7,7 +7,9 @@ Each module has ``CLAIMS``, ``specs(preset)``, ``frame(records, preset)``, ``eff
 from __future__ import annotations
 
 from lgn_analysis.experiments.presets import PRESETS, Preset, find_preset
-from lgn_analysis.experiments.sweep import Records, RunSpec, run_sweep
+from lgn_analysis.experiments.scheduling import run_sweep
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 The gap is soft − discrete accuracy at the end of training, on the test split, paired by seed;
 beside it the gap in loss and the flipped predictions, which a few hundred test samples resolve
-better. Only runs above the stated discrete accuracy count: an untrained network has no gap either.
+better. Only runs above the setting's floor count: an untrained network has no gap either.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.presets import NOISE_FREE, NOISY, Preset
-from lgn_analysis.experiments.sweep import Records, RunSpec
-from lgn_analysis.experiments.verdicts import Claim, Verdict, decide, describe, paired
-
-FLOOR: Final = 0.90
+from lgn_analysis.experiments.frames import MEASURES, gap_measure, last_step, on_test_split
+from lgn_analysis.experiments.settings import NOISE_FREE, Preset
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep import Records
+from lgn_analysis.experiments.verdicts import (
+    Claim,
+    Verdict,
+    each_setting,
+    label,
+    paired,
+    table_of,
+)
 
 ACCURACY: Final = Claim(
     id="C2 accuracy",
@@ -24,7 +31,7 @@ ACCURACY: Final = Claim(
     metric="gap in test accuracy at the end, DLGN − GLGN",
     unit="pp",
     smallest=0.5,
-    floor=FLOOR,
+    null="the gaps are equal",
 )
 LOSS: Final = Claim(
     id="C2 loss",
@@ -33,7 +40,7 @@ LOSS: Final = Claim(
     metric="|soft − discrete| test loss at the end, DLGN − GLGN",
     unit="nats",
     smallest=0.01,
-    floor=FLOOR,
+    null="the gaps are equal",
 )
 FLIPS: Final = Claim(
     id="C2 flips",
@@ -42,53 +49,41 @@ FLIPS: Final = Claim(
     metric="share of test predictions that flip at the end, DLGN − GLGN",
     unit="pp",
     smallest=0.5,
-    floor=FLOOR,
+    null="equally many predictions flip",
 )
 CLAIMS: Final = (ACCURACY, LOSS, FLIPS)
 
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: the pair, and the deep DLGN for the figure."""
-    return preset.pair(NOISE_FREE) + preset.pair(NOISY) + preset.deep_runs()
+    pairs = [run for setting in preset.pairs for run in setting.pair()]
+    return pairs + [run for setting in preset.symptoms for run in setting.runs(NOISE_FREE)]
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the gaps over training on the test split; ``deep`` marks the deep DLGN."""
-    history = records.of(specs(preset), "history")
-    history = history[history["split"] == "test"].reset_index(drop=True)
-    columns = ["run", "dataset", "relaxation", "tau", "width", "depth", "group_tau", "init"]
-    columns += ["steps", "seed", "step", "n", "soft_accuracy", "discrete_accuracy"]
-    columns += ["gap", "gap_loss", "gap_train", "flips"]
-    deep = {spec.key for spec in preset.deep_runs()}
-    return history[columns].assign(deep=history["run"].isin(deep))
+    pairs = [(setting, setting.pair()) for setting in preset.pairs]
+    deep = [(setting, setting.runs(NOISE_FREE)) for setting in preset.symptoms]
+    names = [setting.name for setting in preset.symptoms]
+    history = on_test_split(records, [*pairs, *deep])
+    return history.assign(deep=history["setting"].isin(names))
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed and claim, from the last step of the pair."""
-    pair = frame[~frame["deep"]]
-    last = pair[pair["step"] == pair["steps"]]
-    values = {
-        ACCURACY: 100 * last["gap"],
-        # Discretising may also lower the loss, since soft networks are less confident.
-        LOSS: last["gap_loss"].abs(),
-        FLIPS: 100 * last["flips"] / last["n"],
-    }
-    tables = []
-    for claim, value in values.items():
-        table = paired(last.assign(value=value), "value", floor=FLOOR)
-        tables.append(table.assign(claim=claim.id, effect=table["dlgn"] - table["glgn"]))
-    return pd.concat(tables, ignore_index=True)
+    last = last_step(frame[~frame["deep"].astype(bool)])
+    settings = list(last["setting"].unique())
+    parts = []
+    for setting, runs in last.groupby("setting", sort=False):
+        for claim, measure in zip(CLAIMS, MEASURES, strict=True):
+            table = paired(runs.assign(value=gap_measure(runs, measure)), "value")
+            named = label(claim, str(setting), settings)
+            effect = table["dlgn"] - table["glgn"]
+            parts.append(table.assign(setting=setting, claim=named, effect=effect))
+    return table_of(parts)
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:
     """Return the verdicts on accuracy, loss and flipped predictions."""
-    table = effects(frame)
-    return [
-        decide(
-            claim,
-            table[table["claim"] == claim.id],
-            scale=describe(frame[~frame["deep"]]),
-            source="gap.effects.csv",
-        )
-        for claim in CLAIMS
-    ]
+    pair = frame[~frame["deep"].astype(bool)]
+    return each_setting(CLAIMS, pair, effects(frame), source="gap.effects.csv")

@@ -12,9 +12,19 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.presets import NOISE_FREE, Preset
-from lgn_analysis.experiments.sweep import Records, RunSpec
-from lgn_analysis.experiments.verdicts import Claim, Verdict, decide, describe, paired
+from lgn_analysis.experiments.frames import gather, last_step, with_accuracy
+from lgn_analysis.experiments.settings import NOISY, Preset
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep import Records
+from lgn_analysis.experiments.temperature import runs_over_tau
+from lgn_analysis.experiments.verdicts import (
+    Claim,
+    Verdict,
+    each_setting,
+    label,
+    paired,
+    table_of,
+)
 
 TRACE: Final = Claim(
     id="C8 trace",
@@ -23,24 +33,34 @@ TRACE: Final = Claim(
     metric="1 − GLGN / DLGN of the trace of the Hessian of the soft loss at the end",
     unit="%",
     smallest=20.0,
-    floor=0.90,
+    null="the traces are equal",
 )
 CLAIMS: Final = (TRACE,)
 
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: the pair, and the GLGNs over tau for the figure."""
-    return preset.pair(NOISE_FREE) + preset.temperatures()
+    pairs = [run for setting in preset.pairs for run in setting.pair()]
+    return pairs + [run for sweep in preset.temperatures for run in runs_over_tau(sweep, NOISY)]
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return a row a run and probed step, with the discrete test accuracy of that step."""
-    runs = specs(preset)
-    curvature = records.of(runs, "curvature")
-    history = records.of(runs, "history")
-    test = history[history["split"] == "test"]
-    merged = curvature.merge(test[["run", "step", "discrete_accuracy"]], on=["run", "step"])
-    return merged.assign(reference_tau=preset.network.tau)
+    tables = []
+    over_tau = {sweep.setting.name: runs_over_tau(sweep, NOISY) for sweep in preset.temperatures}
+    for setting in preset.pairs:
+        runs = {run.key: run for run in [*setting.pair(), *over_tau.get(setting.name, [])]}
+        groups = [(setting, list(runs.values()))]
+        curvature, history = (
+            gather(records, groups, "curvature"),
+            gather(records, groups, "history"),
+        )
+        if len(curvature):
+            merged = with_accuracy(curvature, history)
+            tables.append(merged.assign(reference_tau=setting.network.tau))
+    if not tables:
+        return gather(records, [], "curvature").assign(reference_tau=1.0)
+    return pd.concat(tables, ignore_index=True)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
@@ -48,13 +68,20 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
 
     A DLGN whose own trace is not positive has none to lack, and does not count.
     """
-    last = frame[(frame["step"] == frame["steps"]) & (frame["tau"] == frame["reference_tau"])]
-    table = paired(last, "trace_z", floor=TRACE.floor)
-    share = 100 * (1 - table["glgn"] / table["dlgn"])
-    return table.assign(claim=TRACE.id, effect=share, counts=table["counts"] & (table["dlgn"] > 0))
+    settings = list(frame["setting"].unique())
+    parts = []
+    for setting, rows in frame[frame["tau"] == frame["reference_tau"]].groupby(
+        "setting", sort=False
+    ):
+        table = paired(last_step(rows), "trace_z")
+        share = 100 * (1 - table["glgn"] / table["dlgn"])
+        counts = table["counts"] & (table["dlgn"] > 0)
+        named = label(TRACE, str(setting), settings)
+        parts.append(table.assign(setting=setting, claim=named, effect=share, counts=counts))
+    return table_of(parts)
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:
     """Return the verdict."""
     pair = frame[frame["tau"] == frame["reference_tau"]]
-    return [decide(TRACE, effects(frame), scale=describe(pair), source="hessian_trace.effects.csv")]
+    return each_setting(CLAIMS, pair, effects(frame), source="hessian_trace.effects.csv")

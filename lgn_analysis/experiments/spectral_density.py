@@ -9,21 +9,24 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.presets import NOISE_FREE, NOISY, Preset
-from lgn_analysis.experiments.sweep import Records, RunSpec
+from lgn_analysis.experiments.frames import gather
+from lgn_analysis.experiments.settings import Preset
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 CLAIMS: Final[tuple[Claim, ...]] = ()
 
 
 def specs(preset: Preset) -> list[RunSpec]:
-    """Return the runs: DLGN and GLGN at tau 1."""
-    return preset.pair(NOISE_FREE) + preset.pair(NOISY)
+    """Return the runs: DLGN and GLGN at the reference tau."""
+    return [run for setting in preset.pairs for run in setting.pair()]
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the quadrature nodes and weights, a row a run, probe and node."""
-    return records.of(specs(preset), "density")
+    groups = [(setting, setting.pair()) for setting in preset.pairs]
+    return gather(records, groups, "density")
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:

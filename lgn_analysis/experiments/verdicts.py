@@ -1,13 +1,18 @@
 """From effects to verdicts, by rules that are written before the run.
 
-An effect is oriented: positive is what the paper claims. A verdict compares its interval with the
-null and with the smallest effect that counts.
+An effect is oriented: positive is what is claimed. A verdict compares its interval with the null,
+zero, and with the smallest effect that counts. Intervals are Student's t over seeds.
+
+A censored measurement gives bounds of an effect instead of a value. An interval then runs from the
+low end of the interval of the lower bounds to the high end of that of the upper bounds, and is open
+where some seed has no bound: mean(lower) ≤ mean(effect) ≤ mean(upper), so its coverage is no less
+than the level, whatever the censored values are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,20 +23,23 @@ Outcome = Literal["holds", "fails", "inconclusive", "untested"]
 
 LEVEL: Final = 0.95
 
+MIN_SEEDS: Final = 5
+"""Seeds that must count for a claim to be decided."""
+
 
 @dataclass(frozen=True)
 class Claim:
     """A claim of the paper and how it is decided here, fixed before any run.
 
     Attributes:
-        id: the row of the ledger, C1 … C11, with a letter where a claim has several measures.
+        id: the row of the ledger, C1 … C14, with a word where a claim has several measures.
         title: the claim in a few words.
         paper: the paper's figure and where it was measured.
         metric: what the effect is, oriented so that positive is as claimed.
         unit: the unit of the effect.
-        smallest: the smallest effect that counts, in that unit; the null is zero.
-        floor: discrete test accuracy that a run must reach at its end to count; 0 for none.
+        smallest: the smallest effect that counts, in that unit.
         log: effects are natural logarithms of ratios, and are written as factors.
+        null: what an effect of zero says.
     """
 
     id: str
@@ -40,8 +48,8 @@ class Claim:
     metric: str
     unit: str = ""
     smallest: float = 0.0
-    floor: float = 0.0
     log: bool = False
+    null: str = "the methods do not differ"
 
 
 @dataclass(frozen=True)
@@ -103,30 +111,81 @@ def decide(
 
     Args:
         claim: what was claimed.
-        effects: a row a seed: ``effect``, and ``counts``, false where a run was not trained.
+        effects: a row a seed: ``effect``, and ``counts``, false where a run was not trained; with
+            ``lower`` and ``upper`` where an effect may be known by its bounds alone.
         scale: the network, data and steps.
         source: the CSV that holds the effects.
         level: confidence level; above 0.95 where several effects share the claim.
     """
-    values = effects.loc[effects["counts"], "effect"].to_list()
-    left_out = len(effects) - len(values)
+    counted = effects[effects["counts"].astype(bool)] if len(effects) else effects
+    left_out = len(effects) - len(counted)
     aside = f"; {left_out} of {len(effects)} seeds not trained" if left_out else ""
-    if len(values) < 2:
-        return Verdict(
-            claim,
-            "inconclusive",
-            *((values[0] if values else float("nan")), float("nan"), float("nan")),
-            len(values),
-            f"fewer than two seeds above {claim.floor:.0%} discrete accuracy{aside}",
-            scale,
-            source,
-            level,
-        )
-    effect, low, high = t_interval(values, level)
-    outcome, reason = outcome_of(effect, low, high, claim.smallest)
+    nan = float("nan")
+    if len(counted) < 2:
+        effect = float(counted["effect"].iloc[0]) if len(counted) else nan
+        effect, low, high = effect, nan, nan
+    else:
+        effect, low, high = _interval(counted, level)
+    if len(counted) < MIN_SEEDS:
+        outcome: Outcome = "inconclusive"
+        reason = f"fewer than {MIN_SEEDS} seeds whose runs are trained"
+    else:
+        outcome, reason = outcome_of(effect, low, high, claim.smallest)
+        censored = int((counted["lower"] < counted["upper"]).sum()) if "lower" in counted else 0
+        if censored:
+            aside += f"; {censored} of {len(counted)} seeds give a bound, their run is censored"
     return Verdict(
-        claim, outcome, effect, low, high, len(values), reason + aside, scale, source, level
+        claim, outcome, effect, low, high, len(counted), reason + aside, scale, source, level
     )
+
+
+def _interval(counted: pd.DataFrame, level: float) -> tuple[float, float, float]:
+    effect, low, high = t_interval(counted["effect"].to_list(), level)
+    if "lower" not in counted:
+        return effect, low, high
+    infinite = float("inf")
+    # A claim without censored runs shares its table with one that has them.
+    lower = counted["lower"].fillna(counted["effect"]).to_list()
+    upper = counted["upper"].fillna(counted["effect"]).to_list()
+    low = -infinite if -infinite in lower else t_interval(lower, level)[1]
+    high = infinite if infinite in upper else t_interval(upper, level)[2]
+    return effect, low, high
+
+
+def decide_some(
+    claim: Claim, effects: pd.DataFrame, *, by: Sequence[str], scale: str, source: str
+) -> Verdict:
+    """Return the verdict on "in some cell there is an effect", and name the cell.
+
+    The intervals of the cells share the level (Bonferroni), since the best of them is reported:
+    ``holds`` where it holds in some cell, ``fails`` where it fails in every one that is trained.
+    """
+    groups = effects.groupby(list(by), sort=True)
+    level = 1 - (1 - LEVEL) / groups.ngroups
+    found: list[tuple[Verdict, str]] = []
+    for key, rows in groups:
+        cell = ", ".join(
+            f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+            for name, value in zip(by, key, strict=True)
+        )
+        found.append((decide(claim, rows, scale=scale, source=source, level=level), cell))
+    decided = [item for item in found if item[0].n >= MIN_SEEDS]
+    holding = [item for item in decided if item[0].outcome == "holds"]
+    best, cell = max(holding or decided or found, key=lambda item: item[0].effect)
+    outcome: Outcome = best.outcome
+    if outcome == "fails" and any(verdict.outcome != "fails" for verdict, _ in decided):
+        outcome = "inconclusive"
+    counts = {kind: sum(v.outcome == kind for v, _ in decided) for kind in ("holds", "fails")}
+    return replace(
+        best,
+        outcome=outcome,
+        scale=f"{scale}; best {cell}",
+        reason=f"{best.reason}; holds in {counts['holds']} and fails in {counts['fails']} of "
+        f"{len(decided)} cells with enough trained seeds, intervals at {level:.2%}",
+    )
+
+
+UNTESTED: Final = "no run here can decide it"
 
 
 def outcome_of(effect: float, low: float, high: float, smallest: float) -> tuple[Outcome, str]:
@@ -155,28 +214,86 @@ def untested(claim: Claim, reason: str) -> Verdict:
 def describe(frame: pd.DataFrame) -> str:
     """Return the scale of the runs in a frame: data, networks, steps and seeds."""
     parts = []
-    shapes = frame[["dataset", "depth", "width", "group_tau", "init", "steps"]].drop_duplicates()
-    for row in shapes.itertuples():
-        parts.append(
-            f"{row.dataset}, {row.depth} × {row.width} gates, group_tau {row.group_tau:g}, "
-            f"{row.init} init, {row.steps} steps"
-        )
+    for name, rows in frame.groupby("dataset", sort=False):
+        items = [
+            f"{_span(rows['depth'])} × {_span(rows['width'])} gates",
+            f"group_tau {_span(rows['group_tau'])}",
+            f"{', '.join(rows['init'].unique())} init",
+            f"{_span(rows['steps'])} steps",
+        ]
+        parts.append(", ".join([str(name), *items]))
     return f"{'; '.join(parts)}; {frame['seed'].nunique()} seeds"
 
 
+def _span(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g}–{high:g}"
+
+
 def paired(
-    frame: pd.DataFrame, column: str, *, floor: float, accuracy: str = "discrete_accuracy"
+    frame: pd.DataFrame, column: str, *, methods: tuple[str, str] = ("soft", "gumbel-st")
 ) -> pd.DataFrame:
-    """Return a row a seed with ``column`` of the DLGN and of the GLGN, and whether both count.
+    """Return a row a seed with ``column`` of both methods, and whether both are trained.
 
     Args:
-        frame: a row a run, with ``relaxation``, ``seed``, ``column`` and ``accuracy``.
-        column: what to pair.
-        floor: accuracy that both runs must reach.
-        accuracy: the column that is compared with ``floor``.
+        frame: a row a run, with ``relaxation``, ``seed``, ``column``, ``discrete_accuracy`` and
+            ``floor``, the accuracy that both must reach.
+        column: what to pair; that of the first method becomes ``dlgn``, of the second ``glgn``.
+        methods: the two relaxations.
     """
-    kinds = {"soft": "dlgn", "gumbel-st": "glgn"}
-    chosen = frame[frame["relaxation"].isin(kinds)]
-    values = chosen.pivot(index="seed", columns="relaxation", values=column).rename(columns=kinds)
-    trained = chosen.pivot(index="seed", columns="relaxation", values=accuracy).min(axis=1)
-    return values.assign(accuracy=trained, counts=trained >= floor).dropna().reset_index()
+    names = dict(zip(methods, ("dlgn", "glgn"), strict=True))
+    chosen = frame[frame["relaxation"].isin(methods)]
+    values = chosen.pivot(index="seed", columns="relaxation", values=column).rename(columns=names)
+    values = values.reindex(columns=list(names.values()))
+    accuracy = chosen.groupby("seed")["discrete_accuracy"].min()
+    floor = chosen.groupby("seed")["floor"].max()
+    table = values.assign(accuracy=accuracy, counts=accuracy >= floor)
+    return table.dropna().reset_index()
+
+
+def label(claim: Claim, setting: str, settings: Sequence[str]) -> str:
+    """Return the claim's id, with the setting where there are several."""
+    return claim.id if len(settings) == 1 else f"{claim.id} ({setting})"
+
+
+def each_setting(
+    claims: Sequence[Claim],
+    frame: pd.DataFrame,
+    effects: pd.DataFrame,
+    *,
+    source: str,
+    by: Sequence[str] = (),
+) -> list[Verdict]:
+    """Return a verdict a claim and setting; ``untested`` where the frame holds no runs.
+
+    Args:
+        claims: what was claimed.
+        frame: the experiment's frame, with ``setting``.
+        effects: a row an effect: ``setting``, ``claim``, ``effect``, ``counts``.
+        source: the CSV that holds the effects.
+        by: columns of cells, in some of which an effect is claimed; none where it is claimed of all.
+    """
+    if frame.empty:
+        return [untested(claim, UNTESTED) for claim in claims]
+    found = []
+    settings = list(frame["setting"].unique())
+    for setting in settings:
+        scale = describe(frame[frame["setting"] == setting])
+        for claim in claims:
+            named = replace(claim, id=label(claim, setting, settings))
+            table = effects
+            if len(effects):
+                table = effects[(effects["setting"] == setting) & (effects["claim"] == named.id)]
+            if by and len(table):
+                found.append(decide_some(named, table, by=by, scale=scale, source=source))
+            else:
+                found.append(decide(named, table, scale=scale, source=source))
+    return found
+
+
+def table_of(rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the effects of several settings and claims in one table, empty for none."""
+    filled = [part for part in rows if len(part)]
+    if not filled:
+        return pd.DataFrame(columns=["setting", "claim", "seed", "effect", "counts"])
+    return pd.concat(filled, ignore_index=True)

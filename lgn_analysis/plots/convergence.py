@@ -10,15 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, targets_of, titled
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     by_method,
-    caption,
     draw_band,
-    panels,
     percent_axis,
-    scale_of,
     step_axis,
 )
 
@@ -58,27 +56,25 @@ def accuracy_curves(
     return ax
 
 
-def figure(frame: pd.DataFrame, target: float) -> Figure:
-    """Return the figure: over iterations, and over seconds with a logarithmic axis."""
-    fig, (left, right) = panels(2)
-    accuracy_curves(frame, left)
-    left.set_title("Convergence in iterations")
-    accuracy_curves(frame[frame["step"] > 0], right, x="seconds")
-    right.set_title("Convergence in time")
-    right.legend().remove()
-    for ax in (left, right):
-        ax.axhline(target, color="#555555", linewidth=0.8, linestyle=":")
-        ax.set_ylim(0, 1.02)
-    left.annotate(
-        f"target {target:.0%}",
-        (left.get_xlim()[1], target),
-        xytext=(-2, -9),
-        textcoords="offset points",
-        ha="right",
-        fontsize=7,
-        color="#555555",
-    )
-    caption(fig, scale_of(frame))
+def figure(frame: pd.DataFrame) -> Figure:
+    """Return the figure, a row a setting: over iterations, and over seconds."""
+    if frame.empty:
+        return nothing()
+    fig, rows = setting_rows(frame, 2)
+    settings = frame["setting"].nunique()
+    for index, (name, part, (left, right)) in enumerate(rows):
+        target = float(part["target"].iloc[0])
+        accuracy_curves(part, left)
+        left.set_title(titled(name, "in iterations", settings))
+        accuracy_curves(part[part["step"] > 0], right, x="seconds")
+        right.set_title(titled(name, "in time", settings))
+        for ax in (left, right):
+            ax.axhline(target, color="#555555", linewidth=0.8, linestyle=":")
+            ax.set_ylim(0, 1.02)
+            ax.legend().remove()
+        if not index:
+            legend_above(fig, left, columns=4)
+    say(fig, frame, f"dotted: target, {targets_of(frame)}")
     return fig
 
 

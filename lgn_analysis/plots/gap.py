@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
 from lgn_analysis.plots.style import (
     LOOKS,
     as_frame,
     axes_or_new,
     by_method,
-    caption,
     draw_band,
     fit_means,
-    panels,
     percent_axis,
-    scale_of,
     step_axis,
 )
 
@@ -32,38 +30,63 @@ def gap_curves(
         history: a training history or a ``TrainResult``.
         ax: where to draw; None makes a new figure.
         split: which split, where the history has several.
-        column: ``"gap"``, ``"gap_train"``, ``"gap_loss"`` or ``"gap_train_loss"``.
+        column: ``"gap"``, ``"gap_train"``, ``"gap_loss"``, ``"gap_train_loss"``, or ``"flips"``, the
+            share of predictions that differ.
     """
     ax = axes_or_new(ax)
     frame = as_frame(history)
     if "split" in frame:
         frame = frame[frame["split"] == split]
-    in_loss = column.endswith("loss")
-    frame = frame.assign(value=frame[column] * (1 if in_loss else 100))
+    if column == "flips":
+        value, text = 100 * frame["flips"] / frame["n"], "flipped predictions (%)"
+    elif column.endswith("loss"):
+        value, text = frame[column], "gap in loss (nats)"
+    else:
+        value, text = 100 * frame[column], "gap in accuracy (pp)"
+    frame = frame.assign(value=value)
     for look, rows in by_method(frame):
         draw_band(ax, rows, "step", "value", look)
     ax.axhline(0, color="#555555", linewidth=0.8)
     fit_means(ax)
+    if column == "flips":
+        ax.set_ylim(bottom=0)
     step_axis(ax)
-    ax.set_ylabel("gap in loss (nats)" if in_loss else "gap in accuracy (pp)")
+    ax.set_ylabel(text)
     if any(label for label in ax.get_legend_handles_labels()[1]):
         ax.legend(loc="upper right")
     return ax
 
 
+_COLUMNS: Final = {"gap": "accuracy", "gap_loss": "loss", "flips": "flips"}
+
+
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure: the pair in accuracy and loss, and the deep DLGN's two accuracies."""
-    pair, deep = frame[~frame["deep"]], frame[frame["deep"]]
-    fig, (left, middle, right) = panels(3)
-    gap_curves(pair, left)
-    left.set_title("Shallow pair, accuracy")
-    gap_curves(pair, middle, column="gap_loss")
-    middle.set_title("Shallow pair, loss")
-    middle.legend().remove()
+    """Return the figure, a row a setting: gap in accuracy and loss, flips; the deep DLGN's below."""
+    if frame.empty:
+        return nothing()
+    fig, rows = setting_rows(frame, 3, height=2.1)
+    settings = frame["setting"].nunique()
+    for index, (name, part, axes) in enumerate(rows):
+        for ax, (column, text) in zip(axes, _COLUMNS.items(), strict=True):
+            gap_curves(part, ax, column=column)
+            ax.set_title(titled(name, text, settings))
+            ax.legend().remove()
+        if not index:
+            legend_above(fig, axes[0])
+        if part["deep"].all():
+            _two_accuracies(axes[0], part)
+            axes[0].set_title(titled(name, "both accuracies", settings))
+    say(fig, frame, "gap = soft − discrete accuracy, discrete − soft loss")
+    return fig
+
+
+def _two_accuracies(ax: Axes, deep: pd.DataFrame) -> None:
+    """Replace the gap of a DLGN by the two accuracies that it lies between."""
+    ax.clear()
     look = LOOKS["soft"]
-    draw_band(right, deep, "step", "soft_accuracy", look, label="soft", linestyle="--")
+    draw_band(ax, deep, "step", "soft_accuracy", look, label="soft")
     draw_band(
-        right,
+        ax,
         deep,
         "step",
         "discrete_accuracy",
@@ -72,11 +95,9 @@ def figure(frame: pd.DataFrame) -> Figure:
         color="#000000",
         linestyle="-",
     )
-    right.set_title("Deep DLGN")
-    step_axis(right)
-    right.set_ylabel("test accuracy")
-    right.set_ylim(0, 1.02)
-    percent_axis(right)
-    right.legend(loc="upper left")
-    caption(fig, scale_of(frame))
-    return fig
+    step_axis(ax)
+    ax.grid(visible=True)
+    ax.set_ylabel("test accuracy")
+    ax.set_ylim(0, 1.02)
+    percent_axis(ax)
+    ax.legend(loc="upper left")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
 from lgn_analysis.plots.style import (
     Look,
     as_frame,
@@ -140,8 +140,9 @@ def figure(frame: pd.DataFrame) -> Figure:
             rows_then = part[part["step"] == step]
             layer_changes(rows_then, ax)
             ax.set_title(titled(name, f"loss, step {step}", settings))
-            if index or ax is axes[1]:
-                ax.legend().remove()
+            ax.legend().remove()
+        if not index:
+            legend_above(fig, axes[0])
         alone = part[(part["step"] == steps[0]) & (part["scheme"] == "alone")]
         for look, method in by_method(alone.assign(number=alone["layer"] + 1)):
             draw_points(axes[2], method, "number", "bit_flips", look)

@@ -9,16 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
 from lgn_analysis.plots.style import (
     LOOKS,
     as_frame,
     axes_or_new,
     by_method,
-    caption,
     draw_points,
-    panels,
     percent_axis,
-    scale_of,
     step_axis,
 )
 from lgn_analysis.plots.temperature import tau_axis
@@ -48,16 +46,36 @@ def trace_curves(curvature: Any, ax: Axes | None = None, *, column: str = "trace
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure: over training at tau 1, over tau at the end, and against accuracy."""
-    pair = frame[frame["tau"] == frame["reference_tau"]]
-    noisy = frame[(frame["relaxation"] == "gumbel-st") & (frame["step"] == frame["steps"])]
-    fig, (left, middle, right) = panels(3)
-    trace_curves(pair, left)
-    left.set_title("Over training")
+    """Return the figure, a row a setting: over training, over tau at the end, against the error."""
+    if frame.empty:
+        return nothing()
+    fig, rows = setting_rows(frame, 3)
+    settings = frame["setting"].nunique()
+    for index, (name, part, (left, middle, right)) in enumerate(rows):
+        pair = part[part["tau"] == part["reference_tau"]]
+        noisy = part[(part["relaxation"] == "gumbel-st") & (part["step"] == part["steps"])]
+        trace_curves(pair, left)
+        left.set_title(titled(name, "over training", settings))
+        if noisy["tau"].nunique() > 1:
+            _over_tau(middle, noisy)
+            middle.set_title(titled(name, "GLGNs over tau", settings))
+        else:
+            middle.set_axis_off()
+        _against_error(right, pair)
+        right.set_ylim(left.get_ylim())
+        right.set_title(titled(name, "at equal error", settings))
+        left.legend().remove()
+        if not index:
+            legend_above(fig, left)
+    say(fig, frame, "tr_z = tr_u / tau²")
+    return fig
+
+
+def _over_tau(ax: Axes, noisy: pd.DataFrame) -> None:
     look = LOOKS["gumbel-st"]
-    draw_points(middle, noisy, "tau", "trace_z", look, label="in z")
+    draw_points(ax, noisy, "tau", "trace_z", look, label="in z")
     draw_points(
-        middle,
+        ax,
         noisy,
         "tau",
         "trace_u",
@@ -67,14 +85,16 @@ def figure(frame: pd.DataFrame) -> Figure:
         linestyle="--",
         marker="^",
     )
-    tau_axis(middle, noisy["tau"])
-    middle.set_yscale("symlog", linthresh=1e-3)
-    middle.axhline(0, color="#555555", linewidth=0.8)
-    middle.set_ylabel("tr(H) at the end")
-    middle.set_title("GLGNs over tau")
-    middle.legend()
+    tau_axis(ax, noisy["tau"])
+    ax.set_yscale("symlog", linthresh=1e-3)
+    ax.axhline(0, color="#555555", linewidth=0.8)
+    ax.set_ylabel("tr(H) at the end")
+    ax.legend()
+
+
+def _against_error(ax: Axes, pair: pd.DataFrame) -> None:
     for method, rows in by_method(pair):
-        right.scatter(
+        ax.scatter(
             1 - rows["discrete_accuracy"],
             rows["trace_z"],
             s=12,
@@ -84,16 +104,12 @@ def figure(frame: pd.DataFrame) -> Figure:
             alpha=0.7,
             linewidths=0,
         )
-    right.axhline(0, color="#555555", linewidth=0.8)
-    right.set_xscale("log")
-    right.set_yscale("symlog", linthresh=1e-3)
-    right.invert_xaxis()
-    right.xaxis.set_major_locator(FixedLocator([0.9, 0.5, 0.2, 0.1, 0.05]))
-    right.xaxis.set_minor_locator(NullLocator())
-    percent_axis(right, "x")
-    right.set_ylim(left.get_ylim())
-    right.set_xlabel("discrete test error")
-    right.set_ylabel("tr(H) in z")
-    right.set_title("At equal error")
-    caption(fig, scale_of(frame))
-    return fig
+    ax.axhline(0, color="#555555", linewidth=0.8)
+    ax.set_xscale("log")
+    ax.set_yscale("symlog", linthresh=1e-3)
+    ax.invert_xaxis()
+    ax.xaxis.set_major_locator(FixedLocator([0.9, 0.5, 0.2, 0.1, 0.05]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    percent_axis(ax, "x")
+    ax.set_xlabel("discrete test error")
+    ax.set_ylabel("tr(H) in z")

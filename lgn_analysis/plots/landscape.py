@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-from lgn_analysis.plots.layout import nothing, say, titled
+from lgn_analysis.plots.layout import legend_above, nothing, say, titled
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
@@ -19,6 +19,7 @@ from lgn_analysis.plots.style import (
     draw_band,
     panels,
     percent_axis,
+    summarise,
 )
 
 _LABELS: Final = {"loss": "loss (nats)", "accuracy": "accuracy"}
@@ -26,7 +27,12 @@ _AXES: Final = {"soft → discrete": "t (0: soft, 1: discrete)"}
 
 
 def landscape_slice(
-    landscape: Any, ax: Axes | None = None, *, column: str = "loss", levels: int = 8
+    landscape: Any,
+    ax: Axes | None = None,
+    *,
+    column: str = "loss",
+    levels: int = 8,
+    bar: bool = True,
 ) -> Axes:
     """Draw a slice through the loss; a cross, or a line in one dimension, marks the model.
 
@@ -36,11 +42,12 @@ def landscape_slice(
         ax: where to draw; None makes a new figure.
         column: ``"loss"`` or ``"accuracy"``.
         levels: about so many contours in two dimensions.
+        bar: a colour bar beside two dimensions; else the contours are labelled.
     """
     ax = axes_or_new(ax)
     frame = as_frame(landscape)
     if "y" in frame:
-        _contours(ax, frame, column, levels)
+        _contours(ax, frame, column, levels, bar)
         ax.set_ylabel(_direction(frame["y_direction"].iloc[0]))
     else:
         for look, rows in by_method(frame):
@@ -66,32 +73,28 @@ def figure(frame: pd.DataFrame) -> Figure:
     if frame.empty:
         return nothing()
     names = list(frame["setting"].unique())
-    fig, axes = panels(3, rows=2 * len(names), height=4.4 * len(names) + 0.35)
+    fig, axes = panels(3, rows=2 * len(names), height=4.2 * len(names) + 0.6)
     for index, name in enumerate(names):
         part = frame[frame["setting"] == name]
-        lines = part[part["kind"] != "plane"]
-        for ax, (kind, text) in zip(axes[6 * index :], _KINDS.items(), strict=False):
-            chosen = lines[lines["kind"] == kind]
-            rise_along(chosen, ax)
-            ax.set_title(titled(name, text, len(names)))
-            if index or kind != "filter":
-                ax.legend().remove()
-        bend_along(lines[lines["kind"] == "filter"], axes[6 * index + 2])
-        axes[6 * index + 2].set_title(titled(name, "bends, random", len(names)))
-        planes = part[part["kind"] == "plane"]
-        below = axes[6 * index + 3 : 6 * index + 6]
-        for ax, (look, plane) in zip(below, by_method(planes), strict=False):
+        random, top, planes = (part[part["kind"] == kind] for kind in ("filter", "eigen", "plane"))
+        above, below = axes[6 * index : 6 * index + 3], axes[6 * index + 3 : 6 * index + 6]
+        rise_along(random, above[0]).set_title(titled(name, "random", len(names)))
+        rise_along(top, above[1]).set_title(titled(name, "top eigenvector", len(names)))
+        bend_along(random, above[2]).set_title(titled(name, "bends, random", len(names)))
+        bend_along(top, below[2]).set_title(titled(name, "bends, top", len(names)))
+        for ax in (*above, below[2]):
+            ax.legend().remove()
+        for ax in below[:2]:
+            ax.set_axis_off()
+        for ax, (look, plane) in zip(below[:2], by_method(planes), strict=False):
+            ax.set_axis_on()
             seed = plane["seed"].min()
-            landscape_slice(plane[plane["seed"] == seed], ax)
-            ax.set_title(f"{look.label.split()[0]}, seed {seed}")
-        bend_along(lines[lines["kind"] == "eigen"], below[2])
-        below[2].set_title(titled(name, "bends, top eigenvector", len(names)))
-        below[2].legend().remove()
-    say(fig, frame, "s = 1 moves each gate by the length of its own logits")
+            landscape_slice(plane[plane["seed"] == seed], ax, bar=False)
+            ax.set_title(titled(name, f"{look.label.split()[0]}, seed {seed}", len(names)))
+        if not index:
+            legend_above(fig, above[0])
+    say(fig, frame, "s = 1 moves each gate by the length of its own logits; contours: loss in nats")
     return fig
-
-
-_KINDS: Final = {"filter": "random directions", "eigen": "top eigenvector"}
 
 
 def rise_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -117,7 +120,7 @@ def rise_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def bend_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw |d²L/ds²| along lines, by method, over seeds and directions, on a logarithmic axis.
+    """Draw |d²L/ds²| along lines, by method, geometric means over seeds, on a logarithmic axis.
 
     Args:
         lines: rows of lines with ``x`` and ``bend``, ``relaxation``, ``seed`` and ``direction``.
@@ -126,11 +129,20 @@ def bend_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax)
     sizes = lines.assign(size=lines["bend"].abs()).dropna(subset=["size"])
     means = sizes.groupby(["relaxation", "seed", "x"])["size"].mean().reset_index()
+    # Over seeds in logarithms, so that an interval stays above zero.
+    means = means.assign(size=np.log10(means["size"].clip(lower=_LEAST)))
     for look, rows in by_method(means):
-        draw_band(ax, rows, "x", "size", look)
-    lowest = min(float(np.min(line.get_ydata())) for line in ax.get_lines())
+        table = summarise(rows, "x", "size")
+        ax.plot(
+            table["x"],
+            10 ** table["mean"],
+            color=look.color,
+            linestyle=look.linestyle,
+            label=look.label,
+        )
+        low, high = 10 ** table["low"], 10 ** table["high"]
+        ax.fill_between(table["x"], low, high, color=look.color, alpha=0.18, linewidth=0)
     ax.set_yscale("log")
-    ax.set_ylim(bottom=max(lowest, 1e-9) / 3)
     ax.set_xlabel("s")
     ax.set_ylabel("|d²L/ds²| (nats)")
     ax.legend(fontsize=7)
@@ -138,19 +150,23 @@ def bend_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 _AT_MODEL: Final = 1e-9
+_LEAST: Final = 1e-12
 
 
-def _contours(ax: Axes, frame: pd.DataFrame, column: str, levels: int) -> None:
+def _contours(ax: Axes, frame: pd.DataFrame, column: str, levels: int, bar: bool) -> None:
     table = frame.pivot(index="y", columns="x", values=column)
     x, y, values = table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
     # Lightness alone orders the fill, so that it reads in grey.
     filled = ax.contourf(x, y, values, levels=levels, cmap="Blues")
-    ax.contour(x, y, values, levels=levels, colors="#333333", linewidths=0.5)
-    bar = ax.figure.colorbar(filled, ax=ax, pad=0.02)
-    bar.ax.yaxis.set_major_formatter(
-        PercentFormatter(xmax=1) if column == "accuracy" else ScalarFormatter(useOffset=False)
-    )
-    bar.set_label(_LABELS[column])
+    lines = ax.contour(x, y, values, levels=levels, colors="#333333", linewidths=0.5)
+    if bar:
+        scale = ax.figure.colorbar(filled, ax=ax, pad=0.02)
+        scale.ax.yaxis.set_major_formatter(
+            PercentFormatter(xmax=1) if column == "accuracy" else ScalarFormatter(useOffset=False)
+        )
+        scale.set_label(_LABELS[column])
+    else:
+        ax.clabel(lines, list(lines.levels)[1::2], fontsize=6, fmt="%g")
     (cross,) = ax.plot(0, 0, marker="x", markersize=6, markeredgewidth=1.6, color="#000000")
     cross.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white")])
     ax.grid(False)

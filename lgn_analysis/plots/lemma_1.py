@@ -85,7 +85,7 @@ def lemma_orders(lemma: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhline(1, color="#555555", linewidth=0.8)
     ax.set_xlabel("noise scale s (training: 1)")
     ax.set_ylabel("measured / predicted gain")
-    ax.legend()
+    ax.legend(loc="upper left", fontsize=7)
     return ax
 
 
@@ -119,7 +119,7 @@ def _mark(ax: Axes, rows: pd.DataFrame, tolerance: float) -> None:
     """Shade the tolerance, point at the mean radius of the lemma, and keep rare draws off the axis."""
     ax.axhspan(1 - tolerance, 1 + tolerance, color="#555555", alpha=0.1, linewidth=0)
     means = rows.groupby(["relaxation", "scale"])["ratio"].mean()
-    ax.set_ylim(min(0, means.min()) - 0.3, min(max(2, means.max()) + 0.7, 12))
+    ax.set_ylim(min(0, means.min()) - 0.3, min(max(2, 1.35 * means.max()), 12))
     if "radius" in rows:
         for look, part in by_method(rows):
             radius = float(part.groupby("seed")["radius"].first().mean())

@@ -9,14 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
 from lgn_analysis.plots.style import (
     Look,
     as_frame,
     axes_or_new,
     by_method,
-    caption,
-    panels,
-    scale_of,
 )
 
 WIDTH: Final = 0.01
@@ -50,20 +48,26 @@ def density_curve(density: Any, ax: Axes | None = None, *, width: float = WIDTH)
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure: the density, and the spectrum's mass by magnitude."""
-    fig, (left, right) = panels(2)
-    density_curve(frame, left)
-    left.set_title("Spectral density")
-    for look, rows in by_method(frame):
-        _draw_tail(right, rows, look)
-    right.set_xscale("log")
-    right.set_yscale("log")
-    right.set_ylim(1e-6, 2)
-    right.set_xlabel("x")
-    right.set_ylabel("share with |λ| > x")
-    right.set_title("Spectral tail")
-    right.legend()
-    caption(fig, scale_of(frame) + "; thin: single seeds")
+    """Return the figure, a row a setting: the density, and the spectrum's mass by magnitude."""
+    if frame.empty:
+        return nothing()
+    fig, panel_rows = setting_rows(frame, 2)
+    settings = frame["setting"].nunique()
+    for index, (name, part, (left, right)) in enumerate(panel_rows):
+        density_curve(part, left)
+        left.set_title(titled(name, "spectral density", settings))
+        for look, rows in by_method(part):
+            _draw_tail(right, rows, look)
+        right.set_xscale("log")
+        right.set_yscale("log")
+        right.set_ylim(1e-6, 2)
+        right.set_xlabel("x")
+        right.set_ylabel("share with |λ| > x")
+        right.set_title(titled(name, "spectral tail", settings))
+        if not index:
+            right.legend(loc="lower left")
+        left.legend().remove()
+    say(fig, frame, "thin: single seeds")
     return fig
 
 

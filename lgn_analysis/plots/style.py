@@ -205,7 +205,7 @@ def scale_of(frame: pd.DataFrame) -> str:
         spans = [_span(rows[column]) for column in ("depth", "width", "steps")]
         parts.append(f"{name}, {spans[0]} × {spans[1]} gates, {spans[2]} steps")
     seeds = frame.groupby("setting" if "setting" in frame else "dataset")["seed"].nunique()
-    return f"{'; '.join(parts)}; n = {_span(seeds)} seeds, mean and 95 % t interval over seeds"
+    return f"{'; '.join(parts)}; n = {_span(seeds)} seeds"
 
 
 def _span(values: pd.Series) -> str:

@@ -10,17 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
+from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
 from lgn_analysis.plots.style import (
     LOOKS,
     Look,
     as_frame,
     axes_or_new,
-    caption,
     draw_band,
     draw_points,
-    panels,
     percent_axis,
-    scale_of,
     step_axis,
 )
 
@@ -59,26 +57,30 @@ def tau_axis(ax: Axes, taus: pd.Series) -> None:
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure: curves of each tau, and accuracies and unused gates at the end."""
-    fig, (left, middle, right) = panels(3)
-    taus = sorted(frame["tau"].unique())
-    for index, tau in enumerate(taus):
-        shade = colormaps["viridis"](0.9 * index / max(1, len(taus) - 1))
-        look = Look(f"tau = {tau:g}", shade, _STYLES[index % len(_STYLES)], "")
-        draw_band(left, frame[frame["tau"] == tau], "step", "discrete_accuracy", look)
-    left.set_title("GLGN over training")
-    step_axis(left)
-    left.set_ylabel("discrete test accuracy")
-    left.set_ylim(0, 1.02)
-    percent_axis(left)
-    left.legend(loc="lower right")
-    accuracy_by_tau(frame, middle)
-    middle.set_title("Accuracy at the end")
-    last = frame[frame["step"] == frame["steps"]]
-    draw_points(right, last, "tau", "unused", LOOKS["gumbel-st"], label="")
-    tau_axis(right, last["tau"])
-    right.set_ylabel("share of unused gates")
-    right.set_title("Unused at the end")
-    percent_axis(right)
-    caption(fig, scale_of(frame))
+    """Return the figure, a row a setting: curves of each tau, accuracies and unused gates at the end."""
+    if frame.empty:
+        return nothing()
+    fig, rows = setting_rows(frame, 3, height=2.5)
+    settings = frame["setting"].nunique()
+    for name, part, (left, middle, right) in rows:
+        taus = sorted(part["tau"].unique())
+        for index, tau in enumerate(taus):
+            shade = colormaps["viridis"](0.9 * index / max(1, len(taus) - 1))
+            look = Look(f"tau = {tau:g}", shade, _STYLES[index % len(_STYLES)], "")
+            draw_band(left, part[part["tau"] == tau], "step", "discrete_accuracy", look)
+        left.set_title(titled(name, "GLGN over training", settings))
+        step_axis(left)
+        left.set_ylabel("discrete test accuracy")
+        left.set_ylim(0, 1.02)
+        percent_axis(left)
+        left.legend(loc="lower right", fontsize=7)
+        accuracy_by_tau(part, middle)
+        middle.set_title(titled(name, "accuracy at the end", settings))
+        last = part[part["step"] == part["steps"]]
+        draw_points(right, last, "tau", "unused", LOOKS["gumbel-st"], label="")
+        tau_axis(right, last["tau"])
+        right.set_ylabel("share of unused gates")
+        right.set_title(titled(name, "unused at the end", settings))
+        percent_axis(right)
+    say(fig, frame)
     return fig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import pandas as pd
@@ -9,16 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lgn_analysis.metrics import UNUSED_ENTROPY
+from lgn_analysis.plots.layout import legend_above, nothing, say, titled
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     by_method,
-    caption,
     draw_points,
+    look_of,
     panels,
     percent_axis,
-    scale_of,
 )
+
+_IS_SHARE: Final = re.compile(r"entropy_\d+").fullmatch
+BIN_WIDTH: Final = 0.1
+"""Nats of a bin of the histograms."""
 
 _NOTIONS: Final = {
     "unused": "unused (entropy)",
@@ -51,18 +57,67 @@ def unused_by_layer(usage: Any, ax: Axes | None = None, *, notion: str = "unused
     return ax
 
 
+def entropy_histograms(usage: Any, ax: Axes | None = None) -> Axes:
+    """Draw the distribution of gate entropies in each layer, the input's at the bottom.
+
+    Args:
+        usage: gate usage with columns ``entropy_00`` and on, shares of the gates in bins of 0.1 nats,
+            of one method; over several seeds their mean is drawn.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(usage)
+    columns = sorted(filter(_IS_SHARE, map(str, frame.columns)))
+    edges = [BIN_WIDTH * index for index in range(len(columns) + 1)]
+    shares = frame.groupby("layer")[columns].mean().sort_index()
+    for look, _ in by_method(frame):
+        for place, (_, row) in enumerate(shares.iterrows()):
+            ax.stairs(
+                place + 0.9 * row.to_numpy() / max(row.max(), 1e-12),
+                edges,
+                baseline=place,
+                fill=True,
+                color=look.color,
+                alpha=0.55,
+            )
+            ax.axhline(place, color="#555555", linewidth=0.4)
+    ax.axvline(UNUSED_ENTROPY, color="#000000", linewidth=0.8, linestyle=":")
+    ax.set_yticks([place + 0.3 for place in range(len(shares))], [*map(str, shares.index + 1)])
+    ax.set_ylim(0, len(shares))
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("gate entropy (nats)")
+    ax.set_ylabel("layer (1 = input)")
+    return ax
+
+
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure: three notions for the pair, above those of the deep DLGN."""
-    fig, axes = panels(3, rows=2, height=4.4)
-    for row, (name, part) in enumerate(
-        (("Pair", frame[~frame["deep"]]), ("Deep DLGN", frame[frame["deep"]]))
-    ):
-        for column, notion in enumerate(_NOTIONS):
-            ax = unused_by_layer(part, axes[3 * row + column], notion=notion)
-            ax.set_title(f"{name}: {_NOTIONS[notion]}")
-            if row or column:
-                ax.legend().remove()
-            if column:
+    """Return the figure: three notions of unused a setting, then entropies by layer and method."""
+    if frame.empty:
+        return nothing()
+    settings = list(frame["setting"].unique())
+    methods = [
+        (setting, rows)
+        for (setting, _), rows in frame.groupby(["setting", "relaxation"], sort=False)
+    ]
+    lines = -(-len(methods) // 3)
+    rows = len(settings) + lines
+    fig, axes = panels(3, rows=rows, height=2.0 * rows + 0.3)
+    for row, name in enumerate(settings):
+        part = frame[frame["setting"] == name]
+        for ax, notion in zip(axes[3 * row :], _NOTIONS, strict=False):
+            unused_by_layer(part, ax, notion=notion)
+            ax.set_title(titled(name, _NOTIONS[notion], len(settings)))
+            ax.legend().remove()
+            if not row and notion == "unused":
+                legend_above(fig, ax)
+            if notion != "unused":
                 ax.set_ylabel("")
-    caption(fig, scale_of(frame))
+    below = axes[3 * len(settings) :]
+    for ax, (name, part) in zip(below, methods, strict=False):
+        entropy_histograms(part, ax)
+        look = look_of(part["relaxation"].iloc[0])
+        ax.set_title(f"{name}: {look.label.split()[0]}")
+    for ax in below[len(methods) :]:
+        ax.set_axis_off()
+    say(fig, frame, "dotted: entropy above which a gate is unused; histograms to equal height")
     return fig

@@ -1,81 +1,68 @@
-"""Finished runs are kept, failed ones are recorded, and records carry what distinguishes them."""
+"""A run as data, and its record: whole or not there, carrying what distinguishes it."""
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
-from lgn_analysis.experiments import sweep
-from lgn_analysis.experiments.presets import SMOKE
-from lgn_analysis.experiments.sweep import ProbePlan, execute, run_sweep
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.experiments import measures
+from lgn_analysis.experiments.presets import PRESETS
+from lgn_analysis.experiments.specs import ProbePlan, TimingPlan
+from lgn_analysis.experiments.sweep import TABLES, execute
+
+SETTING = PRESETS["smoke"].pairs[0]
 
 
 @pytest.fixture
 def spec():
-    tiny = SMOKE.pair("gumbel-st")[0]
+    tiny = SETTING.runs("gumbel-st")[0]
     training = replace(tiny.training, steps=2, eval_every=1)
     return replace(tiny, training=training, probes=ProbePlan())
-
-
-def forbidden(spec, cache):
-    raise AssertionError("a finished run was made again")
-
-
-class Serial:
-    """An executor that runs at once, in this process."""
-
-    def submit(self, function, *args):
-        from concurrent.futures import Future
-
-        future = Future()
-        try:
-            future.set_result(function(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def test_a_finished_run_is_not_made_again(spec, tmp_path, monkeypatch):
-    first = run_sweep([spec], cache=tmp_path, executor=Serial(), progress=False)
-    monkeypatch.setattr(sweep, "execute", forbidden)
-    second = run_sweep([spec, spec], cache=tmp_path, executor=Serial(), progress=False)
-    assert first.tables["history"].equals(second.tables["history"])
-    assert set(first.tables["history"]["step"]) == {0, 1, 2}
 
 
 def test_the_key_of_a_run_follows_its_content(spec):
     assert spec.key == replace(spec).key
     other = replace(spec, network=replace(spec.network, tau=0.5))
     assert other.key != spec.key
+    assert replace(spec, timing=TimingPlan(("soft",))).key != spec.key
 
 
 def test_a_run_that_is_killed_midway_leaves_no_record(spec, tmp_path, monkeypatch):
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "gate_usage", killed)
+    monkeypatch.setattr(measures, "usage_table", killed)
     with pytest.raises(KeyboardInterrupt):
         execute(spec, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_run_is_recorded_and_does_not_stop_the_others(spec, tmp_path):
-    broken = replace(spec, network=replace(spec.network, width=501))
-    records = run_sweep([broken, spec], cache=tmp_path, executor=Serial(), progress=False)
-    assert list(records.failures) == [broken.label]
-    assert "not divisible" in records.failures[broken.label]
-    assert set(records.tables["history"]["run"]) == {spec.key}
+def test_a_probed_run_leaves_every_table_of_a_training(tmp_path):
+    place = execute(SETTING.runs("soft")[0], tmp_path)
+    made = {path.stem for path in place.glob("*.csv")}
+    assert made == set(TABLES) - {"timing"}
+    usage = pd.read_csv(place / "usage.csv")
+    shares = usage[[*measures.ENTROPY_COLUMNS]]
+    assert shares.sum(axis=1).to_numpy() == pytest.approx([1.0] * SETTING.network.depth)
+    lines = pd.read_csv(place / "landscape.csv")
+    assert set(lines["kind"]) == {"filter", "eigen", "plane"}
+    anatomy = pd.read_csv(place / "anatomy.csv")
+    assert anatomy.loc[anatomy["scheme"] == "alone", "bit_flips"].notna().all()
+    assert {"ratio_3", "ratio_4"} <= set(pd.read_csv(place / "lemma.csv"))
 
 
-def test_records_carry_the_columns_of_their_run(spec, tmp_path):
-    records = run_sweep([spec], cache=tmp_path, executor=Serial(), progress=False)
-    history = records.of([spec], "history")
-    assert set(history["relaxation"]) == {"gumbel-st"}
-    assert set(history["seed"]) == {spec.training.seed}
-    assert records.of([], "history").empty
+def test_a_timing_takes_its_turns_in_mirrored_order(tmp_path):
+    plan = TimingPlan(("soft", "gumbel-st"), rounds=2, steps=1, warm_up=1)
+    place = execute(SETTING.timings(plan)[0], tmp_path)
+    turns = pd.read_csv(place / "timing.csv")
+    assert turns["method"].to_list() == ["soft", "gumbel-st", "gumbel-st", "soft"]
+    assert (turns["seconds"] > 0).all()
+    assert not (place / "history.csv").exists()
 
 
-def test_seeds_pair_the_methods(tmp_path):
-    soft, noisy = SMOKE.pair("soft"), SMOKE.pair("gumbel-st")
-    for left, right in zip(soft, noisy, strict=True):
-        assert replace(left.network, relaxation="gumbel-st") == right.network
-        assert left.training == right.training
+def test_a_run_for_a_gpu_says_so_where_there_is_none(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InvalidInputError, match="made for a CUDA device"):
+        execute(replace(spec, device="cuda"), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -7,9 +7,19 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lgn_analysis.experiments.verdicts import Claim, decide, outcome_of, paired, t_interval
+from lgn_analysis.experiments.verdicts import (
+    MIN_SEEDS,
+    Claim,
+    decide,
+    decide_some,
+    each_setting,
+    label,
+    outcome_of,
+    paired,
+    t_interval,
+)
 
-CLAIM = Claim(id="C0", title="t", paper="p", metric="m", smallest=0.5, floor=0.9)
+CLAIM = Claim(id="C0", title="t", paper="p", metric="m", smallest=0.5)
 
 
 def effects(values, counts=None):
@@ -25,12 +35,12 @@ def verdict_on(values, counts=None, level=0.95):
 @pytest.mark.parametrize(
     ("values", "outcome"),
     [
-        ([1.0, 1.1, 0.9], "holds"),
-        ([-1.0, -1.1, -0.9], "fails"),
-        ([0.01, -0.01, 0.02], "fails"),
-        ([0.2, 0.21, 0.22], "fails"),
-        ([2.0, -1.0, 0.5], "inconclusive"),
-        ([0.45, 0.2, 0.6], "inconclusive"),
+        ([1.0, 1.1, 0.9, 1.0, 1.1], "holds"),
+        ([-1.0, -1.1, -0.9, -1.0, -1.1], "fails"),
+        ([0.01, -0.01, 0.02, 0.0, 0.01], "fails"),
+        ([0.2, 0.21, 0.22, 0.2, 0.21], "fails"),
+        ([2.0, -1.0, 0.5, 1.5, -2.0], "inconclusive"),
+        ([0.45, 0.2, 0.6, 0.45, 0.4], "inconclusive"),
     ],
 )
 def test_planted_effects_are_found_and_nulls_are_not(values, outcome):
@@ -62,9 +72,45 @@ def test_seeds_that_were_not_trained_do_not_count_and_are_named():
     assert "1 of 3 seeds not trained" in verdict.reason
 
 
-def test_fewer_than_two_seeds_decide_nothing():
-    assert verdict_on([5.0]).outcome == "inconclusive"
-    assert verdict_on([5.0, 5.0], [False, False]).outcome == "inconclusive"
+@pytest.mark.parametrize("n", [0, 1, 2, MIN_SEEDS - 1])
+def test_fewer_seeds_than_the_least_decide_nothing(n):
+    assert verdict_on([5.0] * n).outcome == "inconclusive"
+    assert verdict_on([5.0] * MIN_SEEDS, [False] * MIN_SEEDS).outcome == "inconclusive"
+
+
+def test_bounds_widen_the_interval_and_open_it_where_there_is_none():
+    values = [1.0, 1.1, 0.9, 1.0, 1.1]
+    table = effects(values).assign(lower=values, upper=[*values[:-1], math.inf])
+    verdict = decide(CLAIM, table, scale="s", source="x.csv")
+    assert verdict.low == pytest.approx(t_interval(values)[1])
+    assert verdict.high == math.inf
+    assert verdict.outcome == "holds"
+    both = table.assign(lower=[-math.inf, *values[1:]])
+    assert decide(CLAIM, both, scale="s", source="x.csv").outcome == "inconclusive"
+
+
+def test_some_cell_is_enough_and_every_cell_must_fail():
+    def table(*cells):
+        parts = [effects([v + d for d in (-0.1, 0, 0.1, 0, 0.05)]).assign(cell=v) for v in cells]
+        return pd.concat(parts)
+
+    def outcome(*cells):
+        found = decide_some(CLAIM, table(*cells), by=["cell"], scale="s", source="x.csv")
+        return found.outcome, found.scale
+
+    assert outcome(-3.0, 2.0, 0.0) == ("holds", "s; best cell 2")
+    assert outcome(-3.0, -2.0)[0] == "fails"
+    assert outcome(-3.0, 0.45)[0] == "inconclusive"
+
+
+def test_the_name_of_a_claim_says_its_setting_where_there_are_several():
+    assert label(CLAIM, "digits", ["digits"]) == "C0"
+    assert label(CLAIM, "digits", ["digits", "mnist5k"]) == "C0 (digits)"
+
+
+def test_an_experiment_without_runs_is_untested():
+    (verdict,) = each_setting([CLAIM], pd.DataFrame(), pd.DataFrame(), source="x.csv")
+    assert verdict.outcome == "untested"
 
 
 def test_a_higher_level_widens_the_interval():
@@ -84,16 +130,17 @@ def test_pairing_needs_both_methods_above_the_floor():
             "relaxation": ["soft", "gumbel-st"] * 2,
             "seed": [0, 0, 1, 1],
             "discrete_accuracy": [0.95, 0.92, 0.95, 0.5],
+            "floor": 0.9,
             "value": [3.0, 1.0, 4.0, 1.0],
         }
     )
-    table = paired(frame, "value", floor=0.9)
+    table = paired(frame, "value")
     assert table["counts"].to_list() == [True, False]
     assert (table["dlgn"] - table["glgn"]).to_list() == [2.0, 3.0]
 
 
 def test_a_row_of_the_ledger_holds_claim_and_numbers():
-    row = verdict_on([1.0, 1.1, 0.9]).to_row()
+    row = verdict_on([1.0, 1.1, 0.9, 1.0, 1.0]).to_row()
     assert row["id"] == "C0"
     assert row["outcome"] == "holds"
     assert math.isclose(row["effect"], 1.0)

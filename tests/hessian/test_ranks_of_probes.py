@@ -63,7 +63,9 @@ def results(tmp_path_factory):
             env=environment,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((folder / f"{name}.json").read_text()) for name in ("one-0", "two-0", "two-1")]
+    return [
+        json.loads((folder / f"{name}.json").read_text()) for name in ("one-0", "two-0", "two-1")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["network", "general", "coupled"])

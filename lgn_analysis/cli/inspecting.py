@@ -1,0 +1,102 @@
+"""``lgn-analysis evaluate``, ``probe`` and ``datasets``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from lgn_analysis.cli.saying import say
+from lgn_analysis.errors import InvalidInputError
+
+
+def evaluate(
+    path: Annotated[Path, tyro.conf.Positional],
+    *,
+    dataset: str | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    noise_draws: int = 8,
+) -> None:
+    """Evaluate a model: soft, noisy and discrete accuracy and loss, the gap, and gate usage.
+
+    Args:
+        path: a run directory (its best model is taken), or a .safetensors file.
+        dataset: name of the data set; default that of the run.
+        split: which split.
+        noise_draws: noise draws behind the noisy figures.
+    """
+    from lgn_analysis.metrics import evaluate as evaluate_model
+    from lgn_analysis.metrics import gate_usage
+
+    model, data = _model_and_data(path, dataset)
+    result = evaluate_model(model, data, split=split, noise_draws=noise_draws)
+    say(result.to_frame().T.to_string(header=False), "")
+    usage = gate_usage(model, data)
+    say(usage[["layer", "n_gates", "entropy", "unused", "constant", "unreachable"]].to_string())
+
+
+def probe(
+    path: Annotated[Path, tyro.conf.Positional],
+    *,
+    dataset: str | None = None,
+    samples: int = 256,
+    what: tuple[Literal["trace", "eigs", "density"], ...] = ("trace", "eigs"),
+    k: int = 10,
+    rtol: float = 0.05,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Probe the Hessian of a model's soft loss in its logits, on training samples.
+
+    Args:
+        path: a run directory (its best model is taken), or a .safetensors file.
+        dataset: name of the data set; default that of the run.
+        samples: how many training samples the loss is a mean over.
+        what: any of trace (Hutchinson), eigs and density (Lanczos).
+        k: number of eigenvalues, half at each end.
+        rtol: half-width of the trace's 95 % interval, relative to the trace.
+        seed: seed of the probe vectors.
+        progress: show a progress bar.
+    """
+    from lgn_analysis.hessian import HessianProbe
+
+    model, data = _model_and_data(path, dataset)
+    operator = HessianProbe(model, (data.x_train[:samples], data.y_train[:samples]))
+    say(operator)
+    if "trace" in what:
+        say(operator.trace(rtol=rtol, seed=seed, progress=progress))
+    if "eigs" in what:
+        say(operator.eigs(k=k, which="BE", seed=seed, progress=progress))
+    if "density" in what:
+        say(operator.density(seed=seed, progress=progress))
+
+
+def datasets() -> None:
+    """List the data sets, their sizes, and what each needs."""
+    from lgn_analysis.data import DATASETS
+
+    say(f"{'name':<15} {'bits':>6} {'classes':>7} {'train':>6} {'val':>6} {'test':>6}  needs")
+    for spec in DATASETS.values():
+        sizes = " ".join(f"{size:>6}" for size in spec.sizes)
+        need = f"lgn_analysis[{spec.needs}]" if spec.needs else "nothing more"
+        if not spec.offline:
+            need += ", a download" if spec.needs else ""
+            need = need.replace("nothing more", "a download")
+        say(f"{spec.name:<15} {spec.n_features:>6} {spec.n_classes:>7} {sizes}  {need}")
+        say(f"{'':<15} {spec.description}")
+
+
+def _model_and_data(path: Path, dataset: str | None) -> tuple[Any, Any]:
+    from lgn_analysis.checkpoints import read_checkpoint
+    from lgn_analysis.data import load_dataset
+    from lgn_analysis.runs import RunConfig
+    from lgn_analysis.training import BEST_FILE
+
+    checkpoint = read_checkpoint(path / BEST_FILE if path.is_dir() else path)
+    if dataset is not None:
+        return checkpoint.model, load_dataset(dataset)
+    if "run" not in checkpoint.info:
+        raise InvalidInputError(f"{path} does not say what it was trained on; give --dataset NAME")
+    config = RunConfig.from_dict(checkpoint.info["run"], source=str(path)).data
+    return checkpoint.model, load_dataset(config.name, config.thresholds)

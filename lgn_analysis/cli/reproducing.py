@@ -1,0 +1,120 @@
+"""``lgn-analysis reproduce`` and ``figures``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+from lgn_analysis.cli.saying import say
+from lgn_analysis.errors import SweepError
+
+_LONG = ("paper",)
+"""Presets that say what they take before anything else."""
+
+
+def reproduce(
+    *,
+    preset: str = "quick",
+    claims: Annotated[
+        tuple[str, ...],
+        arg(metavar="C1,C2,…", help_behavior_hint="(default: all; repeatable)"),
+        tyro.conf.UseAppendAction,
+    ] = (),
+    out: Annotated[Path, arg(metavar="DIR")] = Path("figures"),
+    cache: Annotated[Path, arg(metavar="DIR")] = Path("runs/cache"),
+    workers: int = 2,
+    scheduler: Annotated[
+        str | None, arg(metavar="ADDRESS", help_behavior_hint="(default: local processes)")
+    ] = None,
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    retry: bool = True,
+    progress: bool = True,
+) -> None:
+    """Run the experiments behind the claims, draw their figures, write ledger and report.
+
+    Finished runs are kept in the cache: stop it with Ctrl-C or kill it, start it again, and no
+    finished run is repeated. Presets and claims can be run in pieces: the report speaks of every
+    CSV in --out.
+
+    What it takes: lgn-analysis reproduce --preset cpu --dry-run
+
+    Some claims: lgn-analysis reproduce --preset cpu --claims C1,C2 --claims C13
+
+    A cluster: lgn-analysis reproduce --preset paper --scheduler tcp://10.0.0.1:8786
+
+    Args:
+        preset: the scale: smoke (seconds, decides nothing), quick (minutes), cpu (about an hour) or
+            paper (the paper's own sizes, on GPUs).
+        claims: run only what decides these, separated by commas.
+        out: folder for CSVs, figures, claims.md and report.html.
+        cache: folder of finished runs; several sweeps may share it.
+        workers: local processes, one thread each.
+        scheduler: address that `dask scheduler` prints; its workers do the runs and send the
+            records back, so no shared folder is needed. Needs the extra `cluster`.
+        dry_run: only say which runs are done or missing, and what time and memory they take.
+        retry: make runs again that failed in an earlier call.
+        progress: show progress bars.
+    """
+    from lgn_analysis import report
+
+    chosen = _split(claims)
+    plan = report.plan(preset, claims=chosen, cache=cache, workers=workers)
+    say(plan if dry_run or preset in _LONG else plan.total)
+    if dry_run:
+        return
+    result = report.reproduce(
+        preset,
+        claims=chosen,
+        out=out,
+        cache=cache,
+        workers=workers,
+        scheduler=scheduler,
+        retry=retry,
+        progress=progress,
+    )
+    width = max(len(verdict.claim.id) for verdict in result.verdicts)
+    for verdict in result.verdicts:
+        effect = report.format_effect(verdict)
+        say(f"{verdict.claim.id:<{width}}  {verdict.outcome:<12}  {effect}")
+    say(f"{report.tally(result.verdicts)}: see {result.page}")
+    for failure in result.failures:
+        say(f"failed: {failure.label} ({failure.key}): {failure.error}")
+    if result.failures:
+        raise SweepError(
+            f"{len(result.failures)} runs failed and are left out; {cache}/KEY.failure.json holds "
+            "what was raised, and the same command tries them again"
+        )
+
+
+def figures(
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, arg(metavar="NAME …")] = (),
+    *,
+    folder: Annotated[Path, arg(metavar="DIR")] = Path("figures"),
+    readme: Annotated[
+        Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None,
+    progress: bool = False,
+) -> None:
+    """Draw figures, and write the ledger and the report, again, from the CSVs alone.
+
+    Args:
+        names: which figures, such as gap; default all whose CSV is there.
+        folder: where the CSVs are and the figures go.
+        readme: also write the table of claims between the markers of this file.
+        progress: show a progress bar.
+    """
+    from lgn_analysis import report
+
+    verdicts = report.rebuild(folder, names, progress=progress)
+    if readme is not None:
+        report.update_readme(readme, folder)
+    say(f"{report.tally(verdicts)}: see {folder / 'claims.md'} and {folder / 'report.html'}")
+
+
+def _split(claims: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the claims of ``--claims C1,c2 --claims C13``, each once."""
+    words = (word.strip().upper() for given in claims for word in given.split(","))
+    return tuple(dict.fromkeys(word for word in words if word))

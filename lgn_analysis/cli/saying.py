@@ -1,0 +1,12 @@
+"""What a command prints, once where several ranks run it."""
+
+from __future__ import annotations
+
+
+def say(*lines: object) -> None:
+    """Print lines, from the first rank alone."""
+    from lgn_analysis.ranks import world
+
+    if world()[0] == 0:
+        for line in lines:
+            print(line)

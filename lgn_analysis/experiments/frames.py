@@ -1,0 +1,108 @@
+"""From the records of runs to tidy frames, and from frames to what the claims compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import pandas as pd
+
+from lgn_analysis.experiments.settings import Setting
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep import Records
+
+Group = tuple[Setting, Sequence[RunSpec]]
+
+RUN_COLUMNS: Final = [
+    "setting",
+    "floor",
+    "target",
+    "run",
+    "dataset",
+    "relaxation",
+    "tau",
+    "tau_end",
+    "width",
+    "depth",
+    "group_tau",
+    "init",
+    "steps",
+    "seed",
+]
+GAP_COLUMNS: Final = [
+    *("step", "n", "soft_accuracy", "discrete_accuracy", "gap", "gap_loss", "gap_train", "flips")
+]
+MEASURES: Final = ("accuracy", "loss", "flips")
+"""The three measures of a gap; see :func:`gap_measure`."""
+
+
+def gather(records: Records, groups: Iterable[Group], table: str) -> pd.DataFrame:
+    """Return the rows of a table, marked with the setting that the run belongs to.
+
+    Empty, with the columns that distinguish runs, where there are no such rows.
+    """
+    parts = []
+    for setting, specs in groups:
+        rows = records.of(specs, table)
+        if len(rows):
+            part = rows.assign(setting=setting.name, floor=setting.floor, target=setting.target)
+            rest = [column for column in part if column not in RUN_COLUMNS]
+            parts.append(part[[*RUN_COLUMNS, *rest]])
+    if not parts:
+        return pd.DataFrame(columns=RUN_COLUMNS)
+    return pd.concat(parts, ignore_index=True)
+
+
+def on_test_split(
+    records: Records, groups: Iterable[Group], columns: Sequence[str] = GAP_COLUMNS
+) -> pd.DataFrame:
+    """Return the test split of the histories, a row a run and step."""
+    history = gather(records, groups, "history")
+    if history.empty:
+        return history.reindex(columns=[*RUN_COLUMNS, *columns])
+    history = history[history["split"] == "test"]
+    return history[[*RUN_COLUMNS, *columns]].reset_index(drop=True)
+
+
+def with_accuracy(
+    table: pd.DataFrame, history: pd.DataFrame, *, at_end: bool = False
+) -> pd.DataFrame:
+    """Add the discrete test accuracy of a row's step, or that of the run's end."""
+    rows = history[history["split"] == "test"].drop_duplicates(["run", "step"])
+    if at_end:
+        rows = rows[rows["step"] == rows["steps"]]
+        return table.merge(rows[["run", "discrete_accuracy"]], on="run")
+    return table.merge(rows[["run", "step", "discrete_accuracy"]], on=["run", "step"])
+
+
+def undisturbed_seconds(histories: pd.DataFrame) -> pd.DataFrame:
+    """Replace ``seconds`` by the steps times the undisturbed time of one, for each method and shape.
+
+    Runs share a machine with others, and one that met a busy hour looks slow. The undisturbed time
+    of a step is that of the fastest interval between evaluations, over all seeds, as timeit takes it.
+    """
+    keys = ["setting", "relaxation", "tau", "depth", "width", "init"]
+    points = histories.drop_duplicates(["run", "step"]).sort_values(["run", "step"])
+    deltas = points.groupby("run")[["seconds", "step"]].diff()
+    rates = (deltas["seconds"] / deltas["step"]).groupby([points[key] for key in keys])
+    rate = rates.min().rename("rate").reset_index()
+    priced = histories.merge(rate, on=keys, how="left")
+    return priced.assign(seconds=priced["step"] * priced["rate"]).drop(columns="rate")
+
+
+def last_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at the end of training."""
+    return frame[frame["step"] == frame["steps"]]
+
+
+def gap_measure(frame: pd.DataFrame, measure: str) -> pd.Series:
+    """Return the gap of each row: accuracy and flips in percentage points, loss in nats.
+
+    The gap in loss is taken without its sign: discretising also sharpens a network, and so lowers
+    the loss of a well trained one.
+    """
+    if measure == "accuracy":
+        return 100 * frame["gap"]
+    if measure == "loss":
+        return frame["gap_loss"].abs()
+    return 100 * frame["flips"] / frame["n"]

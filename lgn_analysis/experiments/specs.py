@@ -1,0 +1,118 @@
+"""A run as data: everything that determines its record, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
+
+RECORD_FORMAT: Final = 4
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """What is measured beside the history, on the first ``samples`` of the training split.
+
+    Attributes:
+        samples: how many training samples every measurement is a mean over.
+        trace_steps: training steps at which the trace of the Hessian is estimated.
+        trace_probes: activation-space probes of each estimate.
+        density_probes: probes of the spectral density at the end; 0 leaves it out.
+        density_steps: Lanczos steps of each of them.
+        lemma_steps: training steps at which Lemma 1 is measured; none leaves it out.
+        lemma_scales: its noise scales.
+        lemma_draws: noise draws at each scale.
+        lemma_trace_probes: probes of the trace that Lemma 1 predicts with.
+        lemma_order: highest order of its expansion, 2 to 4.
+        anatomy_steps: training steps at which the gap is taken apart by layer and order.
+        landscape_directions: random directions of the landscape at the end; 0 leaves it out.
+        landscape_grid: points along each of them and along the top eigenvector.
+        plane_grid: points along each side of a plane through the landscape; 0 leaves it out.
+    """
+
+    samples: int = 256
+    trace_steps: tuple[int, ...] = ()
+    trace_probes: int = 4
+    density_probes: int = 0
+    density_steps: int = 40
+    lemma_steps: tuple[int, ...] = ()
+    lemma_scales: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
+    lemma_draws: int = 64
+    lemma_trace_probes: int = 8
+    lemma_order: int = 2
+    anatomy_steps: tuple[int, ...] = ()
+    landscape_directions: int = 0
+    landscape_grid: int = 21
+    plane_grid: int = 0
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """Timed training steps of several methods in turns, in one process, instead of a training.
+
+    Turns in mirrored order (a b c c b a) take a drift of the machine from all methods alike.
+
+    Attributes:
+        methods: relaxations, each on a network of its own with the same seed.
+        rounds: turns of each method.
+        steps: training steps of a turn.
+        warm_up: steps before the first turn.
+    """
+
+    methods: tuple[str, ...]
+    rounds: int = 20
+    steps: int = 20
+    warm_up: int = 5
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run with its probes, or one timing; everything that determines its record."""
+
+    data: DataConfig
+    network: NetworkConfig
+    training: TrainingConfig
+    probes: ProbePlan = field(default_factory=ProbePlan)
+    timing: TimingPlan | None = None
+    device: str = "cpu"
+
+    @property
+    def key(self) -> str:
+        """Name of the record: a hash of the content."""
+        content = json.dumps({"format": RECORD_FORMAT, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """A short name for a person."""
+        net = self.network
+        tau = f"{net.tau:g}"
+        if self.training.tau_end is not None:
+            tau += f"→{self.training.tau_end:g}"
+        kind = f"{net.relaxation} tau={tau}" if self.timing is None else "timing"
+        init = "" if net.init == "normal" else f" {net.init}"
+        return f"{self.data.name} {kind} {net.depth}x{net.width}{init} seed {self.training.seed}"
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What distinguishes the run, as columns of its tables.
+
+        With a schedule ``tau`` is the temperature it begins with, and ``tau_end`` where it ends.
+        """
+        net, training = self.network, self.training
+        return {
+            "run": self.key,
+            "dataset": self.data.name,
+            "relaxation": net.relaxation,
+            "tau": net.tau,
+            "tau_end": net.tau if training.tau_end is None else training.tau_end,
+            "width": net.width,
+            "depth": net.depth,
+            "group_tau": net.group_tau,
+            "init": net.init,
+            "steps": training.steps,
+            "seed": training.seed,
+        }

@@ -1,0 +1,99 @@
+"""Figure of C13: a map of who wins, over width, depth, initialisation and training length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from lgn_analysis.plots.layout import nothing, say
+from lgn_analysis.plots.style import LEVEL, as_frame, axes_or_new, panels
+
+
+def winner_map(cells: Any, ax: Axes | None = None, *, reach: float | None = None) -> Axes:
+    """Draw GLGN − DLGN in discrete test accuracy over width and depth, in percentage points.
+
+    Blue: the GLGN wins; red: the DLGN. The number is the mean over seeds, bold where its 95 % t
+    interval excludes zero; a dash stands where neither is trained in most seeds.
+
+    Args:
+        cells: a row a cell and seed, with ``depth``, ``width``, ``dlgn``, ``glgn`` and ``floor``.
+        ax: where to draw; None makes a new figure.
+        reach: percentage points at which the colour is full; None is the largest drawn.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(cells)
+    depths, widths = sorted(frame["depth"].unique()), sorted(frame["width"].unique())
+    values = np.full((len(depths), len(widths)), np.nan)
+    certain = np.zeros_like(values, dtype=bool)
+    for (depth, width), rows in frame.groupby(["depth", "width"]):
+        trained = rows[["dlgn", "glgn"]].max(axis=1) >= rows["floor"]
+        difference = 100 * (rows["glgn"] - rows["dlgn"])[trained]
+        if len(difference) > len(rows) / 2:
+            place = depths.index(depth), widths.index(width)
+            values[place] = difference.mean()
+            half = stats.t.ppf((1 + LEVEL) / 2, max(1, len(difference) - 1)) * difference.sem()
+            certain[place] = abs(values[place]) > half
+    if reach is None:
+        reach = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    ax.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach, origin="lower", aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        dark = abs(value) > 0.6 * reach
+        ax.text(
+            column,
+            row,
+            "–" if np.isnan(value) else f"{value:+.1f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            fontweight="bold" if certain[row, column] else "normal",
+            color="white" if dark else "black",
+        )
+    ax.set_xticks(range(len(widths)), [f"{width:g}" for width in widths])
+    ax.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
+    ax.grid(visible=False)
+    ax.set_xlabel("width")
+    ax.set_ylabel("depth")
+    return ax
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """Return the figure: a row an initialisation and comparison, a column a training length."""
+    if frame.empty:
+        return nothing()
+    lengths = sorted(frame["steps"].unique())
+    rows = [
+        (setting, init, comparison)
+        for (setting, init, comparison), _ in frame.groupby(
+            ["setting", "init", "comparison"], sort=False
+        )
+    ]
+    fig, axes = panels(len(lengths), rows=len(rows), height=1.5 * len(rows) + 0.4)
+    several = frame["setting"].nunique() > 1
+    for row, (setting, init, comparison) in enumerate(rows):
+        chosen = frame[
+            (frame["setting"] == setting)
+            & (frame["init"] == init)
+            & (frame["comparison"] == comparison)
+        ]
+        for column, length in enumerate(lengths):
+            ax = axes[len(lengths) * row + column]
+            cells = chosen[chosen["steps"] == length]
+            if cells.empty:
+                ax.set_axis_off()
+                continue
+            winner_map(cells, ax)
+            name = f"{setting}, {init}" if several else str(init)
+            ax.set_title(f"{name}, equal {comparison}, {length:g}", fontsize=7.5)
+            if row < len(rows) - 1:
+                ax.set_xlabel("")
+            if column:
+                ax.set_ylabel("")
+    more = "pp of discrete test accuracy, GLGN − DLGN; blue: GLGN wins; bold: interval excludes 0; "
+    more += "dash: neither trained; equal seconds: those of the DLGN at that many steps"
+    say(fig, frame, more, intervals=False)
+    return fig

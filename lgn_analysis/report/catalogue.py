@@ -1,0 +1,75 @@
+"""Which experiments there are, which claims each decides, and which runs each needs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.experiments.discovery import experiments
+
+
+def experiment_names() -> list[str]:
+    """Return the experiments in the order of their claims; those that decide none come last."""
+    found = experiments()
+
+    def place(name: str) -> tuple[int, str]:
+        numbers = [int(claim.id.split()[0][1:]) for claim in found[name].CLAIMS]
+        return min(numbers, default=len(found) + 1000), name
+
+    return sorted(found, key=place)
+
+
+def experiment(name: str) -> Any:
+    """Return the module of an experiment."""
+    return experiments()[name]
+
+
+def plot(name: str) -> ModuleType:
+    """Return the module that draws an experiment's frame."""
+    return importlib.import_module(f"lgn_analysis.plots.{name}")
+
+
+def numbers_of(name: str) -> list[str]:
+    """Return the claims that an experiment decides, as ``C1``, without the letters of measures."""
+    return list(dict.fromkeys(claim.id.split()[0] for claim in experiment(name).CLAIMS))
+
+
+def summary_of(module: ModuleType) -> str:
+    """Return what the first line of a module's docstring says behind its ``C2: ``."""
+    line = (inspect.getdoc(module) or "").split("\n", 1)[0].rstrip(".")
+    said = line.partition(": ")[2] or line
+    return said[:1].upper() + said[1:]
+
+
+def question(number: str) -> str:
+    """Return what is asked of a claim, by the experiment that decides it; empty without one."""
+    names = [name for name in experiment_names() if number in numbers_of(name)]
+    return summary_of(experiment(names[0])) if names else ""
+
+
+def select(claims: Sequence[str]) -> list[str]:
+    """Return the experiments that decide the claims; all of them where none is named.
+
+    Raises:
+        InvalidInputError: no experiment decides one of the claims.
+    """
+    names = experiment_names()
+    if not claims:
+        return names
+    decided = {name: set(numbers_of(name)) for name in names}
+    available = sorted(set().union(*decided.values()), key=lambda claim: int(claim[1:]))
+    for claim in claims:
+        if claim not in available:
+            raise InvalidInputError(
+                f"no experiment decides {claim!r}; choose from {', '.join(available)}"
+            )
+    return [name for name in names if decided[name] & set(claims)]
+
+
+def claim_order(identifier: str) -> tuple[int, str]:
+    """Return the place of a claim in the ledger: C2 before C10, its measures by name."""
+    return int(identifier.split()[0][1:]), identifier

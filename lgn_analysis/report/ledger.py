@@ -1,0 +1,139 @@
+"""The ledger of claims: ``claims.csv`` with every digit, ``claims.md`` for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.experiments import Claim, Verdict
+from lgn_analysis.experiments.verdicts import untested
+from lgn_analysis.report.catalogue import claim_order, experiment, experiment_names, numbers_of
+from lgn_analysis.report.drawing import fitting, read_frame
+from lgn_analysis.report.provenance import Facts, read_facts
+from lgn_analysis.report.wording import format_effect, format_interval, format_smallest, tally
+
+LEDGER: Final = "claims"
+
+
+def verdicts_from(folder: Path) -> list[Verdict]:
+    """Return the verdict on every claim, from the CSVs in a folder alone."""
+    verdicts: list[Verdict] = []
+    for name in experiment_names():
+        if (folder / f"{name}.csv").is_file():
+            with fitting(name, folder):
+                verdicts += experiment(name).verdicts(read_frame(name, folder))
+        else:
+            reason = _why_missing(name, folder)
+            verdicts += [untested(claim, reason) for claim in experiment(name).CLAIMS]
+    return sorted(verdicts, key=lambda verdict: claim_order(verdict.claim.id))
+
+
+def _why_missing(name: str, folder: Path) -> str:
+    facts = read_facts(folder, name)
+    failures = facts.get("failures", [])
+    if failures:
+        return f"{len(failures)} of its {len(facts['runs'])} runs failed"
+    claims = ",".join(numbers_of(name))
+    return f"not run here; `lgn-analysis reproduce --claims {claims}` does"
+
+
+def all_facts(folder: Path) -> dict[str, Facts]:
+    """Return where the rows of each experiment come from, by its name."""
+    found = {name: read_facts(folder, name) for name in experiment_names()}
+    return {name: facts for name, facts in found.items() if facts}
+
+
+def all_failures(facts: Iterable[Facts]) -> list[dict[str, str]]:
+    """Return the runs that failed, each once, by label."""
+    rows = {row["key"]: row for one in facts for row in one.get("failures", [])}
+    return sorted(rows.values(), key=lambda row: (row["label"], row["key"]))
+
+
+def write_ledger(verdicts: Sequence[Verdict], folder: Path) -> list[Path]:
+    """Write ``claims.csv`` and ``claims.md`` and return their paths."""
+    table, text = folder / f"{LEDGER}.csv", folder / f"{LEDGER}.md"
+    pd.DataFrame([verdict.to_row() for verdict in verdicts]).to_csv(table, index=False)
+    text.write_text(ledger_text(verdicts, all_facts(folder)), encoding="utf-8")
+    return [table, text]
+
+
+def read_ledger(folder: Path) -> list[Verdict]:
+    """Return the verdicts of ``claims.csv``.
+
+    Raises:
+        InvalidInputError: the file is missing.
+    """
+    path = folder / f"{LEDGER}.csv"
+    if not path.is_file():
+        raise InvalidInputError(f"{path} is missing; `lgn-analysis reproduce` makes it")
+    table = pd.read_csv(path)
+    words = table.select_dtypes(exclude="number").columns
+    rows = table.assign(**{column: table[column].fillna("") for column in words})
+    return [_verdict(row) for row in rows.to_dict("records")]
+
+
+def _verdict(row: dict[Any, Any]) -> Verdict:
+    claim = Claim(**{name: row[name] for name in _names(Claim) & row.keys()})
+    rest = {name: row[name] for name in (_names(Verdict) - {"claim"}) & row.keys()}
+    return Verdict(claim=claim, **rest)
+
+
+def _names(kind: type[Claim] | type[Verdict]) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def ledger_text(verdicts: Sequence[Verdict], facts: dict[str, Facts]) -> str:
+    """Return the ledger as Markdown."""
+    lines = [
+        "# Claims of *Mind the Gap*, measured here",
+        "",
+        f"{presets_text(facts.values())} Effects are oriented so that a positive difference, or a",
+        "factor above 1, is what the paper claims. Metric, null (no effect) and smallest effect",
+        "that counts were fixed in `lgn_analysis/experiments/` before the runs. A verdict speaks",
+        "of its scale only. The figures are in [report.html](report.html).",
+        "",
+        f"{tally(verdicts)}.",
+        "",
+        "| claim | verdict | measured here | counts from | the paper | scale | rows |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [_ledger_row(verdict) for verdict in verdicts]
+    decided = [verdict for verdict in verdicts if verdict.outcome != "untested"]
+    if decided:
+        lines += ["", "What decided each verdict:", ""]
+    lines += [f"- **{one.claim.id}** ({one.claim.metric}): {one.reason}." for one in decided]
+    failures = all_failures(facts.values())
+    if failures:
+        lines += ["", "Runs that failed (the next `lgn-analysis reproduce` tries them again):", ""]
+        lines += [f"- {row['label']} (`{row['key']}`): {row['error']}" for row in failures]
+    return "\n".join(lines) + "\n"
+
+
+def presets_text(facts: Iterable[Facts]) -> str:
+    """Return which presets the rows come from."""
+    presets = {one["preset"]: one.get("description", "") for one in facts}
+    if not presets:
+        return "No run yet."
+    said = [
+        f"preset `{name}`" + (f" ({description})" if description else "")
+        for name, description in sorted(presets.items())
+    ]
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _ledger_row(verdict: Verdict) -> str:
+    claim = verdict.claim
+    name = f"{claim.id}: {claim.title}"
+    if verdict.outcome == "untested":
+        return f"| {name} | untested: {verdict.reason} | – | – | {claim.paper} | – | – |"
+    return (
+        f"| {name} | **{verdict.outcome}** | {format_effect(verdict)}, {format_interval(verdict)} "
+        f"| {format_smallest(verdict)} | {claim.paper} | {verdict.scale} | "
+        f"[{verdict.source}]({verdict.source}) |"
+    )

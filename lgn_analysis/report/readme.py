@@ -1,0 +1,60 @@
+"""The README's table of claims, written from ``claims.csv`` between two markers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.experiments import Verdict
+from lgn_analysis.report.catalogue import question
+from lgn_analysis.report.ledger import read_ledger
+from lgn_analysis.report.wording import format_effect, tally
+
+BEGIN: Final = "<!-- made by `make figures` from figures/claims.csv: -->"
+END: Final = "<!-- end of what `make figures` made -->"
+
+
+def summary_table(verdicts: Sequence[Verdict]) -> str:
+    """Return a row a claim with the verdicts on its measures, as Markdown."""
+    rows = []
+    for number in dict.fromkeys(verdict.claim.id.split()[0] for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict.claim.id.split()[0] == number]
+        papers = dict.fromkeys(one.claim.paper for one in own if one.claim.paper != "not reported")
+        asked = question(number) or own[0].claim.title
+        cells = (f"{number}: {asked}", "; ".join(papers), "<br>".join(map(_cell, own)))
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(
+        [
+            "| claim | the paper | here, 95 % intervals over seeds |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"{tally(verdicts).capitalize()}.",
+        ]
+    )
+
+
+def _cell(verdict: Verdict) -> str:
+    measure = verdict.claim.id.partition(" ")[2]
+    if verdict.outcome == "untested":
+        return f"{measure} *untested*: {verdict.reason}".strip()
+    return f"{measure} **{verdict.outcome}** {format_effect(verdict)}".strip()
+
+
+def update_readme(readme: Path, folder: Path) -> bool:
+    """Write the table of ``claims.csv`` between the markers; return whether anything changed.
+
+    Raises:
+        InvalidInputError: the markers are missing.
+    """
+    before = readme.read_text(encoding="utf-8")
+    head, begin, rest = before.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise InvalidInputError(f"{readme} has no lines {BEGIN!r} and {END!r}; put them back")
+    after = f"{head}{BEGIN}\n{summary_table(read_ledger(folder))}\n{END}{tail}"
+    if after != before:
+        readme.write_text(after, encoding="utf-8")
+    return after != before

@@ -1,0 +1,159 @@
+"""The whole way: runs, CSVs, figures, ledger, report; and the way back from the CSVs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.experiments import Preset, Records, Verdict, find_preset, run_sweep
+from lgn_analysis.experiments.failures import Failure
+from lgn_analysis.report.catalogue import experiment, experiment_names, numbers_of, select
+from lgn_analysis.report.drawing import draw, drawable
+from lgn_analysis.report.ledger import verdicts_from, write_ledger
+from lgn_analysis.report.page import REPORT, write_report
+from lgn_analysis.report.provenance import write_facts
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a reproduction came to.
+
+    Attributes:
+        verdicts: on the claims that were asked for, a verdict a claim and measure.
+        failures: the runs that failed.
+        folder: where figures, ledger and report were written.
+    """
+
+    verdicts: list[Verdict]
+    failures: tuple[Failure, ...]
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """The report, an HTML file."""
+        return self.folder / REPORT
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the verdicts as rows."""
+        return pd.DataFrame([verdict.to_row() for verdict in self.verdicts])
+
+
+def reproduce(
+    preset: str = "quick",
+    *,
+    claims: Sequence[str] = (),
+    out: Path = Path("figures"),
+    cache: Path = Path("runs/cache"),
+    workers: int = 2,
+    executor: Executor | None = None,
+    scheduler: str | None = None,
+    retry: bool = True,
+    progress: bool = True,
+) -> Report:
+    """Run the experiments of a preset, write their CSVs, figures, the ledger and the report.
+
+    Ledger and report speak of every CSV in ``out``, so that claims can be run in pieces. A run
+    that fails is left out and listed; an experiment that lacks too many for a frame is
+    ``untested``.
+
+    Args:
+        preset: name of the preset.
+        claims: run only what decides these (``C1``, ``C8`` …); empty for all.
+        out: folder of CSVs, figures, ledger and report.
+        cache: folder of finished runs; a run that is there is not made again.
+        workers: local processes.
+        executor: a ``concurrent.futures`` executor to run on instead.
+        scheduler: address of a Dask scheduler to run on instead.
+        retry: make runs again that failed in an earlier call.
+        progress: show progress bars.
+
+    Raises:
+        InvalidInputError: an unknown preset or claim, or a scheduler that cannot be used.
+        SweepError: the executor broke down; finished runs are kept.
+    """
+    chosen = find_preset(preset)
+    names = select(claims)
+    specs = [spec for name in names for spec in experiment(name).specs(chosen)]
+    records = run_sweep(
+        specs,
+        cache=cache,
+        workers=workers,
+        executor=executor,
+        scheduler=scheduler,
+        retry=retry,
+        progress=progress,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        _write_tables(name, records, chosen, out)
+    verdicts = rebuild(out, progress=progress)
+    asked = {number for name in names for number in numbers_of(name)} if claims else None
+    return Report(
+        [v for v in verdicts if asked is None or v.claim.id.split()[0] in asked],
+        records.failures,
+        out,
+    )
+
+
+def rebuild(
+    folder: Path = Path("figures"), names: Sequence[str] = (), *, progress: bool = False
+) -> list[Verdict]:
+    """Draw figures and write ledger and report again, from the CSVs of a folder alone.
+
+    Args:
+        folder: where the CSVs and their JSONs are and everything goes.
+        names: draw only these figures; empty for all. Ledger and report are written in any case.
+        progress: show a progress bar.
+
+    Returns:
+        The verdict on every claim.
+
+    Raises:
+        InvalidInputError: an unknown figure, or a CSV that is missing.
+    """
+    if not any((folder / f"{name}.json").is_file() for name in experiment_names()):
+        raise InvalidInputError(
+            f"no experiment has left a CSV in {folder}; `lgn-analysis reproduce` makes them"
+        )
+    chosen = list(names) or drawable(folder)
+    for name in tqdm(chosen, desc="figures", disable=not progress):
+        draw(name, folder)
+    verdicts = verdicts_from(folder)
+    write_ledger(verdicts, folder)
+    write_report(verdicts, folder)
+    return verdicts
+
+
+def _write_tables(name: str, records: Records, preset: Preset, folder: Path) -> None:
+    """Write an experiment's frame, effects and facts; without a frame, remove an older one."""
+    module = experiment(name)
+    specs = module.specs(preset)
+    keys = {spec.key for spec in specs}
+    incomplete = any(failure.key in keys for failure in records.failures)
+    write_facts(folder / f"{name}.json", specs, preset, records.failures)
+    try:
+        frame = module.frame(records, preset)
+        effects = module.effects(frame) if module.CLAIMS else None
+        module.verdicts(frame)
+    except Exception:
+        if not incomplete:
+            raise
+        frame = pd.DataFrame()
+    if frame.empty:
+        _remove(folder, name, "csv", "effects.csv", "png", "pdf")
+    if frame.empty and incomplete:
+        return
+    frame.to_csv(folder / f"{name}.csv", index=False)
+    if effects is not None:
+        effects.to_csv(folder / f"{name}.effects.csv", index=False)
+
+
+def _remove(folder: Path, name: str, *suffixes: str) -> None:
+    for suffix in suffixes:
+        (folder / f"{name}.{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+"""From records to frames: settings are marked, gaps have their units, a busy hour does not count."""
+
+import pandas as pd
+import pytest
+
+from lgn_analysis.experiments.frames import (
+    RUN_COLUMNS,
+    gap_measure,
+    gather,
+    on_test_split,
+    undisturbed_seconds,
+    with_accuracy,
+)
+from lgn_analysis.experiments.presets import PRESETS
+from lgn_analysis.experiments.sweep import TABLES, Records
+from tests.experiments.synthetic import gap_rows, histories
+
+SETTING = PRESETS["smoke"].pairs[0]
+
+
+def records(**tables):
+    empty = pd.DataFrame(columns=["run"])
+    return Records({name: tables.get(name, empty) for name in TABLES})
+
+
+def history_of(runs):
+    rows = [
+        {**run.columns, "step": step, "split": split, "discrete_accuracy": 0.5}
+        for run in runs
+        for step in (0, 40)
+        for split in ("val", "test")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_rows_carry_the_setting_with_its_floor_and_target():
+    runs = SETTING.runs("soft")
+    found = gather(records(history=history_of(runs)), [(SETTING, runs[:1])], "history")
+    assert [*found.columns[: len(RUN_COLUMNS)]] == RUN_COLUMNS
+    assert set(found["setting"]) == {SETTING.name}
+    assert set(found["floor"]) == {SETTING.floor}
+    assert set(found["seed"]) == {0}
+
+
+def test_without_rows_the_columns_are_there():
+    nothing = on_test_split(records(), [(SETTING, SETTING.runs("soft"))], ["step", "gap"])
+    assert nothing.empty
+    assert [*nothing.columns] == [*RUN_COLUMNS, "step", "gap"]
+
+
+def test_accuracy_joins_at_its_step_or_at_the_end():
+    history = history_of(SETTING.runs("soft"))
+    history.loc[history["step"] == 40, "discrete_accuracy"] = 0.9
+    table = history.loc[history["split"] == "val", ["run", "step"]]
+    assert with_accuracy(table, history)["discrete_accuracy"].to_list() == [0.5, 0.9, 0.5, 0.9]
+    assert set(with_accuracy(table, history, at_end=True)["discrete_accuracy"]) == {0.9}
+
+
+def test_gaps_are_in_points_and_nats():
+    frame = pd.DataFrame(gap_rows({"soft": 0.02}))
+    assert gap_measure(frame, "accuracy").mean() == pytest.approx(2.0)
+    assert gap_measure(frame, "loss").mean() == pytest.approx(0.02)
+    assert gap_measure(frame, "flips").mean() == pytest.approx(2.0)
+
+
+def test_a_busy_hour_of_the_machine_does_not_count():
+    quiet = histories({"soft": 100, "gumbel-st": 100})
+    busy = quiet.copy()
+    late = (busy["seed"] == 1) & (busy["relaxation"] == "soft")
+    busy.loc[late, "seconds"] *= 7
+    for frame in (quiet, busy):
+        priced = undisturbed_seconds(frame)
+        assert priced["seconds"].to_numpy() == pytest.approx(quiet["seconds"].to_numpy())
