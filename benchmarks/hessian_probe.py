@@ -26,19 +26,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from curvlinops import HessianLinearOperator, hutchinson_trace, hutchpp_trace, xtrace
 from curvlinops._torch_base import PyTorchLinearOperator
-from harness import peak_memory_bytes, quartiles, write_results
+from harness import RESULTS, peak_memory_bytes, quartiles, write_results
 from hessian_contenders import FourCoefficients, Problem
 from hessian_eigenthings import HessianOperator, LambdaOperator, hutch_plus_plus, supervised_loss
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 import lgn_analysis as lgn
+from lgn_analysis.plots.style import panels
 
 TARGET: Final = 0.01
 SAMPLES: Final = 512
@@ -276,9 +278,10 @@ def measure_size(width: int, depth: int) -> None:
     batch = (data.x_train[:SIZE_SAMPLES], data.y_train[:SIZE_SAMPLES])
     before = peak_memory_bytes()
     start = time.perf_counter()
-    trace = lgn.HessianProbe(model, batch).trace(rtol=0.01, max_matvecs=200)
+    probe = lgn.HessianProbe(model, batch)
+    trace = probe.trace(rtol=0.01, max_matvecs=200)
     middle = time.perf_counter()
-    eigen = lgn.HessianProbe(model, batch).eigs(k=5, which="LA", tol=1e-3, max_bytes=2**31)
+    eigen = probe.eigs(k=5, which="LA", tol=1e-3, max_bytes=2**31)
     end = time.perf_counter()
     row = {
         "width": width,
@@ -312,6 +315,20 @@ def sizes() -> list[dict[str, Any]]:
     return rows
 
 
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the cost against the number of parameters, and a line of slope one."""
+    with lgn.plots.style():
+        figure, (ax,) = panels(1, width=4.0)
+        n = [row["parameters"] for row in rows]
+        seconds = [row["seconds_per_product"] for row in rows]
+        ax.loglog(n, seconds, "o-", label="an eigenvalue's product, all included")
+        ax.loglog(n, [seconds[-1] * m / n[-1] for m in n], "--", color="#555555", label="slope 1")
+        ax.set_xlabel("parameters")
+        ax.set_ylabel("seconds")
+        ax.legend()
+        figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
@@ -332,6 +349,7 @@ def main() -> None:
             results[part] = [compare_eigenvalues(1000, 4), compare_eigenvalues(2000, 6)]
         else:
             results[part] = sizes()
+            draw(results[part], RESULTS / "hessian-size.png")
         print(
             f"written to {write_results(f'hessian-{part}', {part: results[part], 'packages': results['packages']})}"
         )
