@@ -105,7 +105,7 @@ def executor_outcomes(
             done, _ = wait(waiting, timeout=TICK, return_when=FIRST_COMPLETED)
             if not done:
                 yield None
-            for future in done:
+            for future in sorted(done, key=_is_given_up):  # first what finished, to be kept
                 yield _outcome_of(future, waiting.pop(future))
     except (BrokenExecutor, CancelledError) as error:
         raise SweepError(
@@ -115,6 +115,10 @@ def executor_outcomes(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _is_given_up(future: Future[Outcome]) -> bool:
+    return future.cancelled() or isinstance(future.exception(), BrokenExecutor)
 
 
 def _outcome_of(future: Future[Outcome], spec: RunSpec) -> Outcome:
