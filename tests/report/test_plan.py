@@ -31,8 +31,10 @@ def test_finished_and_failed_runs_are_counted(made, tmp_path):
     assert not RunCache(tmp_path).has(spec)
 
 
-def test_more_workers_take_less_time_and_more_memory():
-    one, two = (report.plan("quick", claims=["C1"], workers=count) for count in (1, 2))
+def test_more_workers_take_less_time_and_more_memory(tmp_path):
+    one, two = (
+        report.plan("quick", claims=["C1"], workers=count, cache=tmp_path) for count in (1, 2)
+    )
     assert one.estimate.wall(1) > two.estimate.wall(2)
     assert "with 1 at once" in one.total
     assert "with 2 at once" in two.total
