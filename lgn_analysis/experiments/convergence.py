@@ -26,6 +26,7 @@ from lgn_analysis.experiments.verdicts import (
     describe,
     each_setting,
     label,
+    smaller_scale,
     table_of,
     untested,
 )
@@ -147,22 +148,13 @@ def verdicts(frame: pd.DataFrame) -> list[Verdict]:
         if _is_paper_size(runs)
     ]
     if not sized:
-        return [*found, untested(SIZE, f"needs CIFAR-10 at 12 × 256k; {_smaller(found)}")]
+        smaller = smaller_scale(found, ITERATIONS, lambda effect: f"{math.exp(effect):.2g}×")
+        return [*found, untested(SIZE, f"needs CIFAR-10 at 12 × 256k; {smaller}")]
     for setting, runs in sized:
         named = label(SIZE, str(setting), settings)
         rows = table[(table["setting"] == setting) & (table["claim"] == named)]
         found.append(decide(SIZE, rows, scale=describe(runs), source=_SOURCE))
     return found
-
-
-def _smaller(found: list[Verdict]) -> str:
-    """Say what the runs at a smaller scale show."""
-    said = [
-        f"{math.exp(verdict.effect):.2g}× on {verdict.scale}"
-        for verdict in found
-        if verdict.claim.id.startswith(ITERATIONS.id) and math.isfinite(verdict.effect)
-    ]
-    return f"a smaller scale shows {'; '.join(said)}" if said else "nothing smaller was run"
 
 
 def _is_paper_size(runs: pd.DataFrame) -> bool:

@@ -12,12 +12,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from lgn_analysis.experiments.frames import (
-    MEASURES,
-    gap_measure,
-    last_step,
-    on_test_split,
-)
+from lgn_analysis.experiments.frames import MEASURES, gap_measure, gaps_at_end
 from lgn_analysis.experiments.settings import Preset, Sweep
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep import Records
@@ -85,9 +80,7 @@ def _runs(sweep: Sweep) -> list[RunSpec]:
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the gaps at the end of training on the test split, a row a run."""
-    groups = [(sweep.setting, _runs(sweep)) for sweep in preset.depths]
-    history = on_test_split(records, groups)
-    return history if history.empty else last_step(history).reset_index(drop=True)
+    return gaps_at_end(records, [(sweep.setting, _runs(sweep)) for sweep in preset.depths])
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:

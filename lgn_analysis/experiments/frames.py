@@ -95,6 +95,11 @@ def last_step(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["step"] == frame["steps"]]
 
 
+def gaps_at_end(records: Records, groups: Iterable[Group]) -> pd.DataFrame:
+    """Return the gaps at the end of training on the test split, a row a run."""
+    return last_step(on_test_split(records, groups)).reset_index(drop=True)
+
+
 def gap_measure(frame: pd.DataFrame, measure: str) -> pd.Series:
     """Return the gap of each row: accuracy and flips in percentage points, loss in nats.
 

@@ -11,7 +11,8 @@ than the level, whatever the censored values are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
@@ -209,6 +210,16 @@ def untested(claim: Claim, reason: str) -> Verdict:
     """Return the verdict on a claim that no run here can decide."""
     nan = float("nan")
     return Verdict(claim, "untested", nan, nan, nan, 0, reason, "", "")
+
+
+def smaller_scale(found: Sequence[Verdict], claim: Claim, text: Callable[[float], str]) -> str:
+    """Say what the verdicts on ``claim`` show where another size is out of reach."""
+    said = [
+        f"{text(verdict.effect)} on {verdict.scale}"
+        for verdict in found
+        if verdict.claim.id.startswith(claim.id) and math.isfinite(verdict.effect)
+    ]
+    return f"a smaller scale shows {'; '.join(said)}" if said else "nothing smaller was run"
 
 
 def describe(frame: pd.DataFrame) -> str:

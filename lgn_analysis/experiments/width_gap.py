@@ -6,12 +6,11 @@ own size, 6 × 2048k, is a claim by itself that only runs of that size decide.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import MEASURES, gap_measure, last_step, on_test_split
+from lgn_analysis.experiments.frames import MEASURES, gap_measure, gaps_at_end
 from lgn_analysis.experiments.settings import Preset, Sweep
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep import Records
@@ -23,6 +22,7 @@ from lgn_analysis.experiments.verdicts import (
     each_setting,
     label,
     paired,
+    smaller_scale,
     table_of,
     untested,
 )
@@ -81,9 +81,7 @@ def _runs(sweep: Sweep) -> list[RunSpec]:
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the gaps at the end of training on the test split, a row a run."""
-    groups = [(sweep.setting, _runs(sweep)) for sweep in preset.widths]
-    history = on_test_split(records, groups)
-    return history if history.empty else last_step(history).reset_index(drop=True)
+    return gaps_at_end(records, [(sweep.setting, _runs(sweep)) for sweep in preset.widths])
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
@@ -126,22 +124,14 @@ def verdicts(frame: pd.DataFrame) -> list[Verdict]:
         if _is_paper_size(rows[rows["width"] == rows["width"].max()])
     ]
     if not sized:
-        return [*found, untested(SIZE, f"needs CIFAR-10 at 6 × 2048k; {_smaller(found)}")]
+        smaller = smaller_scale(found, ACCURACY, lambda effect: f"{effect:+.2g} pp")
+        return [*found, untested(SIZE, f"needs CIFAR-10 at 6 × 2048k; {smaller}")]
     for setting, rows in sized:
         named = label(SIZE, str(setting), settings)
         chosen = table[(table["setting"] == setting) & (table["claim"] == named)]
         at_size = rows[rows["width"] == rows["width"].max()]
         found.append(decide(SIZE, chosen, scale=describe(at_size), source=_SOURCE))
     return found
-
-
-def _smaller(found: list[Verdict]) -> str:
-    said = [
-        f"{verdict.effect:+.2g} pp on {verdict.scale}"
-        for verdict in found
-        if verdict.claim.id.startswith(ACCURACY.id) and math.isfinite(verdict.effect)
-    ]
-    return f"a smaller scale shows {'; '.join(said)}" if said else "nothing smaller was run"
 
 
 def _is_paper_size(rows: pd.DataFrame) -> bool:

@@ -15,6 +15,7 @@ each product of each sample tells it anew.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Final, Self
@@ -167,8 +168,7 @@ class _Activations:
         advance(count)
 
     def copy(self) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other._pieces = dict(self._pieces)
         return other
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.operators import SymmetricOperator
@@ -34,10 +36,18 @@ def dense_matrix(operator: SymmetricOperator, *, max_bytes: int) -> NDArray[np.f
             f"the eigenvalues of a dense matrix of {n} rows take {dense_bytes(n) / 2**20:.1f} MiB, "
             f"and max_bytes allows {max_bytes / 2**20:.1f}; use method='lanczos', or raise max_bytes"
         )
-    matrix = np.empty((n, n))
+    rows = rows_of(operator, lambda units: operator.matmat(units.T).double().T)
+    matrix: NDArray[np.float64] = rows.T.cpu().numpy()
+    return matrix
+
+
+def rows_of(operator: SymmetricOperator, multiply: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return H e_i for all i as rows, float64 [n, n]; ``multiply`` takes and gives rows [k, n]."""
+    n = operator.shape[0]
+    matrix = torch.empty(n, n, dtype=torch.float64, device=operator.device)
     for start in range(0, n, _COLUMNS):
         width = min(_COLUMNS, n - start)
         unit = torch.zeros(width, n, dtype=operator.dtype, device=operator.device)
         unit[torch.arange(width), start + torch.arange(width)] = 1
-        matrix[:, start : start + width] = operator.matmat(unit.T).double().cpu().numpy()
+        matrix[start : start + width] = multiply(unit)
     return matrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Final, Self
 
@@ -168,8 +169,7 @@ class _HutchPlusPlus:
             advance(size)
 
     def copy(self) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)  # the basis stays as it is
+        other = copy.copy(self)  # the basis stays as it is
         other.forms = self.forms.copy()
         other._generator = torch.Generator().set_state(self._generator.get_state())
         return other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 import torch
 from torch import Tensor
@@ -31,12 +31,10 @@ class Piece:
 
     Attributes:
         index: its number, the same whatever is kept and on every rank.
-        samples: its place among all samples.
         curvature: the derivatives of its share.
     """
 
     index: int
-    samples: slice
     curvature: Curvature
 
 
@@ -75,9 +73,8 @@ class NetworkHessian(ParameterOperator):
         couples: bool = False,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        names = [f"layers.{index}.logits" for index in layers]
-        everything = {name: value.detach().clone() for name, value in model.named_parameters()}
-        super().__init__({name: everything[name] for name in names})
+        everything = dict(model.named_parameters())
+        super().__init__({name: everything.pop(name) for name in map(_name, layers)})
         self.layers = list(layers)
         self.couples = couples
         self.n_samples = sum(len(y) for _, y in batches)
@@ -87,8 +84,11 @@ class NetworkHessian(ParameterOperator):
         self._tau = tau
         self._noise = noise
         self._draws: list[int | None] = list(range(noise.draws)) if noise else [None]
-        self._logits = everything
-        self._backend: Backend = reference if couples else _backend_for(model)
+        rest = {name: value.detach().clone() for name, value in everything.items()}
+        self._logits: Params = {**rest, **self.params}
+        self._backend: Backend = (
+            reference if couples else select_backend(model.device, model.backend)
+        )
         self.method = f"{self._backend.NAME} kernels"
         rows = model.n_features + model.depth * model.width
         item = torch.finfo(self.dtype).bits // 8
@@ -97,6 +97,7 @@ class NetworkHessian(ParameterOperator):
         self._parts = list(_parts(batches, None if couples else most))
         self._max_bytes = self._room = max_bytes
         self._kept: dict[int, Curvature] = {}
+        self._softmax_trace: Tensor | None = None
 
     def row_products(self, rows: Tensor) -> Tensor:
         """Return H v for each row v of ``rows`` [k, n_params], in float64."""
@@ -110,6 +111,7 @@ class NetworkHessian(ParameterOperator):
         super().move_to(params)
         self._logits = {**self._logits, **params}
         self._kept, self._room = {}, self._max_bytes
+        self._softmax_trace = None
 
     def loss(self) -> float:
         """Return the mean loss."""
@@ -130,11 +132,13 @@ class NetworkHessian(ParameterOperator):
 
         It is ``tau⁻² Σ_gates −2 Σ_k p_k² (s_k − s̄)``, s = ∂L/∂p, s̄ = Σ_k p_k s_k.
         """
-        total = torch.zeros(len(self.layers), dtype=torch.float64, device=self.device)
-        for draw in self._draws:
-            p, excess = self._softmax(draw)
-            total += -2 * (p**2 * excess).sum((1, 2)) / self._tau**2
-        return ranks.total(total)
+        if self._softmax_trace is None:
+            total = torch.zeros(len(self.layers), dtype=torch.float64, device=self.device)
+            for draw in self._draws:
+                p, excess = self._softmax(draw)
+                total += -2 * (p**2 * excess).sum((1, 2)) / self._tau**2
+            self._softmax_trace = ranks.total(total)
+        return self._softmax_trace.clone()
 
     def pieces(self, draws: Sequence[int | None] | None = None) -> Iterator[Piece]:
         """Yield this rank's pieces of the mean loss, of some draws of the noise or of all."""
@@ -142,7 +146,7 @@ class NetworkHessian(ParameterOperator):
             if draws is not None and draw not in draws:
                 continue
             moved: Params | None = None
-            for number, (samples, x, y) in enumerate(self._parts):
+            for number, (x, y) in enumerate(self._parts):
                 index = place * len(self._parts) + number
                 curvature = self._kept.get(index)
                 if curvature is None:
@@ -153,7 +157,7 @@ class NetworkHessian(ParameterOperator):
                     if taken <= self._room:
                         self._room -= taken
                         self._kept[index] = curvature
-                yield Piece(index, samples, curvature)
+                yield Piece(index, curvature)
 
     def first_piece(self, x: Tensor, y: Tensor) -> Curvature:
         """Return the derivatives of the mean loss of other samples, at the first draw."""
@@ -169,7 +173,7 @@ class NetworkHessian(ParameterOperator):
         with isolated(self.device):
             curvature = self._backend.Curvature(
                 self._network,
-                [logits[f"layers.{index}.logits"] for index in range(self._model.depth)],
+                [logits[name] for name in map(_name, range(self._model.depth))],
                 x.to(self.device),
                 loss,
                 tau=self._tau,
@@ -195,7 +199,11 @@ class NetworkHessian(ParameterOperator):
         return perturbed_logits(self._logits, self._model, self._noise, draw, tau=own)
 
 
-def is_plain(model: object) -> bool:
+def _name(layer: int) -> str:
+    return f"layers.{layer}.logits"
+
+
+def is_plain(model: object) -> TypeGuard[LogicNetwork]:
     """Return whether a network computes what its class says, no part changed or hooked by hand."""
     if type(model) is not LogicNetwork:
         return False
@@ -212,14 +220,8 @@ def is_plain(model: object) -> bool:
     )
 
 
-def _backend_for(model: LogicNetwork) -> Backend:
-    backend = select_backend(model.device, model.backend)
-    return backend
-
-
-def _parts(batches: Sequence[Batch], most: int | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _parts(batches: Sequence[Batch], most: int | None) -> Iterator[Batch]:
     """Yield this rank's part of every batch, in pieces of at most ``most`` samples."""
-    start = 0
     for x, y in batches:
         n = len(y)
         # A batch that cannot be shared out is the first rank's.
@@ -227,5 +229,4 @@ def _parts(batches: Sequence[Batch], most: int | None) -> Iterator[tuple[slice, 
         mine = whole if most is None else ranks.uneven_share(n)
         for first in range(mine.start, mine.stop, most or n):
             last = min(mine.stop, first + (most or n))
-            yield slice(start + first, start + last), x[first:last], y[first:last]
-        start += n
+            yield x[first:last], y[first:last]

@@ -17,6 +17,7 @@ from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.activation import activation_trace
 from lgn_analysis.hessian.batches import as_batches
 from lgn_analysis.hessian.check import CheckReport, check_differences, check_whole
+from lgn_analysis.hessian.dense import rows_of
 from lgn_analysis.hessian.density import spectral_density
 from lgn_analysis.hessian.eigen import top_eigenpairs
 from lgn_analysis.hessian.hutchpp import hutchpp_trace
@@ -41,9 +42,6 @@ TRACE_METHODS: Final = ("auto", "activation", *_ESTIMATORS)
 
 _FEW: Final = 16
 """Samples that a loss is tried on."""
-
-_COLUMNS: Final = 64
-"""Columns of a dense Hessian that are made at a time."""
 
 _KNOWN_LOSSES: Final = (functional.cross_entropy, functional.mse_loss, functional.nll_loss)
 
@@ -104,15 +102,7 @@ class HessianProbe:
         self._tau = self._choose_tau(tau)
         chosen = select_parameters(model, params)
         with isolated(next(iter(chosen.values())).device):
-            losses = batch_losses(model, loss_fn, noise=noise, tau=self._tau)
-            trusted = loss_fn is functional.cross_entropy and is_plain(model)
-            if trusted and isinstance(model, LogicNetwork):
-                check_labels(loss_fn, self._batches, model.n_classes)  # all else is known
-            else:
-                refuse_bad_loss(model, loss_fn, losses[0], chosen, self._batches)
-            self.operator: ParameterOperator = self._network_operator(chosen, max_bytes) or (
-                ModuleHessian(losses, chosen, self._batches, max_bytes=max_bytes)
-            )
+            self.operator = self._make_operator(chosen, max_bytes)
         known = isinstance(self.operator, NetworkHessian) and _is_known(loss_fn)
         if check or (check is None and not known):
             self._check_differences()
@@ -185,11 +175,7 @@ class HessianProbe:
                 f"a dense Hessian of {n} parameters takes {size / 2**30:.1f} GiB, more than the "
                 f"limit of {limit / 2**30:.1f} GiB; use products (probe @ v), or raise limit"
             )
-        matrix = torch.empty(n, n, dtype=torch.float64, device=self.device)
-        for first in range(0, n, _COLUMNS):
-            rows = torch.zeros(min(_COLUMNS, n - first), n, dtype=self.dtype, device=self.device)
-            rows[range(len(rows)), range(first, first + len(rows))] = 1.0
-            matrix[first : first + len(rows)] = self.operator.row_products(rows)
+        matrix = rows_of(self, self.operator.row_products)
         self.n_matvecs += n
         return (matrix + matrix.T) / 2
 
@@ -281,21 +267,24 @@ class HessianProbe:
             raise InvalidInputError(f"tau must be finite and above zero, got {chosen}")
         return float(chosen)
 
-    def _network_operator(self, chosen: Params, max_bytes: int) -> NetworkHessian | None:
-        """Return the operator that knows logic gate networks, if this is one."""
-        model = self.model
-        if not (is_plain(model) and isinstance(model, LogicNetwork) and self._tau is not None):
-            return None
+    def _make_operator(self, chosen: Params, max_bytes: int) -> ParameterOperator:
+        model, noise, tau = self.model, self.noise, self._tau
         couples = False
-        if self.loss_fn is not functional.cross_entropy:
+        if is_plain(model) and self.loss_fn is functional.cross_entropy:
+            check_labels(self.loss_fn, self._batches, model.n_classes)  # all else is known
+        else:
+            losses = batch_losses(model, self.loss_fn, noise=noise, tau=tau)
+            refuse_bad_loss(model, self.loss_fn, losses[0], chosen, self._batches)
+            if not is_plain(model):
+                return ModuleHessian(losses, chosen, self._batches, max_bytes=max_bytes)
             couples = self._couples(model)
         return NetworkHessian(
             model,
             self._batches,
             self.loss_fn,
             layers=[int(name.split(".")[1]) for name in chosen],
-            noise=self.noise,
-            tau=self._tau,
+            noise=noise,
+            tau=tau or model.relaxation.tau,
             couples=couples,
             max_bytes=max_bytes,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Final, Self
 
@@ -131,8 +132,7 @@ class _Hutchinson:
             advance(size)
 
     def copy(self) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other.forms = self.forms.copy()
         other._generator = torch.Generator().set_state(self._generator.get_state())
         return other

@@ -17,6 +17,7 @@ estimation*, SIAM J. Matrix Anal. Appl. 45 (2024), sections 2.1 and 2.3.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Final, Self
@@ -187,8 +188,7 @@ class _XTrace:
             advance(size + len(self._basis) - before)
 
     def copy(self) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         for name in ("_tests", "_basis", "_images", "_coordinates", "_outside"):
             setattr(other, name, getattr(self, name).copy())
         other._generator = torch.Generator().set_state(self._generator.get_state())
