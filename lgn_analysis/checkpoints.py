@@ -1,15 +1,15 @@
 """A model is complete in its file: safetensors, nothing pickled, one rename commits everything.
 
 Shape, relaxation, wiring and dtype stand in the file beside the tensors, so loading needs nothing
-else. A training checkpoint adds the optimiser's tensors and what the run says of itself.
+else. A training checkpoint adds the optimiser's tensors and what the run says of itself. The file
+has a format version, and a checksum of all that it says and holds.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lgn_analysis.errors import CheckpointError, InvalidInputError
+from lgn_analysis.errors import CheckpointError, InvalidInputError, StorageError
+from lgn_analysis.files import checksum, replacing
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.wiring import check_wiring
 
 FORMAT: Final = "lgn_analysis"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
+_HEADER: Final = "lgn_analysis"
+_HEADER_CHECKSUM: Final = "lgn_analysis.sha256"
 _MODEL: Final = "model/"
 _EXTRA: Final = "extra/"
 _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
@@ -45,6 +48,7 @@ def save(model: LogicNetwork, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InvalidInputError: the model's dtype cannot be stored.
+        StorageError: the disk is full, or the place cannot be written to.
     """
     write_checkpoint(path, model)
 
@@ -53,7 +57,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
     """Return the model in ``path``, in ``eval()`` mode.
 
     Raises:
-        CheckpointError: the file is missing, torn, foreign, or of another format version.
+        CheckpointError: the file is missing, torn, damaged, foreign, or of another format version.
     """
     return read_checkpoint(path).model.to(device)
 
@@ -69,18 +73,36 @@ def write_checkpoint(
     dtype = str(model.dtype).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise InvalidInputError(f"a {dtype} network cannot be stored; use float32 or float64")
+    stored = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    stored |= {_EXTRA + name: tensor for name, tensor in (tensors or {}).items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()}
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "network": model.config,
         "dtype": dtype,
         "info": dict(info or {}),
+        "checksums": _checksums(on_cpu),
     }
-    stored = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    stored |= {_EXTRA + name: tensor for name, tensor in (tensors or {}).items()}
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()}
+    text = json.dumps(header)
+    metadata = {_HEADER: text, _HEADER_CHECKSUM: checksum(text.encode())}
     with replacing(path) as temporary:
-        save_file(on_cpu, temporary, metadata={"lgn_analysis": json.dumps(header)})
+        try:
+            save_file(on_cpu, temporary, metadata=metadata)
+        except SafetensorError as error:  # which says so where the system refuses to write
+            raise StorageError(
+                f"cannot write {path}: {error}; what stood there before is intact"
+            ) from error
+
+
+def _checksums(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return a checksum of each tensor's name, dtype, shape and bytes."""
+    sums = {}
+    for name, tensor in tensors.items():
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
+        kind = f"{name} {tensor.dtype} {tuple(tensor.shape)} {checksum(content)}"
+        sums[name] = checksum(kind.encode())
+    return sums
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -95,6 +117,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    if _checksums(stored) != header["checksums"]:
+        raise CheckpointError(_damaged(path))
     tensors = {
         name.removeprefix(_EXTRA): tensor
         for name, tensor in stored.items()
@@ -108,30 +132,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(_network(path, header, state), tensors, header["info"])
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and rename it onto ``path`` once it is on the disk.
-
-    Whatever goes wrong inside, ``path`` stays as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    try:
-        yield temporary
-        temporary.chmod(mode)  # safetensors makes its files unreadable for others
-        with temporary.open("r+b") as file:  # Windows flushes only what is open for writing
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    text, written = metadata.get(_HEADER), metadata.get(_HEADER_CHECKSUM)
+    if text is not None and written not in (None, checksum(text.encode())):
+        raise CheckpointError(_damaged(path))
     try:
-        header: dict[str, Any] = json.loads(metadata["lgn_analysis"])
+        header: dict[str, Any] = json.loads(text or "")
         version = header["format_version"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was not written by lgn_analysis") from error
@@ -142,9 +148,15 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"{path} has format version {version}, this package reads {FORMAT_VERSION}; "
             "use the version of lgn_analysis that wrote it"
         )
+    if written is None or not isinstance(header.get("checksums"), dict):
+        raise CheckpointError(_damaged(path))
     if not isinstance(header.get("info"), dict):
         raise CheckpointError(f"{path} has a torn header: its part 'info' is missing")
     return header
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: it is not what its checksum says was written; use another copy"
 
 
 def _network(path: Path, header: dict[str, Any], state: dict[str, Tensor]) -> LogicNetwork:

@@ -21,6 +21,10 @@ class CheckpointError(InvalidInputError):
     """A file that is not a checkpoint of this package, or not a whole one."""
 
 
+class DamagedFileError(InvalidInputError):
+    """A result that is no longer what its checksum says was written."""
+
+
 class NotDifferentiableError(LGNError, RuntimeError):
     """A derivative was asked for that does not exist or cannot be trusted."""
 
@@ -35,3 +39,11 @@ class TrainingError(LGNError, RuntimeError):
 
 class SweepError(LGNError, RuntimeError):
     """A sweep cannot go on, though its finished runs are kept."""
+
+
+class StorageError(LGNError, OSError):
+    """A file that cannot be written, for instance because the disk is full."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C, answered with a checkpoint; what it says tells how to go on."""

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.arguments import real, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.footprint import evaluation_bytes
 from lgn_analysis.gates import GATE_NAMES, N_GATES, reads_inputs
 from lgn_analysis.kernels import select_backend
-from lgn_analysis.network import LogicNetwork, Mode
+from lgn_analysis.memory import require_memory
+from lgn_analysis.network import LogicNetwork, Mode, require_network
 from lgn_analysis.noise import NoiseKey, Purpose
 
 UNUSED_ENTROPY: Final = 1.8873
@@ -28,6 +31,8 @@ UNUSED_ENTROPY: Final = 1.8873
 
 The 2.5 % quantile of 2·10⁷ draws, standard error 0.0002.
 """
+
+_SHAPE: Final = "x must be [n, n_features], got shape {shape}; one sample is x.unsqueeze(0)"
 
 
 @dataclass(frozen=True)
@@ -95,17 +100,25 @@ def evaluate(
         batch_size: samples at a time; the result does not depend on it beyond rounding.
 
     Raises:
-        InvalidInputError: the data do not fit the model.
+        InvalidInputError: the data do not fit the model, or its logits are NaN or its soft loss is
+            not finite.
     """
+    require_network(model, "an evaluation")
     x, y = split_tensors(data, split)
     check_labels(y, model.n_classes)
-    if noise_draws < 1:
-        raise InvalidInputError(f"noise_draws must be at least 1, got {noise_draws}")
+    noise_draws = whole("noise_draws", noise_draws, least=1)
+    batch_size = whole("batch_size", batch_size, least=1)
+    require_memory(
+        evaluation_bytes(model, [len(y)], batch_size),
+        f"the activations of {model.depth} x {model.width} gates on {min(len(y), batch_size)} samples",
+        "lower batch_size",
+        device=model.device,
+    )
     soft = _Tally()
     discrete = _Tally()
     noisy = _Tally()
     flips = 0
-    seed = model.seed if noise_seed is None else noise_seed
+    seed = model.seed if noise_seed is None else seed_number(noise_seed, "noise_seed")
     keys = [NoiseKey(seed, Purpose.EVALUATION, draw) for draw in range(noise_draws)]
     for inputs, labels in batches(x, y, batch_size, model.device):
         predicted_soft = soft.add(_logits(model, inputs, "soft"), labels)
@@ -114,6 +127,12 @@ def evaluate(
         if model.relaxation.noisy:
             for key in keys:
                 noisy.add(_logits(model, inputs, "noisy", key), labels)
+    if not math.isfinite(soft.loss):
+        # argmax would name a class all the same.
+        raise InvalidInputError(
+            f"the soft loss on the split {split!r} is {soft.loss}, so its predictions mean nothing; "
+            "take finite logits, or raise tau or group_tau"
+        )
     if model.relaxation.noisy:
         training = noisy
     else:
@@ -158,12 +177,15 @@ def gate_usage(
         split: which split of a data set.
         batch_size: samples at a time.
     """
+    require_network(model, "gate usage")
     constant: list[float] = [math.nan] * model.depth
     if data is not None:
         x = data if isinstance(data, Tensor) else split_tensors(data, split)[0]
+        if x.ndim != 2:
+            raise InvalidInputError(_SHAPE.format(shape=tuple(x.shape)))
         if len(x) == 0:
             raise InvalidInputError("constant gates are counted on at least one sample, got none")
-        constant = _constant_shares(model, x, batch_size)
+        constant = _constant_shares(model, x, whole("batch_size", batch_size, least=1))
     unreachable = _unreachable_shares(model)
     rows = []
     for index, layer in enumerate(model.layers):
@@ -173,7 +195,8 @@ def gate_usage(
             {
                 "layer": index,
                 "n_gates": layer.n_out,
-                "entropy": float(entropy.mean()),
+                # NumPy adds in one order; torch's own sum depends on how many threads there are.
+                "entropy": float(entropy.cpu().numpy().mean()),
                 "unused": float((entropy > UNUSED_ENTROPY).double().mean()),
                 "constant": constant[index],
                 "unreachable": unreachable[index],
@@ -184,9 +207,8 @@ def gate_usage(
 
 
 def gate_entropy(logits: Tensor) -> Tensor:
-    """Return the entropy of softmax(z) in nats, [...] for logits [..., 16]."""
-    log_p = functional.log_softmax(logits.detach().double(), dim=-1)
-    return -(log_p.exp() * log_p).sum(-1)
+    """Return the entropy of softmax(z) in nats, [...] for logits [..., 16]; -inf has no part in it."""
+    return torch.special.entr(logits.detach().double().softmax(-1)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -214,12 +236,20 @@ def convergence(
     """Return when ``column`` first reached ``accuracy`` in a training history.
 
     Raises:
-        InvalidInputError: the history has no such split or column.
+        InvalidInputError: the history has no such split or column, or it is no fraction.
     """
-    if column not in history.columns:
+    if not isinstance(history, pd.DataFrame):
         raise InvalidInputError(
-            f"the history has no column {column!r}; it has {[*history.columns]}"
+            f"a history is a DataFrame, such as lgn.train(…).history, got {type(history).__name__}"
         )
+    for name in (column, "split", "step", "seconds"):
+        if name not in history.columns:
+            raise InvalidInputError(
+                f"the history has no column {name!r}; it has {[*history.columns]}"
+            )
+    accuracy = real("accuracy", accuracy)
+    if math.isnan(accuracy) or (column.endswith("accuracy") and not 0 <= accuracy <= 1):
+        raise InvalidInputError(f"accuracy must be a fraction in 0..1, got {accuracy}")
     rows = history[history["split"] == split].sort_values("step")
     if rows.empty:
         raise InvalidInputError(
@@ -232,9 +262,20 @@ def convergence(
 
 def split_tensors(data: Dataset | tuple[Tensor, Tensor], split: str) -> tuple[Tensor, Tensor]:
     """Return (x, y) of one split, or the pair itself, checked for length, emptiness and NaN."""
-    x, y = data if isinstance(data, tuple) else data.split(split)
-    if len(x) != len(y):
-        raise InvalidInputError(f"x holds {len(x)} samples and y {len(y)}; they must be equal")
+    pair = data.split(split) if isinstance(data, Dataset) else data
+    if not (
+        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair)
+    ):
+        raise InvalidInputError(
+            f"the data must be a Dataset or a pair of tensors (x, y), got {shown(type(data))}; "
+            "Dataset.from_arrays makes one of arrays"
+        )
+    x, y = pair
+    if x.ndim != 2:
+        raise InvalidInputError(_SHAPE.format(shape=tuple(x.shape)))
+    if y.ndim == 0 or len(x) != len(y):
+        n_labels = len(y) if y.ndim else "a single label"
+        raise InvalidInputError(f"x holds {len(x)} samples and y {n_labels}; they must be equal")
     if len(y) == 0:
         raise InvalidInputError(f"the split {split!r} is empty; there is nothing to evaluate")
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
@@ -247,7 +288,7 @@ def check_labels(y: Tensor, n_classes: int) -> None:
     """Raise unless y is [n] and holds integers in 0..n_classes-1."""
     if y.ndim != 1:
         raise InvalidInputError(f"labels must be class numbers [n], got shape {tuple(y.shape)}")
-    if y.is_floating_point() or y.dtype == torch.bool:
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise InvalidInputError(f"labels must be integers, got {y.dtype}")
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= n_classes:
@@ -258,10 +299,9 @@ def batches(
     x: Tensor, y: Tensor, batch_size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield consecutive (x, y) on ``device``, the last one short where it must be."""
-    if batch_size < 1:
-        raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = whole("batch_size", batch_size, least=1)
     for inputs, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        yield inputs.to(device), labels.to(device)
+        yield inputs.to(device), labels.to(device, torch.int64)
 
 
 class _Tally:

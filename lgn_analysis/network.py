@@ -9,8 +9,8 @@ training forward, ``eval()`` the discrete one.
 
 from __future__ import annotations
 
+import inspect
 import math
-import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,11 +19,14 @@ from typing import Any, Final, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from lgn_analysis.arguments import positive, real, seed_number, whole
 from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.footprint import network_bytes
 from lgn_analysis.gates import N_GATES, gate_coefficients
 from lgn_analysis.initialisation import initial_logits
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
 from lgn_analysis.kernels.seam import Pass, is_transformed
+from lgn_analysis.memory import require_memory
 from lgn_analysis.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
 from lgn_analysis.relaxations import (
     CAGE,
@@ -40,6 +43,8 @@ from lgn_analysis.wiring import check_wiring, make_wiring
 
 Mode = Literal["soft", "noisy", "discrete"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
+
+_REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 
 
 class LogicLayer(nn.Module):
@@ -87,18 +92,25 @@ class LogicLayer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if seed is None:
-            seed = fresh_key(Purpose.LOGITS).seed
-        if not 0 <= index < MAX_LAYERS:
-            raise InvalidInputError(f"index must lie in 0..{MAX_LAYERS - 1}, got {index}")
-        if not math.isfinite(grad_factor):
+        seed = fresh_key(Purpose.LOGITS).seed if seed is None else seed_number(seed)
+        index = whole("index", index, least=0, most=MAX_LAYERS - 1)
+        n_in, n_out = whole("n_in", n_in), whole("n_out", n_out)
+        if not math.isfinite(real("grad_factor", grad_factor)):
             raise InvalidInputError(f"grad_factor must be finite, got {grad_factor}")
+        dtype = _check_dtype(dtype)
         self.n_in = n_in
         self.n_out = n_out
-        self.relaxation = relaxation if relaxation is not None else GumbelST()
+        self.relaxation = _check_relaxation(relaxation)
         self.index = index
         self.grad_factor = float(grad_factor)
         self.backend = backend
+        if not isinstance(wiring, str | Tensor) or (
+            isinstance(wiring, Tensor) and wiring.is_complex()
+        ):
+            raise InvalidInputError(
+                f'wiring must be "random", "unique" or an integer tensor [2, {n_out}], got '
+                f"{type(wiring).__name__}"
+            )
         if isinstance(wiring, str):
             pairs = make_wiring(
                 wiring, n_in, n_out, generator=generator_for(seed, Purpose.WIRING, index)
@@ -110,7 +122,7 @@ class LogicLayer(nn.Module):
             init,
             n_out,
             generator=generator_for(seed, Purpose.LOGITS, index),
-            dtype=dtype or torch.get_default_dtype(),
+            dtype=dtype,
         )
         self.logits = nn.Parameter(logits)
         if self.relaxation.adaptive:
@@ -129,6 +141,8 @@ class LogicLayer(nn.Module):
         """
         check_features(x, self.n_in)
         resolved = resolve_mode(mode, self.training, self.relaxation)
+        if chooses_gates(resolved, self.relaxation):
+            check_choices([self])
         if resolved == "discrete":
             bits = as_bits(x.reshape(-1, self.n_in)).T
             words = self._kernels.pack_bits(bits)
@@ -207,7 +221,8 @@ class LogicLayer(nn.Module):
 
     @property
     def gates(self) -> Tensor:
-        """The discrete gates, ``argmax z``: int64 [n_out]."""
+        """The discrete gates, ``argmax z``: int64 [n_out]; refused where a logit is NaN."""
+        check_choices([self])
         return self.logits.detach().argmax(-1)
 
     @property
@@ -228,15 +243,13 @@ class GroupSum(nn.Module):
 
     def __init__(self, n_groups: int, group_tau: float = 1.0) -> None:
         super().__init__()
-        if n_groups < 1:
-            raise InvalidInputError(f"n_groups must be at least 1, got {n_groups}")
-        if not (math.isfinite(group_tau) and group_tau > 0):
-            raise InvalidInputError(f"group_tau must be finite and above zero, got {group_tau}")
-        self.n_groups = n_groups
-        self.group_tau = float(group_tau)
+        self.n_groups = whole("n_groups", n_groups, least=1)
+        self.group_tau = positive("group_tau", group_tau)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., n_groups] for x [..., n]."""
+        if x.ndim == 0:
+            raise InvalidInputError(f"expected values [batch, n], got shape {tuple(x.shape)}")
         check_divisible("n", x.shape[-1], "n_groups", self.n_groups)
         return x.unflatten(-1, (self.n_groups, -1)).sum(-1) / self.group_tau
 
@@ -296,10 +309,17 @@ class LogicNetwork(nn.Module):
         gradient_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        relaxation = relaxation if relaxation is not None else GumbelST()
-        n_groups = n_classes if n_groups is None else n_groups
-        if depth < 1:
-            raise InvalidInputError(f"depth must be at least 1, got {depth}")
+        relaxation = _check_relaxation(relaxation)
+        n_features = whole("n_features", n_features)
+        width, depth = whole("width", width), whole("depth", depth, least=1)
+        n_classes = whole("n_classes", n_classes)
+        n_groups = n_classes if n_groups is None else whole("n_groups", n_groups)
+        seed = seed_number(seed)
+        if not isinstance(wiring, str):
+            raise InvalidInputError(
+                f'wiring must be "random" or "unique", got {type(wiring).__name__}; a wiring of '
+                "your own goes into each layer: LogicLayer(wiring=…)"
+            )
         if n_classes < 1 or n_groups < n_classes:
             raise InvalidInputError(
                 f"n_classes must be at least 1 and n_groups at least n_classes, got "
@@ -312,19 +332,25 @@ class LogicNetwork(nn.Module):
             raise InvalidInputError(
                 f"gradient_dtype must be torch.float32 or torch.bfloat16, got {gradient_dtype}"
             )
+        dtype = _check_dtype(dtype)
+        require_memory(
+            network_bytes(n_features, width, depth, dtype),
+            f"the logits and the wiring of {depth} x {width} gates",
+            "lower width or depth",
+        )
         # Plain numbers: NumPy's do not go into a file's JSON.
         self.config: dict[str, Any] = {
-            "n_features": operator.index(n_features),
-            "width": operator.index(width),
-            "depth": operator.index(depth),
-            "n_classes": operator.index(n_classes),
-            "group_tau": float(group_tau),
+            "n_features": n_features,
+            "width": width,
+            "depth": depth,
+            "n_classes": n_classes,
+            "group_tau": positive("group_tau", group_tau),
             **relaxation_config(relaxation),
             "wiring": wiring,
             "init": init,
-            "seed": operator.index(seed),
-            "n_groups": operator.index(n_groups),
-            "grad_factor": float(grad_factor),
+            "seed": seed,
+            "n_groups": n_groups,
+            "grad_factor": real("grad_factor", grad_factor),
         }
         layers = nn.ModuleList(
             LogicLayer(
@@ -357,7 +383,17 @@ class LogicNetwork(nn.Module):
     def from_config(cls, config: dict[str, Any], **overrides: Any) -> LogicNetwork:
         """Return a network built from :attr:`config`, the inverse of reading it."""
         arguments = {**config, **overrides}
+        if lacking := [name for name in _REQUIRED if name not in arguments]:
+            raise InvalidInputError(
+                f"a network's configuration needs {', '.join(lacking)} too; give that of a network, "
+                "model.config"
+            )
         relaxation = relaxation_from(arguments)
+        known = inspect.signature(cls.__init__).parameters
+        if unknown := [name for name in arguments if name not in known]:
+            raise InvalidInputError(
+                f"a network's configuration has no {', '.join(map(repr, unknown))}; leave it out"
+            )
         return cls(**arguments, relaxation=relaxation)
 
     def forward(
@@ -373,10 +409,14 @@ class LogicNetwork(nn.Module):
                 torch's own generator.
 
         Raises:
-            InvalidInputError: an unknown mode, noisy mode without noise, or inputs that do not fit.
+            InvalidInputError: an unknown mode, noisy mode without noise, inputs that do not fit, or
+                a gate that is to be chosen by logits that are NaN. (Where gates are mixed, NaN in
+                the logits is NaN in the outputs, and so is +inf; -inf is an option never taken.)
         """
         check_features(x, self.n_features)
         resolved = resolve_mode(mode, self.training, self.relaxation)
+        if chooses_gates(resolved, self.relaxation):
+            check_choices(self.layers)
         whole = self.network_backend
         if whole and (
             resolved == "discrete"
@@ -411,10 +451,18 @@ class LogicNetwork(nn.Module):
 
     def set_tau(self, tau: float) -> None:
         """Set the gate temperature of every layer, for training and for soft mode."""
+        tau = positive("tau", tau)
         for layer in self.layers:
             layer.relaxation = replace(layer.relaxation, tau=tau)
         self.relaxation = replace(self.relaxation, tau=tau)
         self.config["tau"] = self.relaxation.tau
+
+    def set_backend(self, backend: str | None) -> None:
+        """Force a kernel backend by name, in the layers too; None chooses by device."""
+        select_backend(self.device, backend)  # refuses an unknown name now, not later
+        self.backend = backend
+        for layer in self.layers:
+            layer.backend = backend
 
     def packed_activations(self, x: Tensor) -> Iterator[Tensor]:
         """Yield each layer's discrete outputs for bits x [batch, n_features], packed as int64.
@@ -456,7 +504,7 @@ class LogicNetwork(nn.Module):
             return fresh_key(Purpose.TRAINING)
         if isinstance(draw, NoiseKey):
             return draw
-        return NoiseKey(self.seed, Purpose.EVALUATION, operator.index(draw))
+        return NoiseKey(self.seed, Purpose.EVALUATION, whole("draw", draw))
 
     def _draw_noise(self, draw: int | NoiseKey | None) -> Tensor:
         """Return the noise of the whole network in one go: [depth, width, 16]."""
@@ -502,6 +550,27 @@ class LogicNetwork(nn.Module):
         return f"{self.n_features} bits, {self.n_gates} gates, {self.n_gates * N_GATES} parameters"
 
 
+def _check_relaxation(relaxation: Relaxation | None) -> Relaxation:
+    """Return the relaxation, or the default one for None."""
+    if relaxation is None:
+        return GumbelST()
+    if not isinstance(relaxation, Relaxation):
+        kinds = ", ".join(f"{kind.__name__}()" for kind in RELAXATIONS.values())
+        raise InvalidInputError(f"relaxation must be one of {kinds}, got {relaxation!r}")
+    return relaxation
+
+
+def _check_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype of logits, or torch's default for None."""
+    if dtype is None:
+        return torch.get_default_dtype()
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InvalidInputError(
+            f"dtype must be a floating one, such as torch.float32, got {dtype!r}"
+        )
+    return dtype
+
+
 def temperatures(layers: Sequence[LogicLayer]) -> tuple[float, ...]:
     """Return what layers of CAGE have as temperatures of this training forward; none for others."""
     if not layers[0].relaxation.adaptive:
@@ -539,8 +608,48 @@ def resolve_mode(mode: str | None, training: bool, relaxation: Relaxation) -> st
     return mode
 
 
+def chooses_gates(resolved: str, relaxation: Relaxation) -> bool:
+    """Return whether a pass takes one gate each, ``resolved`` one of train, soft, noisy, discrete."""
+    return resolved == "discrete" or (resolved != "soft" and relaxation.hard)
+
+
+def check_choices(layers: Sequence[LogicLayer]) -> None:
+    """Raise where a gate is to be chosen by logits that are NaN: what argmax then says is arbitrary.
+
+    Where values cannot be looked at, in a transform, nothing is checked, nor on a GPU, where looking
+    would wait for it; an evaluation finds such logits there by its loss.
+    """
+    logits = [layer.logits.detach() for layer in layers]
+    if is_transformed() or logits[0].is_cuda:
+        return
+    # A sum is NaN where a term is, and costs a fraction of looking at each.
+    if not bool(torch.stack([z.sum() for z in logits]).isnan().any()):
+        return
+    for layer, z in zip(layers, logits, strict=True):
+        n_gates = int(z.isnan().any(-1).sum())
+        if n_gates:
+            raise InvalidInputError(
+                f"{n_gates} of the {len(z)} gates of layer {layer.index} have logits that are NaN, by "
+                "which none can be chosen; go back to a checkpoint from before the training diverged"
+            )
+
+
+def require_network(model: object, what: str) -> None:
+    """Raise unless ``model`` is a LogicNetwork, which ``what`` needs."""
+    if not isinstance(model, LogicNetwork):
+        kind = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise InvalidInputError(f"{what} needs a LogicNetwork, got {kind}")
+
+
 def check_features(x: Tensor, n_features: int) -> None:
-    """Raise unless x is [..., n_features]."""
+    """Raise unless x is a tensor of real numbers [..., n_features]."""
+    if not isinstance(x, Tensor):
+        raise InvalidInputError(
+            f"expected a tensor [batch, {n_features}], got {type(x).__name__}; convert it, for "
+            "instance by torch.as_tensor"
+        )
+    if x.is_complex():
+        raise InvalidInputError(f"inputs must be real numbers, got {x.dtype}")
     if x.ndim == 0 or x.shape[-1] != n_features:
         raise InvalidInputError(
             f"expected inputs [batch, {n_features}], got shape {tuple(x.shape)}"
@@ -551,6 +660,11 @@ def check_divisible(name: str, size: int, divisor_name: str, divisor: int) -> No
     """Raise unless ``size`` is a positive multiple of ``divisor``, naming its neighbours that are."""
     if size >= 1 and size % divisor == 0:
         return
+    if size < 1:
+        raise InvalidInputError(
+            f"{name} must be a positive multiple of {divisor_name} {divisor}, got {size}; use "
+            f"{divisor}"
+        )
     below = size // divisor * divisor
     choices = f"{below} or {below + divisor}" if below > 0 else str(divisor)
     raise InvalidInputError(

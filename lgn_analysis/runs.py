@@ -7,7 +7,7 @@ and ``training``.
 from __future__ import annotations
 
 import difflib
-import operator
+import math
 import os
 import tomllib
 import types
@@ -20,11 +20,15 @@ import tomli_w
 import torch
 import yaml
 
-from lgn_analysis.checkpoints import replacing
+from lgn_analysis.arguments import positive, real, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import ConfigError, InvalidInputError
+from lgn_analysis.files import replacing
+from lgn_analysis.initialisation import INITIALISATIONS
 from lgn_analysis.network import LogicNetwork
+from lgn_analysis.relaxations import OPTIONS, relaxation_from
 from lgn_analysis.schedules import CONSTANT, SCHEDULES, TauSchedule
+from lgn_analysis.wiring import WIRINGS
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,9 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is None and name in ("eval_every", "tau_steps"):
                 continue
-            try:
-                value = operator.index(value)
-            except TypeError:
-                raise InvalidInputError(f"{name} must be a whole number, got {value!r}") from None
-            if value < 1 and name != "seed":
-                raise InvalidInputError(f"{name} must be at least 1, got {value}")
+            value = whole(name, value, least=None if name == "seed" else 1)
             object.__setattr__(self, name, value)  # NumPy's numbers do not go into TOML
-        object.__setattr__(self, "lr", float(self.lr))
-        if not 0 < self.lr < float("inf"):
-            raise InvalidInputError(f"lr must be finite and above zero, got {self.lr}")
+        object.__setattr__(self, "lr", positive("lr", self.lr))
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError(f"seed must lie in 0..2**63-1, got {self.seed}")
         self._check_schedule()
@@ -93,7 +90,7 @@ class TrainingConfig:
             raise InvalidInputError(
                 f"tau_schedule {self.tau_schedule!r} needs tau_end, the temperature it moves to"
             )
-        object.__setattr__(self, "tau_end", float(self.tau_end))
+        object.__setattr__(self, "tau_end", real("tau_end", self.tau_end))
         self.schedule(1.0)  # refuses an end that is none
 
     def schedule(self, start: float) -> TauSchedule | None:
@@ -127,10 +124,28 @@ class NetworkConfig:
     cage_tau_min: float | None = None
     cage_decay: float | None = None
 
-    def build(self, data: Dataset) -> LogicNetwork:
-        """Return the network for a data set."""
+    def __post_init__(self) -> None:
+        for name in ("width", "depth"):
+            whole(name, getattr(self, name), least=1)
+        seed_number(self.seed)
+        if self.n_groups is not None:
+            whole("n_groups", self.n_groups, least=1)
+        positive("group_tau", self.group_tau)
+        positive("tau", self.tau)
+        if not math.isfinite(real("grad_factor", self.grad_factor)):
+            raise InvalidInputError(f"grad_factor must be finite, got {self.grad_factor}")
+        for name, known in (("wiring", WIRINGS), ("init", INITIALISATIONS)):
+            if getattr(self, name) not in known:
+                raise InvalidInputError(
+                    f"unknown {name} {getattr(self, name)!r}; use one of {', '.join(known)}"
+                )
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f"dtype must be float32 or float64, got {self.dtype!r}")
+        # Refuses what fits no relaxation.
+        relaxation_from({name: getattr(self, name) for name in ("relaxation", "tau", *OPTIONS)})
+
+    def build(self, data: Dataset) -> LogicNetwork:
+        """Return the network for a data set."""
         arguments = asdict(self)
         arguments["dtype"] = getattr(torch, self.dtype)
         return LogicNetwork.from_config(
@@ -140,6 +155,10 @@ class NetworkConfig:
     @classmethod
     def of(cls, model: LogicNetwork) -> NetworkConfig:
         """Return the configuration that builds a network like ``model``."""
+        if not isinstance(model, LogicNetwork):
+            raise InvalidInputError(
+                f"only a LogicNetwork has a configuration to train by, got {type(model).__name__}"
+            )
         names = {item.name for item in fields(cls)}
         known = {name: value for name, value in model.config.items() if name in names}
         return cls(**known, dtype=str(model.dtype).removeprefix("torch."))
@@ -208,26 +227,69 @@ def read_config(path: str | os.PathLike[str]) -> tuple[RunConfig, list[str]]:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    except (OSError, ValueError) as error:
+        why = _why_unreadable(path, error)
+        raise ConfigError(f"cannot read the configuration {path}: {why}") from error
     if path.suffix in (".yaml", ".yml"):
         try:
-            mapping = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+            mapping = yaml.load(text, _PlainLoader)
+        # ValueError: a date that is none, or a number of too many digits.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from error
         if not isinstance(mapping, dict):
-            raise ConfigError(f"{path} should hold keys and values, as the paper's YAML files do")
+            held = "nothing" if mapping is None else shown(mapping)
+            raise ConfigError(
+                f"{path} should hold keys and values, as the paper's YAML files do, and holds {held}"
+            )
         return paper_config(mapping, source=str(path))
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {_one_line(error)}") from error
     return RunConfig.from_dict(tables, source=str(path)), []
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Values alone: no tag is obeyed, no key may come twice, and none may stand for another value.
+
+    A few lines of aliases to aliases would fill any memory.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise _problem("an alias stands for a value; write the value", self.peek_event())
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen if isinstance(key.value, str) else False:
+                raise _problem(f"the key {key.value!r} comes twice; keep one", key)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+    def refuse(self, node: Any) -> None:
+        raise _problem(f"the tag {node.tag} asks for more than a value; remove it", node)
+
+
+_PlainLoader.add_constructor(None, _PlainLoader.refuse)
+
+
+def _problem(problem: str, at: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
 
 _PAPER_DATASETS: Final = {"CIFAR10": "cifar10", "CIFAR100": "cifar100", "MNIST": "mnist"}
 _PAPER_DTYPES: Final = {16: "float32", 32: "float32", 64: "float64"}
 _PAPER_INITS: Final = {"randn": "normal", "normal": "normal", "residual": "residual"}
+_PAPER_KEYS: Final = {
+    "depth": "num_layers",
+    "width": "num_neurons",
+    "steps": "num_iterations",
+    "group_tau": "tau",
+    "tau": "gumbel_tau",
+}
+"""What these files call what this package has another name for."""
 _PAPER_IGNORED: Final = ("experiment_name", "save_final_model", "save_model_per_eval")
 _PAPER_REQUIRED: Final = ("dataset", "num_layers", "num_neurons", "num_iterations", "tau")
 
@@ -265,8 +327,10 @@ def paper_config(
         )
     notes += [f"{key} is ignored" for key in _PAPER_IGNORED if key in values]
 
-    name = str(values["dataset"]).upper()
-    dataset = _PAPER_DATASETS.get(name, str(values["dataset"]).lower())
+    name = values["dataset"]
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: dataset must be a text, got {shown(name)}")
+    dataset = _PAPER_DATASETS.get(name.upper(), name.lower())
     stochastic = _choice(source, values, "stochastic", {"softmax": "soft", "gumbel": "gumbel-st"})
     tau = _number(source, values, "gumbel_tau", 1.0)
     if stochastic == "soft" and tau != 1.0:
@@ -307,7 +371,8 @@ def paper_config(
     except ConfigError:
         raise
     except InvalidInputError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        name, _, rest = str(error).partition(" ")
+        raise ConfigError(f"{source}: {_PAPER_KEYS.get(name, name)} {rest}") from error
     return config, notes
 
 
@@ -321,7 +386,7 @@ def _section(kind: type[Any], values: Any, source: str) -> Any:
         accepted = _alternatives(hints[key])
         if not any(_fits(value, hint) for hint in accepted):
             wanted = " or ".join(_HINT_NAMES[get_origin(hint) or hint] for hint in accepted)
-            raise ConfigError(f"{source}: {key} must be {wanted}, got {value!r}")
+            raise ConfigError(f"{source}: {key} must be {wanted}, got {shown(value)}")
     plain = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
@@ -359,9 +424,9 @@ def _number(
     value = values.get(key, default)
     try:
         # YAML 1.1 reads 1e-2 as a text.
-        return float(str(value))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{source}: {key} must be a number, got {value!r}") from error
+        return real(key, float(value) if isinstance(value, str) else value)
+    except (InvalidInputError, ValueError) as error:
+        raise ConfigError(f"{source}: {key} must be a number, got {shown(value)}") from error
 
 
 def _whole(source: str, values: Mapping[str, Any], key: str, default: int | None = None) -> int:
@@ -370,7 +435,7 @@ def _whole(source: str, values: Mapping[str, Any], key: str, default: int | None
         return given  # exact, where a float would round a large seed
     value = _number(source, values, key, default)
     if not value.is_integer():
-        raise ConfigError(f"{source}: {key} must be a whole number, got {value}")
+        raise ConfigError(f"{source}: {key} must be a whole number, got {shown(value)}")
     return int(value)
 
 
@@ -383,7 +448,9 @@ def _choice(
 ) -> str:
     value = values.get(key, default)
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{source}: {key} must be one of {', '.join(choices)}, got {value!r}")
+        raise ConfigError(
+            f"{source}: {key} must be one of {', '.join(choices)}, got {shown(value)}"
+        )
     return choices[value]
 
 
@@ -393,5 +460,20 @@ def _unknown(source: str, what: str, name: str, known: Any) -> str:
     return f"{source} has an unknown {what}; {hint}"
 
 
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is none; give a TOML file, or a YAML file of the paper's code"
+    if isinstance(error, IsADirectoryError):
+        return f"it is a directory; give the file in it, for instance {path / 'config.toml'}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is no UTF-8; save it in that encoding"
+    return _one_line(error)
+
+
 def _one_line(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        mark = error.problem_mark
+        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
     return " ".join(str(error).split())

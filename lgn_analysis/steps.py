@@ -7,7 +7,8 @@ are taken at a time, nor on where a run was interrupted.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lgn_analysis import ranks
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import NetworkBackend
 from lgn_analysis.kernels.seam import AdamRule, Moments, Run
 from lgn_analysis.network import LogicNetwork
@@ -96,36 +98,60 @@ class Steps:
         ranks.copy_from_rank_zero(model.parameters())
         ranks.copy_from_rank_zero(model.as_pass().confidences)
 
-    def advance(self, first: int, until: int, progress: Callable[[int], object]) -> float:
-        """Take steps ``first`` to ``until - 1`` and return the sum of their losses.
+    def advance(
+        self,
+        first: int,
+        until: int,
+        progress: Callable[[int], object],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> list[float]:
+        """Take steps ``first`` to ``until - 1`` and return their losses.
 
-        ``progress`` is called with a number of steps when that many have been taken.
+        Fewer are taken where ``stopped`` says so in between, and a loss that is not finite is the
+        last. ``progress`` is called with a number of steps when that many have been taken.
         """
         self.model.train()
         backend = self.model.network_backend
         taken = {int(state["step"]) for state in self.optimiser.state.values() if state}
         plain = self._x.dtype == torch.bool and len(taken) <= 1 and _is_plain(self.model)
         if ranks.world()[1] > 1 or backend is None or not plain:
-            total = self._by_autograd(first, until, progress)
+            pieces = self._by_autograd(first, until)
         else:
-            total = self._by_backend(backend, first, until, progress)
+            pieces = self._by_backend(backend, first, until)
+        losses: list[float] = []
+        for piece in pieces:
+            losses += _until_not_finite(piece)
+            progress(len(piece))
+            if not math.isfinite(losses[-1]) or stopped():
+                break
         if self.schedule is not None:
-            self.model.set_tau(self.schedule.at(until))
-        return total
+            self.model.set_tau(self.schedule.at(first + len(losses)))
+        return losses
 
-    def _by_autograd(self, first: int, until: int, progress: Callable[[int], object]) -> float:
+    def _by_autograd(self, first: int, until: int) -> Iterator[list[float]]:
+        """Yield the losses of some steps at a time; on a CPU of each, before it moves anything."""
         if self._on_device is None:
             self._on_device = self._x.to(self.model.device)
         self._run = None  # Adam's state moves on without it
-        total = torch.zeros((), dtype=torch.float64, device=self.model.device)
+        alone = self.model.device.type == "cpu" and ranks.world()[1] == 1
+        losses: list[Tensor] = []
         for step in range(first, until):
             chosen = self._batch(step)[self._share].to(self._y.device, non_blocking=True)
             key = NoiseKey(self.seed, Purpose.TRAINING, step)
             if self.schedule is not None:
                 self.model.set_tau(self.schedule.at(step))
-            loss = functional.cross_entropy(
-                self.model(self._on_device[chosen], draw=key), self._y[chosen]
-            )
+            try:
+                outputs = self.model(self._on_device[chosen], draw=key)
+            except InvalidInputError:
+                if all(bool(z.isfinite().all()) for z in self.model.parameters()):
+                    raise
+                yield [math.nan]  # no gate can be chosen by what is no number
+                return
+            loss = functional.cross_entropy(outputs, self._y[chosen])
+            losses.append(loss.detach().double())
+            if alone and not loss.isfinite():
+                yield [losses[-1].item()]
+                return
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             ranks.average(
@@ -134,14 +160,14 @@ class Steps:
                 if parameter.grad is not None
             )
             self.optimiser.step()
-            total += loss.detach()
-            progress(1)
-        ranks.average([total])
-        return float(total)
+            # Elsewhere the host would wait for every step, and ranks for one another.
+            if alone or len(losses) == MOST_AT_ONCE or step + 1 == until:
+                together = torch.stack(losses)
+                ranks.average([together])
+                losses.clear()
+                yield together.tolist()
 
-    def _by_backend(
-        self, backend: NetworkBackend, first: int, until: int, progress: Callable[[int], object]
-    ) -> float:
+    def _by_backend(self, backend: NetworkBackend, first: int, until: int) -> Iterator[list[float]]:
         model = self.model
         relaxation = model.relaxation
         if self.schedule is not None:
@@ -149,8 +175,6 @@ class Steps:
         made_for = (backend.NAME, relaxation, model.layers[0].grad_factor)
         if self._run is None or self._run[0] != made_for:
             self._run = made_for, self._make_run(backend)
-        total = torch.zeros(1, dtype=torch.float64, device=model.device)
-        # Not by the clock: how losses are added up must not depend on the machine's mood.
         at_once = MOST_AT_ONCE
         if model.device.type == "cpu":
             work = model.n_gates * self.batch_size
@@ -162,11 +186,10 @@ class Steps:
             taus = None
             if self.schedule is not None:
                 taus = [self.schedule.at(number) for number in range(step, step + n)]
-            total += self._run[1].run(order, key, steps_done=self._steps_done(), taus=taus)
+            losses = self._run[1].run(order, key, steps_done=self._steps_done(), taus=taus)
             for state in self.optimiser.state.values():
                 state["step"] += n
-            progress(n)
-        return float(total)
+            yield losses.tolist()
 
     def _make_run(self, backend: NetworkBackend) -> Run:
         device = self.model.device
@@ -201,6 +224,14 @@ class Steps:
             generator = generator_for(self.seed, Purpose.DATA_ORDER, epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self._y), generator=generator)
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def _until_not_finite(losses: list[float]) -> list[float]:
+    """Return the losses up to the first that is not finite."""
+    for place, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            return losses[: place + 1]
+    return losses
 
 
 def _is_plain(model: LogicNetwork) -> bool:

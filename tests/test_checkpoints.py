@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lgn_analysis import checkpoints
-from lgn_analysis.checkpoints import load, read_checkpoint, replacing, save, write_checkpoint
-from lgn_analysis.errors import CheckpointError, InvalidInputError
+from lgn_analysis.checkpoints import load, read_checkpoint, save, write_checkpoint
+from lgn_analysis.errors import CheckpointError, InvalidInputError, StorageError
+from lgn_analysis.files import checksum
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.relaxations import RELAXATIONS
 from tests.tiny import NetworkFactory, random_bits
@@ -168,18 +169,21 @@ def test_a_foreign_safetensors_file_is_refused(
 
 
 def rewrite(path: Path, change: Change) -> None:
-    """Change the header and the tensors of a checkpoint in place."""
+    """Change the header and the tensors of a checkpoint in place, and its checksums with them."""
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["lgn_analysis"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(header, tensors)
-    save_file(tensors, path, metadata={"lgn_analysis": json.dumps(header)})
+    header["checksums"] = checkpoints._checksums(tensors)
+    text = json.dumps(header)
+    sums = {"lgn_analysis.sha256": checksum(text.encode())}
+    save_file(tensors, path, metadata={"lgn_analysis": text, **sums})
 
 
 CHANGES: dict[str, tuple[Change, str]] = {
     "a version to come": (
-        lambda h, t: h.update(format_version=2),
-        "has format version 2, this package reads 1; use the version of lgn_analysis that wrote it",
+        lambda h, t: h.update(format_version=3),
+        "has format version 3, this package reads 2; use the version of lgn_analysis that wrote it",
     ),
     "no network": (lambda h, t: h.pop("network"), "describes no network that can be built"),
     "network of a list": (lambda h, t: h.update(network=[1]), "describes no network that can be"),
@@ -249,7 +253,7 @@ def test_a_failed_write_leaves_the_old_file(
         raise failure
 
     monkeypatch.setattr(checkpoints, "save_file", fail_half_way)
-    with pytest.raises(type(failure)):
+    with pytest.raises(StorageError if isinstance(failure, OSError) else KeyboardInterrupt):
         save(make_network(seed=2), path)
     assert path.read_bytes() == old
     assert [*tmp_path.iterdir()] == [path], "and nothing beside it"
@@ -266,15 +270,29 @@ def test_facts_that_are_no_json_leave_the_old_file(
     assert path.read_bytes() == old
 
 
-def test_a_file_is_replaced_only_once_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-        assert temporary.parent == path.parent, "a rename is atomic within one file system"
-    assert path.read_text() == "new"
-    assert [*tmp_path.iterdir()] == [path]
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_is_refused(make_network: NetworkFactory, tmp_path: Path, seed: int) -> None:
+    """Any one, in the header or in a tensor: 150 of them a seed."""
+    path = tmp_path / "m"
+    write_checkpoint(path, make_network(seed=seed), tensors={"0/step": torch.tensor(3.0)})
+    whole = path.read_bytes()
+    n_header = 8 + int.from_bytes(whole[:8], "little")
+    generator = torch.Generator().manual_seed(seed)
+    for first, last in ((0, 8), (8, n_header), (n_header, len(whole))):
+        for place in torch.randint(first, last, (50,), generator=generator).tolist():
+            torn = bytearray(whole)
+            torn[place] ^= 1 << int(torch.randint(8, (), generator=generator))
+            path.write_bytes(torn)
+            refused(path, "is damaged|is not a whole safetensors file|not written by lgn_analysis")
+
+
+def test_a_changed_weight_is_damage(make_network: NetworkFactory, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    save(make_network(), path)
+    torn = bytearray(path.read_bytes())
+    torn[-1] ^= 1
+    path.write_bytes(torn)
+    refused(path, "is damaged: it is not what its checksum says was written; use another copy")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

@@ -139,8 +139,8 @@ SIZES: dict[str, Any] = {
     [
         ({"width": 1001}, "width 1001 is not divisible by n_classes 10; use 1000 or 1010"),
         ({"width": 7}, "width 7 is not divisible by n_classes 10; use 10"),
-        ({"width": 0}, "width 0 is not divisible by n_classes 10; use 10"),
-        ({"width": -10}, "width -10 is not divisible by n_classes 10; use 10"),
+        ({"width": 0}, "width must be a positive multiple of n_classes 10, got 0; use 10"),
+        ({"width": -10}, "width must be a positive multiple of n_classes 10, got -10; use 10"),
         (
             {"n_groups": 300},
             "width 1000 is not divisible by n_groups 300; use 900 or 1200",

@@ -114,6 +114,7 @@ def test_the_command_trains_under_torchrun_and_only_one_rank_speaks(tmp_path):
     done = torchrun(2, script, *args, "--no-progress", "--out", out)
     assert done.stdout.count("run directory") == 1
     assert {path.name for path in Path(out).iterdir()} == {
+        ".lock",
         "config.toml",
         "history.csv",
         "last.safetensors",

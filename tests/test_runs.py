@@ -317,7 +317,7 @@ def test_data_sets_have_our_names(
         ("seed: 7", "seed: 7.5", "seed must be a whole number, got 7.5"),
         ("seed: 7", "seed: true", "seed must be a number, got True"),
         ("seed: 7", "seed: .inf", "seed must be a whole number, got inf"),
-        ("num_iterations: 5000", "num_iterations: 0", "steps must be at least 1, got 0"),
+        ("num_iterations: 5000", "num_iterations: 0", "num_iterations must be at least 1, got 0"),
         ('"gumbel"', '"sigmoid"', "stochastic must be one of softmax, gumbel, got 'sigmoid'"),
         ('"gumbel"', "[gumbel]", "stochastic must be one of softmax, gumbel, got ['gumbel']"),
         ("count: 32", "count: 8", "training_bit_count must be 16, 32 or 64, got 8"),

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import tyro
-
 from lgn_analysis.cli.inspecting import datasets, evaluate, probe
+from lgn_analysis.cli.parsing import parse
 from lgn_analysis.cli.reproducing import figures, reproduce
 from lgn_analysis.cli.training import train
 from lgn_analysis.errors import LGNError
@@ -24,18 +23,19 @@ COMMANDS: dict[str, Any] = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command; an error of the user is one sentence and exit status 2."""
+    """Run a command; an error of the user or of the system is one sentence and exit status 2."""
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="lgn-analysis",
-            description="Theory and analysis of logic gate networks.",
-            args=None if args is None else list(args),
-        )
+        words = None if args is None else list(args)
+        parse(COMMANDS, words, "Theory and analysis of logic gate networks.")()
     except LGNError as error:
         print(f"lgn-analysis: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("lgn-analysis: stopped; a run directory resumes, a sweep goes on", file=sys.stderr)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"lgn-analysis: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "stopped; a run directory resumes, a sweep goes on"
+        print(f"lgn-analysis: {said}", file=sys.stderr)
         return 130
     return 0

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lgn_analysis.cli.parsing import REAL, WHOLE, one_of
 from lgn_analysis.cli.saying import say
 from lgn_analysis.errors import InvalidInputError
 
@@ -15,8 +16,8 @@ def evaluate(
     path: Annotated[Path, tyro.conf.Positional],
     *,
     dataset: str | None = None,
-    split: Literal["train", "val", "test"] = "test",
-    noise_draws: int = 8,
+    split: Annotated[str, one_of("train", "val", "test")] = "test",
+    noise_draws: Annotated[int, WHOLE] = 8,
 ) -> None:
     """Evaluate a model: soft, noisy and discrete accuracy and loss, the gap, and gate usage.
 
@@ -40,11 +41,11 @@ def probe(
     path: Annotated[Path, tyro.conf.Positional],
     *,
     dataset: str | None = None,
-    samples: int = 256,
+    samples: Annotated[int, WHOLE] = 256,
     what: tuple[Literal["trace", "eigs", "density"], ...] = ("trace", "eigs"),
-    k: int = 10,
-    rtol: float = 0.05,
-    seed: int = 0,
+    k: Annotated[int, WHOLE] = 10,
+    rtol: Annotated[float, REAL] = 0.05,
+    seed: Annotated[int, WHOLE] = 0,
     progress: bool = True,
 ) -> None:
     """Probe the Hessian of a model's soft loss in its logits, on training samples.
@@ -59,8 +60,12 @@ def probe(
         seed: seed of the probe vectors.
         progress: show a progress bar.
     """
+    from lgn_analysis.arguments import seed_number, whole
     from lgn_analysis.hessian import HessianProbe
 
+    if not what:
+        raise InvalidInputError("there is nothing to probe; give --what trace, eigs or density")
+    samples, seed = whole("samples", samples, least=1), seed_number(seed)
     model, data = _model_and_data(path, dataset)
     operator = HessianProbe(model, (data.x_train[:samples], data.y_train[:samples]))
     say(operator)
@@ -90,8 +95,8 @@ def datasets() -> None:
 def _model_and_data(path: Path, dataset: str | None) -> tuple[Any, Any]:
     from lgn_analysis.checkpoints import read_checkpoint
     from lgn_analysis.data import load_dataset
+    from lgn_analysis.run_directory import BEST_FILE
     from lgn_analysis.runs import RunConfig
-    from lgn_analysis.training import BEST_FILE
 
     checkpoint = read_checkpoint(path / BEST_FILE if path.is_dir() else path)
     if dataset is not None:

@@ -8,8 +8,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from lgn_analysis.cli.parsing import WHOLE
 from lgn_analysis.cli.saying import say
-from lgn_analysis.errors import SweepError
+from lgn_analysis.errors import InvalidInputError, SweepError
 
 _LONG = ("paper",)
 """Presets that say what they take before anything else."""
@@ -23,9 +24,11 @@ def reproduce(
         arg(metavar="C1,C2,…", help_behavior_hint="(default: all; repeatable)"),
         tyro.conf.UseAppendAction,
     ] = (),
-    out: Annotated[Path, arg(metavar="DIR")] = Path("figures"),
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")
+    ] = None,
     cache: Annotated[Path, arg(metavar="DIR")] = Path("runs/cache"),
-    workers: int = 2,
+    workers: Annotated[int, WHOLE] = 2,
     scheduler: Annotated[
         str | None, arg(metavar="ADDRESS", help_behavior_hint="(default: local processes)")
     ] = None,
@@ -49,7 +52,8 @@ def reproduce(
         preset: the scale: smoke (seconds, decides nothing), quick (minutes), cpu (about an hour) or
             paper (the paper's own sizes, on GPUs).
         claims: run only what decides these, separated by commas.
-        out: folder for CSVs, figures, claims.md and report.html.
+        out: folder for CSVs, figures, claims.md and report.html; one for each preset, whose verdicts
+            would not mix.
         cache: folder of finished runs; several sweeps may share it.
         workers: local processes, one thread each.
         scheduler: address that `dask scheduler` prints; its workers do the runs and send the
@@ -61,6 +65,11 @@ def reproduce(
     from lgn_analysis import report
 
     chosen = _split(claims)
+    if claims and not chosen:
+        raise InvalidInputError("--claims names none; leave it out for all claims")
+    out = Path("runs") / preset if out is None else out
+    for flag, folder in (("--out", out), ("--cache", cache)):
+        _require_folder(flag, folder)
     plan = report.plan(preset, claims=chosen, cache=cache, workers=workers)
     say(plan if dry_run or preset in _LONG else plan.total)
     if dry_run:
@@ -108,10 +117,20 @@ def figures(
     """
     from lgn_analysis import report
 
+    _require_folder("--folder", folder)
     verdicts = report.rebuild(folder, names, progress=progress)
     if readme is not None:
         report.update_readme(readme, folder)
     say(f"{report.tally(verdicts)}: see {folder / 'claims.md'} and {folder / 'report.html'}")
+
+
+def _require_folder(flag: str, path: Path) -> None:
+    """Raise where a file stands where a folder is to be, now and not after hours."""
+    for place in (path, *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise InvalidInputError(f"{flag} {path}: {place} is a file; name a folder")
+            return
 
 
 def _split(claims: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
 from tyro.conf import arg
 
+from lgn_analysis.cli.parsing import REAL, WHOLE, one_of
 from lgn_analysis.cli.saying import say
 from lgn_analysis.errors import InvalidInputError
 
-Relaxations = Literal["soft", "gumbel-soft", "gumbel-st", "hard-st", "cage"]
-Schedules = Literal["constant", "linear", "exponential", "cosine"]
-Wirings = Literal["random", "unique"]
-Inits = Literal["normal", "residual"]
-Dtypes = Literal["float32", "float64"]
-_RELAXATIONS = "{soft,gumbel-soft,gumbel-st,hard-st,cage}"
-_SCHEDULES = "{constant,linear,exponential,cosine}"
+_RELAXATIONS: Final = one_of("soft", "gumbel-soft", "gumbel-st", "hard-st", "cage")
+_SCHEDULES: Final = one_of("constant", "linear", "exponential", "cosine")
+_WIRINGS: Final = one_of("random", "unique")
+_INITS: Final = one_of("normal", "residual")
+_DTYPES: Final = one_of("float32", "float64")
 
 
 def _flag(metavar: str, default: str) -> Any:
@@ -57,28 +56,30 @@ _CONFIG_FLAGS = frozenset(
 def train(
     *,
     dataset: Annotated[str | None, _flag("NAME", "digits")] = None,
-    thresholds: Annotated[int | None, _flag("INT", "the data set's own")] = None,
-    width: Annotated[int | None, _flag("INT", "1000")] = None,
-    depth: Annotated[int | None, _flag("INT", "3")] = None,
-    group_tau: Annotated[float | None, _flag("FLOAT", "20")] = None,
-    relaxation: Annotated[Relaxations | None, _flag(_RELAXATIONS, "gumbel-st")] = None,
-    tau: Annotated[float | None, _flag("FLOAT", "1")] = None,
-    tau_schedule: Annotated[Schedules | None, _flag(_SCHEDULES, "constant")] = None,
-    tau_end: Annotated[float | None, _flag("FLOAT", "none")] = None,
-    tau_steps: Annotated[int | None, _flag("INT", "all steps")] = None,
-    cage_tau_max: Annotated[float | None, _flag("FLOAT", "3")] = None,
-    cage_tau_min: Annotated[float | None, _flag("FLOAT", "0.5")] = None,
-    cage_decay: Annotated[float | None, _flag("FLOAT", "0.99")] = None,
-    wiring: Annotated[Wirings | None, _flag("{random,unique}", "random")] = None,
-    init: Annotated[Inits | None, _flag("{normal,residual}", "normal")] = None,
-    n_groups: Annotated[int | None, _flag("INT", "the classes")] = None,
-    grad_factor: Annotated[float | None, _flag("FLOAT", "1")] = None,
-    dtype: Annotated[Dtypes | None, _flag("{float32,float64}", "float32")] = None,
-    steps: Annotated[int | None, _flag("INT", "20000")] = None,
-    batch_size: Annotated[int | None, _flag("INT", "128")] = None,
-    lr: Annotated[float | None, _flag("FLOAT", "0.01")] = None,
-    seed: Annotated[int | None, _flag("INT", "0")] = None,
-    eval_every: Annotated[int | None, _flag("INT", "a fiftieth of the steps")] = None,
+    thresholds: Annotated[int | None, WHOLE, _flag("INT", "the data set's own")] = None,
+    width: Annotated[int | None, WHOLE, _flag("INT", "1000")] = None,
+    depth: Annotated[int | None, WHOLE, _flag("INT", "3")] = None,
+    group_tau: Annotated[float | None, REAL, _flag("FLOAT", "20")] = None,
+    relaxation: Annotated[
+        str | None, _RELAXATIONS, _flag(_RELAXATIONS.metavar, "gumbel-st")
+    ] = None,
+    tau: Annotated[float | None, REAL, _flag("FLOAT", "1")] = None,
+    tau_schedule: Annotated[str | None, _SCHEDULES, _flag(_SCHEDULES.metavar, "constant")] = None,
+    tau_end: Annotated[float | None, REAL, _flag("FLOAT", "none")] = None,
+    tau_steps: Annotated[int | None, WHOLE, _flag("INT", "all steps")] = None,
+    cage_tau_max: Annotated[float | None, REAL, _flag("FLOAT", "3")] = None,
+    cage_tau_min: Annotated[float | None, REAL, _flag("FLOAT", "0.5")] = None,
+    cage_decay: Annotated[float | None, REAL, _flag("FLOAT", "0.99")] = None,
+    wiring: Annotated[str | None, _WIRINGS, _flag(_WIRINGS.metavar, "random")] = None,
+    init: Annotated[str | None, _INITS, _flag(_INITS.metavar, "normal")] = None,
+    n_groups: Annotated[int | None, WHOLE, _flag("INT", "the classes")] = None,
+    grad_factor: Annotated[float | None, REAL, _flag("FLOAT", "1")] = None,
+    dtype: Annotated[str | None, _DTYPES, _flag(_DTYPES.metavar, "float32")] = None,
+    steps: Annotated[int | None, WHOLE, _flag("INT", "20000")] = None,
+    batch_size: Annotated[int | None, WHOLE, _flag("INT", "128")] = None,
+    lr: Annotated[float | None, REAL, _flag("FLOAT", "0.01")] = None,
+    seed: Annotated[int | None, WHOLE, _flag("INT", "0")] = None,
+    eval_every: Annotated[int | None, WHOLE, _flag("INT", "a fiftieth of the steps")] = None,
     out: Annotated[Path | None, _flag("DIR", "runs/DATA-RELAXATION-SHAPE-SEED")] = None,
     config: Annotated[Path | None, _flag("FILE", "none")] = None,
     resume: Annotated[Path | None, _flag("DIR", "none")] = None,
@@ -122,6 +123,7 @@ def train(
         device: torch device.
         progress: show a progress bar.
     """
+    from lgn_analysis.arguments import usable_device
     from lgn_analysis.ranks import process_group
 
     given = {
@@ -129,7 +131,7 @@ def train(
         for name, value in locals().items()
         if name in _CONFIG_FLAGS and value is not None
     }
-    with process_group(device) as own_device:
+    with process_group(usable_device(device)) as own_device:
         if resume is None:
             _train_anew(given, config, out, own_device, progress)
         elif set(given) - {"steps"} or config is not None or out is not None:

@@ -107,7 +107,8 @@ _STAND_INS: Final[dict[tuple[str, str], type]] = {
 }
 
 
-class _ArraysOnlyUnpickler(pickle.Unpickler):
+# In Python: the one in C makes room for as many objects as a few bytes may claim there are.
+class _ArraysOnlyUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, and CIFAR holds only arrays")

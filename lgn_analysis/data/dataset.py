@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lgn_analysis.arguments import shown, usable_device, whole
 from lgn_analysis.errors import DataError
+from lgn_analysis.memory import require_memory
 
 SPLITS = ("train", "val", "test")
 
@@ -46,10 +48,14 @@ class Dataset:
     split_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.n_classes < 2:
-            raise DataError(f"n_classes must be at least 2, got {self.n_classes}")
+        if not isinstance(self.name, str):
+            raise DataError(f"name must be a text, got {shown(self.name)}")
         for split in SPLITS:
-            _check_split(split, *self.split(split), self.n_features, self.n_classes)
+            _check_split(split, *self.split(split), self.n_features)
+        n_classes = whole("n_classes", self.n_classes, least=2, error=DataError)
+        object.__setattr__(self, "n_classes", n_classes)
+        for split in SPLITS:
+            _check_labels(split, self.split(split)[1], n_classes)
 
     @classmethod
     def from_arrays(
@@ -92,7 +98,7 @@ class Dataset:
             for y, split in zip((y_train, y_val, y_test), SPLITS, strict=True)
         ]
         if n_classes is None:
-            n_classes = 1 + max((int(y.max()) for y in labels if len(y)), default=0)
+            n_classes = 1 + max((int(y.max()) for y in labels if y.numel()), default=0)
         return cls(
             x_train=features[0],
             y_train=labels[0],
@@ -106,7 +112,7 @@ class Dataset:
 
     @property
     def n_features(self) -> int:
-        return self.x_train.shape[-1]
+        return self.x_train.shape[-1] if self.x_train.ndim else 0
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Return ``(x, y)`` of ``"train"``, ``"val"`` or ``"test"``."""
@@ -116,6 +122,7 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """Return the same data on ``device``."""
+        device = usable_device(device)
         moved = {
             f"{kind}_{split}": getattr(self, f"{kind}_{split}").to(device)
             for split in SPLITS
@@ -152,8 +159,8 @@ def _short(thresholds: tuple[float, ...]) -> str:
     return f"[{thresholds[0]:g}, …, {thresholds[-1]:g}] ({len(thresholds)})"
 
 
-def _check_split(split: str, x: Tensor, y: Tensor, n_features: int, n_classes: int) -> None:
-    """Raise unless ``x`` is bool [n, n_features] and ``y`` int64 [n] in range, n and n_features > 0."""
+def _check_split(split: str, x: Tensor, y: Tensor, n_features: int) -> None:
+    """Raise unless ``x`` is bool [n, n_features] and ``y`` int64 [n], n and n_features > 0."""
     if x.dtype != torch.bool or y.dtype != torch.int64:
         raise DataError(
             f"x_{split} must be bool and y_{split} int64, got {x.dtype} and {y.dtype}; "
@@ -176,6 +183,10 @@ def _check_split(split: str, x: Tensor, y: Tensor, n_features: int, n_classes: i
             f"x_{split} has {x.shape[1]} features and x_train {n_features}; every split needs the "
             "same features, at least one"
         )
+
+
+def _check_labels(split: str, y: Tensor, n_classes: int) -> None:
+    """Raise unless the labels lie in 0 … n_classes - 1."""
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= n_classes:
         raise DataError(
@@ -184,20 +195,32 @@ def _check_split(split: str, x: Tensor, y: Tensor, n_features: int, n_classes: i
         )
 
 
+def check_holds_values(what: str, tensor: Tensor) -> None:
+    """Raise where a tensor is sparse, or on the meta device, and its values cannot be looked at."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "without values" if tensor.is_meta else "sparse"
+        raise DataError(f"{what} must be a dense tensor, got one that is {kind}")
+
+
 def _as_tensor(values: Any, what: str) -> Tensor:
     """Return ``values`` as a tensor of real numbers; whatever is no tensor is copied."""
     if isinstance(values, Tensor):
         tensor = values.detach()
     else:
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            raise DataError(f"{what} holds masked values; fill or drop them first")
         try:
             array = np.asarray(values)
         except ValueError as error:  # rows of different lengths
             raise DataError(f"{what} is not a rectangular array: {error}") from None
         if array.dtype.kind not in "biuf":
             raise DataError(f"{what} must hold numbers, got dtype {array.dtype}")
+        if array.dtype == np.longdouble and array.dtype != np.float64:
+            array = array.astype(np.float64)  # PyTorch has nothing wider
         tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
     if tensor.is_complex():
         raise DataError(f"{what} must hold real numbers, got dtype {tensor.dtype}")
+    check_holds_values(what, tensor)
     return tensor
 
 
@@ -205,6 +228,13 @@ def _as_bits(values: Any, what: str) -> Tensor:
     tensor = _as_tensor(values, what)
     if tensor.dtype == torch.bool:
         return tensor
+    require_memory(
+        3 * tensor.numel(),
+        f"the checks of {what}, {list(tensor.shape)} numbers that are to be bits,",
+        "give it as bool",
+        device=tensor.device,
+        error=DataError,
+    )
     if tensor.is_floating_point() and bool(tensor.isnan().any()):
         raise DataError(f"{what} holds NaN; fill or drop the missing values first")
     foreign = (tensor != 0) & (tensor != 1)
@@ -220,8 +250,11 @@ def _as_bits(values: Any, what: str) -> Tensor:
 def _as_labels(values: Any, what: str) -> Tensor:
     tensor = _as_tensor(values, what)
     if tensor.is_floating_point():
-        whole = tensor.isfinite() & (tensor == tensor.round())
-        if not bool(whole.all()):
-            wrong = tensor[~whole][0].item()
+        # Above 2**53 a float64 is no one whole number any more.
+        right = tensor.isfinite() & (tensor == tensor.round()) & (tensor.abs() <= 2**53)
+        if not bool(right.all()):
+            wrong = tensor[~right][0].item()
             raise DataError(f"{what} must hold whole class numbers, got {wrong:g}")
+    elif tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
+        raise DataError(f"{what} must hold class numbers below 2**63; number them from 0")
     return tensor.to(torch.int64)

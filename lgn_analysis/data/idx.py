@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lgn_analysis.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
+_PIECE = 2**20
 
 
 def read_idx(path: Path, *, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -45,10 +46,16 @@ def read_idx(path: Path, *, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
                 )
             n, *shape = struct.unpack(f">{n_dims}I", header[4:])
             if tuple(shape) != item_shape:
-                raise DataError(f"{path} is not {expected}: its items have shape {tuple(shape)}")
+                raise DataError(
+                    f"{path} is not {expected}: its items have shape {tuple(shape)}; put "
+                    "the data set's own file there"
+                )
             n_bytes = n * math.prod(item_shape)
-            # One byte more than announced, so that a foreign file shows and none is read whole.
-            body = file.read(n_bytes + 1)
+            # One byte more than announced, so that a foreign file shows and none is read whole; in
+            # pieces, so that a header cannot ask for memory that the file has no use for.
+            body = bytearray()
+            while piece := file.read(min(_PIECE, n_bytes + 1 - len(body))):
+                body += piece
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{path} is torn or no gzip file ({error}); delete it and download it again"

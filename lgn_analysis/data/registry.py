@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -16,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgn_analysis.arguments import shown, whole
 from lgn_analysis.data import adult, breast_cancer, monks, vision
 from lgn_analysis.data.dataset import Dataset
 from lgn_analysis.data.embedded import load_digits, load_mnist5k
-from lgn_analysis.data.memory import require_memory
 from lgn_analysis.data.splits import RawSplits
 from lgn_analysis.data.thermometer import (
     Thresholds,
@@ -28,6 +29,7 @@ from lgn_analysis.data.thermometer import (
     thermometer,
 )
 from lgn_analysis.errors import DataError
+from lgn_analysis.memory import available_memory, require_memory
 
 ROOT_VARIABLE: Final = "LGN_ANALYSIS_DATA"
 
@@ -206,15 +208,16 @@ def load_dataset(
         thresholds=[0, …, 14] (15))
     """
     spec = _spec(name)
+    split_seed = whole("split_seed", split_seed, error=DataError)
+    _require_memory(spec, thresholds)
     levels = _levels(spec, thresholds)
-    if levels is not None:
-        require_memory(
-            name=name,
-            n_samples=sum(spec.sizes),
-            n_values=spec.n_values,
-            n_thresholds=len(levels),
-        )
-    raw = spec.load(data_root(root), download, split_seed)
+    folder = data_root(root)
+    try:
+        raw = spec.load(folder, download, split_seed)
+    except OSError as error:
+        raise DataError(
+            f"the files of {name!r} under {folder} cannot be read: {error}; put them there again"
+        ) from error
 
     def bits(values: NDArray[np.uint8]) -> Tensor:
         # Bytes straight from a file are read-only, which a tensor cannot express.
@@ -246,12 +249,38 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return Path.home() / ".cache" / "lgn_analysis"
 
 
+def dataset_bytes(spec: DatasetSpec, n_thresholds: int) -> int:
+    """Return what loading takes: the bits, a byte each, and the values behind them twice.
+
+    They are copied where a file's samples are divided into splits.
+    """
+    return sum(spec.sizes) * spec.n_values * (n_thresholds + 2)
+
+
+def _require_memory(spec: DatasetSpec, thresholds: Thresholds | None) -> None:
+    """Raise where the data set cannot fit, before as many thresholds are even made."""
+    given = spec.default_thresholds or (0.5,) if thresholds is None else thresholds
+    if isinstance(given, int | Integral):
+        count = int(given)
+    else:
+        count = len(given) if isinstance(given, Sized) else 1
+    fits = (available_memory() or 0) // dataset_bytes(spec, -1) - 2
+    n_features = count * spec.n_values
+    require_memory(
+        dataset_bytes(spec, count),
+        f"the bits of {spec.name!r} with {count} thresholds ({sum(spec.sizes)} samples of "
+        f"{n_features} features, a byte each)",
+        f"use thresholds={min(3, fits)}" if fits > 0 else "use a machine with more memory",
+        error=DataError,
+    )
+
+
 def _spec(name: str) -> DatasetSpec:
-    if name in DATASETS:
+    if isinstance(name, str) and name in DATASETS:
         return DATASETS[name]
     close = difflib.get_close_matches(str(name).lower().replace("_", "-"), DATASETS, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise DataError(f"unknown dataset {name!r}; {hint}available: {', '.join(DATASETS)}")
+    raise DataError(f"unknown dataset {shown(name)}; {hint}available: {', '.join(DATASETS)}")
 
 
 def _levels(spec: DatasetSpec, thresholds: Thresholds | None) -> tuple[float, ...] | None:

@@ -10,16 +10,21 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lgn_analysis.arguments import shown, whole
+from lgn_analysis.data.dataset import check_holds_values
 from lgn_analysis.errors import DataError
+from lgn_analysis.memory import require_memory
 
 BitOrder = Literal["threshold-major", "feature-major"]
 Thresholds = int | Sequence[float]
+
+_UNCOMPARED: Final = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def thermometer(
@@ -54,13 +59,29 @@ def thermometer(
     tensor([[0, 0, 1, 1],
             [0, 0, 1, 1]], dtype=torch.int32)
     """
+    if not isinstance(x, Tensor):
+        raise DataError(
+            f"x must be a tensor [n, values], got {type(x).__name__}; convert it, for instance by "
+            "torch.as_tensor"
+        )
     if x.ndim < 2:
         raise DataError(f"x must be [n, values], got shape {tuple(x.shape)}; add a batch dimension")
     if x.dtype == torch.bool or x.is_complex():
         raise DataError(f"x must hold real numbers, got dtype {x.dtype}")
+    if x.dtype in _UNCOMPARED:
+        raise DataError(f"PyTorch compares no {x.dtype}; convert x, for instance to torch.int64")
     if order not in ("threshold-major", "feature-major"):
         raise DataError(f"unknown order {order!r}; use 'threshold-major' or 'feature-major'")
     levels = check_thresholds(thresholds)
+    check_holds_values("x", x)
+    require_memory(
+        x.numel() * len(levels),
+        f"the bits of {len(x)} samples of {x[0].numel() if len(x) else 0} values at {len(levels)} "
+        "thresholds",
+        "use fewer thresholds, or encode fewer samples at a time",
+        device=x.device,
+        error=DataError,
+    )
     values = x.detach().flatten(1)
     if values.is_floating_point() and bool(values.isnan().any()):
         raise DataError("x holds NaN, which is neither above nor below a threshold; fill it first")
@@ -98,6 +119,9 @@ def check_thresholds(thresholds: Iterable[float]) -> tuple[float, ...]:
     try:
         if isinstance(thresholds, str | bytes):  # iterable, and "31" would become 3 and 1
             raise TypeError
+        thresholds = list(thresholds)
+        if any(isinstance(t, bool) for t in thresholds):
+            raise TypeError
         levels = tuple(float(t) for t in thresholds)
     except (TypeError, ValueError):
         raise _not_numbers(thresholds) from None
@@ -120,9 +144,10 @@ def evenly_spaced_thresholds(
     >>> evenly_spaced_thresholds(31) == tuple((i + 1) / 32 for i in range(31))
     True
     """
-    if n < 1:
-        raise DataError(f"the number of thresholds must be at least 1, got {n}")
+    n = whole("the number of thresholds", n, least=1, error=DataError)
     low, high = value_range
+    if not -math.inf < low < high < math.inf:
+        raise DataError(f"value_range must rise between two finite numbers, got {low} to {high}")
     return tuple(low + (high - low) * ((i + 1) / (n + 1)) for i in range(n))
 
 
@@ -186,7 +211,9 @@ def integer_thresholds(thresholds: Iterable[float], *, divisor: int) -> tuple[in
 
 
 def _not_numbers(thresholds: object) -> DataError:
-    return DataError(f"thresholds must be an integer or a sequence of numbers, got {thresholds!r}")
+    return DataError(
+        f"thresholds must be an integer or a sequence of numbers, got {shown(thresholds)}"
+    )
 
 
 def _short(levels: tuple[float, ...]) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.experiments.failures import Failure, forget_failure, read_failure
+from lgn_analysis.experiments.record import read_record
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep import TABLES, Records, install
 from lgn_analysis.experiments.workers import Outcome
@@ -71,12 +72,16 @@ class RunCache:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def records(self, specs: Sequence[RunSpec]) -> Records:
-        """Return the tables of the finished ones among ``specs``, and the failures of the others."""
+        """Return the tables of the finished ones among ``specs``, and the failures of the others.
+
+        Raises:
+            DamagedFileError: a record is not what was written.
+        """
         unique = list({spec.key: spec for spec in specs}.values())
-        done = [spec for spec in unique if self.has(spec)]
+        done = [(spec, read_record(self.folder / spec.key)) for spec in unique if self.has(spec)]
         failed = [self.failure(spec) for spec in unique]
         return Records(
-            tables={name: self._gather(done, name) for name in TABLES},
+            tables={name: _gather(done, name) for name in TABLES},
             failures=tuple(failure for failure in failed if failure is not None),
         )
 
@@ -89,18 +94,20 @@ class RunCache:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _gather(self, specs: Sequence[RunSpec], table: str) -> pd.DataFrame:
-        frames = []
-        for spec in specs:
-            path = self.folder / spec.key / f"{table}.csv"
-            if path.is_file():
-                frame = pd.read_csv(path)
-                for position, (column, value) in enumerate(spec.columns.items()):
-                    # A table's own tau is the run's, and its own width would be too.
-                    if column in frame:
-                        frame = frame.drop(columns=column)
-                    frame.insert(position, column, value)
-                frames.append(frame)
-        if not frames:
-            return pd.DataFrame(columns=["run"])
-        return pd.concat(frames, ignore_index=True)
+
+def _gather(records: Sequence[tuple[RunSpec, dict[str, pd.DataFrame]]], table: str) -> pd.DataFrame:
+    """Return one table of all records, with the columns that distinguish the runs in front."""
+    frames = []
+    for spec, tables in records:
+        if table not in tables:
+            continue
+        frame = tables[table]
+        for position, (column, value) in enumerate(spec.columns.items()):
+            # A table's own tau is the run's, and its own width would be too.
+            if column in frame:
+                frame = frame.drop(columns=column)
+            frame.insert(position, column, value)
+        frames.append(frame)
+    if not frames:
+        return pd.DataFrame(columns=["run"])
+    return pd.concat(frames, ignore_index=True)

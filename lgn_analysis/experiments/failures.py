@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from lgn_analysis.checkpoints import replacing
+from lgn_analysis.errors import DamagedFileError
+from lgn_analysis.files import replacing
 
 SUFFIX: Final = ".failure.json"
 
@@ -66,12 +67,18 @@ class Failure:
 
 
 def read_failure(folder: Path, key: str) -> Failure | None:
-    """Return the failure that is kept of a run; None where there is none."""
+    """Return the failure that is kept of a run; None where there is none.
+
+    Raises:
+        DamagedFileError: what is there is no failure.
+    """
     path = folder / f"{key}{SUFFIX}"
     try:
         return Failure(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError) as error:
+        raise DamagedFileError(f"{path} is damaged ({error}); delete it") from error
 
 
 def forget_failure(folder: Path, key: str) -> None:

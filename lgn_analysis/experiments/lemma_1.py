@@ -107,5 +107,10 @@ def verdicts(frame: pd.DataFrame) -> list[Verdict]:
     found = each_setting(CLAIMS, frame, table, source="lemma_1.effects.csv")
     if frame.empty:
         return found
-    steps = ", ".join(f"{step:g}" for step in sorted(table["step"].unique()))
-    return [replace(verdict, scale=f"{verdict.scale}; at step {steps}") for verdict in found]
+    steps = table.groupby("claim")["step"].first()  # each setting has one
+    return [
+        replace(verdict, scale=f"{verdict.scale}; at step {steps[verdict.claim.id]:g}")
+        if verdict.claim.id in steps
+        else verdict
+        for verdict in found
+    ]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
 
-RECORD_FORMAT: Final = 4
+RECORD_FORMAT: Final = 5
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ written beside its place and renamed into it, so a sweep that is killed keeps ev
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -22,6 +21,7 @@ from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.experiments import measures
 from lgn_analysis.experiments.failures import Failure
+from lgn_analysis.experiments.record import write_record
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training import train
@@ -79,10 +79,7 @@ def execute(spec: RunSpec, cache: Path) -> Path:
     facts = {**asdict(spec), "seconds": time.perf_counter() - started, "torch": torch.__version__}
     temporary = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", dir=cache))
     try:
-        for name, frame in tables.items():
-            if not frame.empty:
-                frame.to_csv(temporary / f"{name}.csv", index=False)
-        (temporary / "spec.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        write_record(temporary, tables, facts)
         install(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -25,6 +25,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from lgn_analysis import ranks
+from lgn_analysis.arguments import seed_number
 from lgn_analysis.hessian.network_hessian import NetworkHessian
 from lgn_analysis.hessian.results import TraceResult
 from lgn_analysis.hessian.stopping import MAX_MATVECS, Advance, run
@@ -134,7 +135,7 @@ class _Activations:
     def __init__(self, hessian: NetworkHessian, seed: int) -> None:
         self.n_probes = 0
         self._hessian = hessian
-        self._seed = seed
+        self._seed = seed_number(seed)
         self._exact = hessian.softmax_trace()
         self._pieces: dict[int, _Piece] = {}
         self._summary: _Summary | None = None

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.arguments import whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates import gate_coefficients
 from lgn_analysis.hessian.anatomy_result import (
@@ -36,12 +37,13 @@ from lgn_analysis.hessian.anatomy_result import (
     AnatomyResult,
     discrete_sets,
 )
-from lgn_analysis.hessian.losses import in_double
+from lgn_analysis.hessian.losses import as_mean, check_loss, in_double, is_known
 from lgn_analysis.hessian.operators import LossFn, isolated
 from lgn_analysis.hessian.verification import check_additive
 from lgn_analysis.kernels import reference
+from lgn_analysis.memory import require_memory
 from lgn_analysis.metrics import batches, check_labels, split_tensors
-from lgn_analysis.network import LogicNetwork, as_bits, check_features
+from lgn_analysis.network import LogicNetwork, as_bits, check_features, require_network
 from lgn_analysis.relaxations import one_hot_argmax, soft_weights
 
 _GRAPH_BYTES: Final = 2**30
@@ -77,17 +79,26 @@ def gap_anatomy(
         InvalidInputError: the inputs are not bits, the labels do not fit, or several batches of the
             loss add up to no mean.
     """
+    require_network(model, "a gap anatomy")
+    check_loss(loss_fn)
     x, y = split_tensors(data, split)
     check_features(x, model.n_features)
     check_labels(y, model.n_classes)
     x = as_bits(x)
     if batch_size is None:
         batch_size = min(_MOST_SAMPLES, max(1, _GRAPH_BYTES // (_BYTES_A_GATE * model.n_gates)))
+    batch_size = whole("batch_size", batch_size, least=1)
+    require_memory(
+        min(batch_size, len(y)) * _BYTES_A_GATE * model.n_gates,
+        f"the derivatives of {model.depth} x {model.width} gates on {min(batch_size, len(y))} samples",
+        "lower batch_size",
+        device=model.device,
+    )
     loss_fn = in_double(loss_fn)
     soft, hard = _coefficients(model)
     tally = _Tally(model.depth)
     for inputs, labels in batches(x, y, batch_size, model.device):
-        with isolated(model.device):
+        with isolated(model.device, draws=not is_known(loss_fn)):
             if tally.n == 0 and len(y) > batch_size:
                 _refuse_other_means(model, soft, inputs, labels, loss_fn)
             _add_states(tally, model, soft, hard, inputs, labels, loss_fn)
@@ -168,7 +179,7 @@ def _add_states(
         baseline = predicted if baseline is None else baseline  # the first state is all soft
         tally.hits[index] += int((predicted == y).sum())
         tally.flips[index] += int((predicted != baseline).sum())
-        tally.loss[index] += len(y) * float(loss_fn(outputs, y))
+        tally.loss[index] += len(y) * float(as_mean(loss_fn(outputs, y)))
     tally.n += len(y)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
+from lgn_analysis.arguments import whole
 from lgn_analysis.errors import InvalidInputError
 
 Batch = tuple[Tensor, Tensor]
@@ -38,8 +39,7 @@ def as_batches(data: Any, batch_size: int | None = None) -> list[Batch]:
         raise InvalidInputError("there are no samples to take the mean loss over")
     if batch_size is None:
         return pairs
-    if batch_size < 1:
-        raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = whole("batch_size", batch_size, least=1)
     return [
         piece
         for x, y in pairs
@@ -62,8 +62,8 @@ def _read_twice(data: Any) -> list[Batch]:
             f"expected (x, y) tensors or batches of them, got {type(data).__name__}"
         )
     # Iterating over a DataLoader draws from the global generator. Both passes stand in one fork: in
-    # a fork each, they would shuffle alike.
-    with torch.random.fork_rng(devices=[]):
+    # a fork each, they would shuffle alike. A sequence draws nothing.
+    with torch.random.fork_rng(devices=[], enabled=not isinstance(data, (list, tuple))):
         first, second = list(data), list(data)
     for pair in first:
         if not (

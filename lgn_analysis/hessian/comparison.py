@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lgn_analysis.arguments import real, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.comparison_result import CompareResult
@@ -24,7 +25,7 @@ from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.samples import draw_samples
 from lgn_analysis.hessian.spectrum_results import DensityResult, EigenResult
 from lgn_analysis.metrics import Evaluation, evaluate, gate_usage
-from lgn_analysis.network import LogicNetwork
+from lgn_analysis.network import LogicNetwork, require_network
 from lgn_analysis.noise import Purpose, derive_seed
 
 _PAIR: Final = 2
@@ -99,8 +100,12 @@ def compare(
 
     Source: Zou, Donner, Biometrics 64 (2008), for MOVER.
     """
-    if len(set(labels)) != 2 or {"quantity", "difference"} & set(labels):
-        raise InvalidInputError(f"labels must be two different names, got {labels}")
+    named = isinstance(labels, Sequence) and all(isinstance(name, str) for name in labels)
+    if not named or len(set(labels)) != 2 or {"quantity", "difference"} & set(labels):
+        raise InvalidInputError(f"labels must be two different names, got {shown(labels)}")
+    seed = seed_number(seed)
+    for model in (noise_free, noisy):
+        require_network(model, "a comparison")
     models = (noise_free, noisy)
     evaluations = (
         evaluate(noise_free, data, split=split, noise_draws=noise_draws),
@@ -186,13 +191,15 @@ def _paired_traces(
     progress: bool,
 ) -> tuple[NDArray[np.float64], float, bool, str]:
     """Return estimates [n_pairs, 2], the error rate for their intervals, converged and reason."""
+    max_matvecs = whole("max_matvecs", max_matvecs)
+    n_probes = None if n_probes is None else whole("n_probes", n_probes)
     most = (max_matvecs if n_probes is None else n_probes) // _PAIR
     if most < 2 or (n_probes is not None and n_probes % _PAIR):
         raise InvalidInputError(
             "the interval of a difference needs an even number of products, at least "
             f"{2 * _PAIR}, got {max_matvecs if n_probes is None else n_probes}"
         )
-    if n_probes is None and not rtol > 0:
+    if n_probes is None and not real("rtol", rtol) > 0:
         raise InvalidInputError(f"rtol must be above zero, got {rtol}")
     paired = derive_seed(seed, Purpose.PROBE, _PAIRED)
     estimates: list[list[float]] = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.operators import SymmetricOperator
+from lgn_analysis.memory import format_bytes, require_memory
 
 METHODS: Final = ("auto", "lanczos", "dense")
 
@@ -20,8 +21,8 @@ _COLUMNS: Final = 64
 
 
 def dense_bytes(n: int) -> int:
-    """Return the memory that the matrix and its eigenvectors take, in float64."""
-    return 8 * 4 * n * n
+    """Return the memory that the matrix and its eigenvectors take, in float64, LAPACK's own included."""
+    return 8 * 7 * n * n
 
 
 def dense_matrix(operator: SymmetricOperator, *, max_bytes: int) -> NDArray[np.float64]:
@@ -33,10 +34,17 @@ def dense_matrix(operator: SymmetricOperator, *, max_bytes: int) -> NDArray[np.f
     n = operator.shape[0]
     if dense_bytes(n) > max_bytes:
         raise InvalidInputError(
-            f"the eigenvalues of a dense matrix of {n} rows take {dense_bytes(n) / 2**20:.1f} MiB, "
-            f"and max_bytes allows {max_bytes / 2**20:.1f}; use method='lanczos', or raise max_bytes"
+            f"the eigenvalues of a dense matrix of {n} rows take {format_bytes(dense_bytes(n))}, and "
+            f"max_bytes allows {format_bytes(max_bytes)}; use method='lanczos', or raise max_bytes"
         )
+    require_memory(
+        dense_bytes(n),
+        f"the eigenvalues of a dense matrix of {n} rows",
+        "use method='lanczos'",
+    )
     rows = rows_of(operator, lambda units: operator.matmat(units.T).double().T)
+    if not bool(rows.isfinite().all()):
+        raise InvalidInputError("the product of the operator and a unit vector is not finite")
     matrix: NDArray[np.float64] = rows.T.cpu().numpy()
     return matrix
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lgn_analysis.arguments import positive, seed_number, shown, whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.dense import METHODS, dense_bytes, dense_matrix
 from lgn_analysis.hessian.eigen import least_bytes, top_eigenpairs
 from lgn_analysis.hessian.lanczos import Recurrence
 from lgn_analysis.hessian.operators import MAX_BYTES, SymmetricOperator
 from lgn_analysis.hessian.spectrum_results import DensityResult, EigenResult, Floats
+from lgn_analysis.memory import format_bytes, require_memory
 
 MAX_BLOCK: Final = 16
 """Probes that advance together at most."""
@@ -77,13 +79,17 @@ def spectral_density(
     >>> density.quantile(0.5).round(6).tolist(), density.converged, density.reason
     ([3.0], True, 'dense')
     """
-    n = operator.shape[0]
+    n, seed = operator.shape[0], seed_number(seed)
+    n_probes, steps = whole("n_probes", n_probes), whole("steps", steps)
+    tol = positive("tol", tol)
+    if deflate is not None and not isinstance(deflate, EigenResult):
+        deflate = whole("deflate", deflate)
     if n_probes < 1 or steps < 1:
         raise InvalidInputError(
             f"n_probes and steps must be at least 1, got {n_probes} and {steps}"
         )
     if method not in METHODS:
-        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {shown(method)}")
     # Products of the identity, in blocks, cost about half as much each.
     cheap = n <= min(2 * n_probes * min(steps, n), DENSE_LIMIT) and dense_bytes(n) <= max_bytes
     if method == "dense" or (method == "auto" and cheap and not deflate):
@@ -238,7 +244,14 @@ def _block(operator: SymmetricOperator, n_probes: int, steps: int, k: int, max_b
         affordable = max(0, (max_bytes - once) // row - 4)
         raise InvalidInputError(
             f"{steps} Lanczos steps with {operator.shape[0]} numbers a vector take "
-            f"{(each + once) / 2**20:.2f} MiB, and max_bytes allows {max_bytes / 2**20:.2f}: "
+            f"{format_bytes(each + once)}, and max_bytes allows {format_bytes(max_bytes)}: "
             f"enough for {affordable} steps; lower steps, or raise max_bytes"
         )
-    return int(min(n_probes, fits, MAX_BLOCK))
+    block = int(min(n_probes, fits, MAX_BLOCK))
+    require_memory(
+        once + block * each,
+        f"{block} recurrences of {steps} vectors of {operator.shape[0]} numbers",
+        f"lower steps, or give a max_bytes of {format_bytes(each + once)} or more",
+        device=operator.device,
+    )
+    return block

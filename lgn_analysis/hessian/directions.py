@@ -114,10 +114,9 @@ def check_vectors(model: LogicNetwork, vectors: Sequence[Tensor]) -> list[Tensor
     """Return the vectors in float64 on the model's device, or raise where one is no direction."""
     n = model.n_gates * N_GATES
     for v in vectors:
-        if tuple(v.shape) != (n,):
-            raise InvalidInputError(
-                f"a direction must be a vector of {n} numbers, got shape {tuple(v.shape)}"
-            )
+        if not isinstance(v, Tensor) or tuple(v.shape) != (n,):
+            what = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else type(v).__name__
+            raise InvalidInputError(f"a direction must be a vector of {n} numbers, got {what}")
         if not (bool(torch.isfinite(v).all()) and bool(v.any())):
             raise InvalidInputError("a direction must be finite and other than zero")
     return [v.detach().double().to(model.device) for v in vectors]

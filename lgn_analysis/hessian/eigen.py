@@ -13,12 +13,14 @@ from scipy.linalg import eigh
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lgn_analysis.arguments import real, seed_number, shown, whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.basis import CHUNK, Basis, Floats, tolerated_cosine
 from lgn_analysis.hessian.dense import METHODS, dense_bytes, dense_matrix
 from lgn_analysis.hessian.operators import MAX_BYTES, SymmetricOperator
 from lgn_analysis.hessian.search import ENDS, Search, choose
 from lgn_analysis.hessian.spectrum_results import EigenResult
+from lgn_analysis.memory import format_bytes, require_memory
 
 DENSE_LIMIT: Final = 3000
 """Dimension above which no dense matrix is made without being asked: its solution takes n³."""
@@ -80,14 +82,13 @@ def top_eigenpairs(
     """
     n = operator.shape[0]
     if which not in ENDS:
-        raise InvalidInputError(f"which must be one of {', '.join(ENDS)}, got {which!r}")
+        raise InvalidInputError(f"which must be one of {', '.join(ENDS)}, got {shown(which)}")
     if method not in METHODS:
-        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not 1 <= k <= n:
-        raise InvalidInputError(f"k must lie in 1..{n}, got {k}")
-    if not tol > 0:
+        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {shown(method)}")
+    k, seed = whole("k", k, least=1, most=n), seed_number(seed)
+    if not real("tol", tol) > 0:
         raise InvalidInputError(f"tol must be above zero, got {tol}")
-    allowed = 20 * k + 400 if max_matvecs is None else max_matvecs
+    allowed = 20 * k + 400 if max_matvecs is None else whole("max_matvecs", max_matvecs)
     # The iteration takes 4·k to 10·k products and a few dozen; the identity's come in wide blocks.
     cheap = n <= min(12 * k + 120, DENSE_LIMIT, allowed) and dense_bytes(n) <= max_bytes
     if method == "dense" or (method == "auto" and cheap):
@@ -164,10 +165,17 @@ def _capacity(operator: SymmetricOperator, k: int, block: int, max_bytes: int) -
     beside, least = least_bytes(n, itemsize, k, block)
     if least > max_bytes:
         raise InvalidInputError(
-            f"{k} pairs of {n} numbers take at least {least / 2**20:.2f} MiB, and max_bytes allows "
-            f"{max_bytes / 2**20:.2f}; lower k, or raise max_bytes"
+            f"{k} pairs of {n} numbers take at least {format_bytes(least)}, and max_bytes allows "
+            f"{format_bytes(max_bytes)}; lower k, or raise max_bytes"
         )
-    return min(n, 4 * k + _MORE, (max_bytes - beside) // (n * itemsize) - block)
+    capacity = min(n, 4 * k + _MORE, (max_bytes - beside) // (n * itemsize) - block)
+    require_memory(
+        beside + max(capacity + block, 2 * k) * n * itemsize,
+        f"{capacity} Lanczos vectors of {n} numbers, and {k} pairs,",
+        f"lower k, or give a max_bytes of {format_bytes(least)} or more",
+        device=operator.device,
+    )
+    return capacity
 
 
 def _refined(

@@ -22,9 +22,11 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
+from lgn_analysis.arguments import shown
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.intervals import form_reach
 from lgn_analysis.hessian.operators import SymmetricOperator
+from lgn_analysis.memory import format_bytes, require_memory
 
 PROBES: Final = ("rademacher", "gaussian")
 
@@ -47,22 +49,35 @@ _COPIES: Final = 4
 def check_probes(probes: str) -> None:
     """Refuse an unknown distribution."""
     if probes not in PROBES:
-        raise InvalidInputError(f"unknown probes {probes!r}; use one of {', '.join(PROBES)}")
+        raise InvalidInputError(f"unknown probes {shown(probes)}; use one of {', '.join(PROBES)}")
 
 
-def block_size(n: int, max_bytes: int, *, kept: int = 0, copies: int = _COPIES) -> int:
+def block_size(
+    n: int,
+    max_bytes: int,
+    *,
+    kept: int = 0,
+    copies: int = _COPIES,
+    device: torch.device | str = "cpu",
+) -> int:
     """Return how many probes [n] are multiplied at a time, ``kept`` bytes being taken.
 
     Raises:
-        InvalidInputError: not even one fits.
+        InvalidInputError: not even one fits ``max_bytes``, or what fits it is not free.
     """
     column = copies * _FLOAT * n
     block = min(MAX_BLOCK, (max_bytes - kept) // column)
     if block < 1:
         raise InvalidInputError(
-            f"one probe of {n} numbers takes {column / 2**30:.2g} GiB beside {kept / 2**30:.2g} GiB "
-            f"that are kept, and max_bytes allows {max_bytes / 2**30:.2g} GiB; raise max_bytes"
+            f"one probe of {n} numbers takes {format_bytes(column)} beside {format_bytes(kept)} "
+            f"that are kept, and max_bytes allows {format_bytes(max_bytes)}; raise max_bytes"
         )
+    require_memory(
+        kept + block * column,
+        f"{block} probes of {n} numbers at a time, and what is kept beside them,",
+        "lower max_bytes, or probe fewer parameters",
+        device=device,
+    )
     return block
 
 

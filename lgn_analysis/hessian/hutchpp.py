@@ -9,6 +9,7 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
+from lgn_analysis.arguments import seed_number, whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.forms import (
     QuadraticForms,
@@ -24,6 +25,7 @@ from lgn_analysis.hessian.rows import CHUNK, Rows, append_orthonormal
 from lgn_analysis.hessian.stopping import MAX_MATVECS, Advance, run
 from lgn_analysis.hessian.tolerances import Tolerances
 from lgn_analysis.hessian.trace import SMALLEST, layer_frame
+from lgn_analysis.memory import format_bytes
 from lgn_analysis.noise import Purpose, generator_for
 
 _MARGIN: Final = 100
@@ -82,13 +84,15 @@ def hutchpp_trace(
     2.0
     """
     if sketch is None:
-        sketch = min_probes if n_probes is None else n_probes
+        sketch = (
+            whole("min_probes", min_probes) if n_probes is None else whole("n_probes", n_probes)
+        )
     estimator = _HutchPlusPlus(
         operator, sketch=sketch, probes=probes, max_bytes=max_bytes, seed=seed
     )
     tolerances = Tolerances(rtol, atol, ftol)
     # Refused before the sketch is paid for.
-    if n_probes is None and 2 * sketch + 2 > max_matvecs:
+    if n_probes is None and 2 * sketch + 2 > whole("max_matvecs", max_matvecs):
         raise InvalidInputError(
             f"a sketch of {sketch} takes {2 * sketch} products and leaves fewer than 2 probes within "
             f"max_matvecs={max_matvecs}; lower sketch, or raise max_matvecs"
@@ -115,19 +119,18 @@ class _HutchPlusPlus:
         self, operator: SymmetricOperator, *, sketch: int, probes: str, max_bytes: int, seed: int
     ) -> None:
         check_probes(probes)
-        if sketch < 1:
-            raise InvalidInputError(f"sketch must be at least 1, got {sketch}")
+        sketch = whole("sketch", sketch, least=1)
         n = operator.shape[0]
         if (needed := 8 * n * (sketch + CHUNK)) > max_bytes:
             raise InvalidInputError(
-                f"a sketch of {sketch} vectors of {n} numbers takes {needed / 2**30:.2g} GiB, and "
-                f"max_bytes allows {max_bytes / 2**30:.2g} GiB; lower sketch, or raise max_bytes"
+                f"a sketch of {sketch} vectors of {n} numbers takes {format_bytes(needed)}, and "
+                f"max_bytes allows {format_bytes(max_bytes)}; lower sketch, or raise max_bytes"
             )
         self._operator = operator
         self._probes = probes
         self._sketch = sketch
-        self._block = block_size(n, max_bytes, kept=needed)
-        self._seed = seed
+        self._block = block_size(n, max_bytes, kept=needed, device=operator.device)
+        self._seed = seed_number(seed)
         self._generator = generator_for(seed, Purpose.PROBE, 0)
         self._basis = Rows(n, torch.float64, operator.device)
         self._captured: Tensor | None = None  # of each slice

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgn_analysis.arguments import whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.basis import remove
 from lgn_analysis.hessian.operators import SymmetricOperator
@@ -52,8 +53,11 @@ def lanczos(operator: SymmetricOperator, start: Tensor, steps: int) -> Krylov:
     [1.0, 3.0]
     """
     n = operator.shape[0]
-    if steps < 1:
-        raise InvalidInputError(f"steps must be at least 1, got {steps}")
+    steps = whole("steps", steps, least=1)
+    if start.shape != (n,):
+        raise InvalidInputError(
+            f"expected a start vector of {n} numbers, got shape {tuple(start.shape)}"
+        )
     recurrence = Recurrence(start.to(device=operator.device, dtype=operator.dtype), min(steps, n))
     while not recurrence.finished:
         recurrence.take(operator.matvec(recurrence.last))

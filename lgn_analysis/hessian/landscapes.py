@@ -5,6 +5,7 @@ See :mod:`lgn_analysis.hessian.directions` for what a coordinate of 1 means.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lgn_analysis.arguments import positive, real, seed_number, shown, whole
 from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.gates import N_GATES
 from lgn_analysis.hessian.batches import Batch, as_batches
 from lgn_analysis.hessian.directions import (
     along,
@@ -30,13 +33,22 @@ from lgn_analysis.hessian.directions import (
     upright,
 )
 from lgn_analysis.hessian.landscape_result import LandscapeResult
+from lgn_analysis.hessian.losses import as_mean, check_loss
 from lgn_analysis.hessian.operators import LossFn, Params
 from lgn_analysis.hessian.probe import HessianProbe
-from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
-from lgn_analysis.hessian.verification import check_additive, check_labels
-from lgn_analysis.network import LogicNetwork, as_bits, check_features
+from lgn_analysis.hessian.smoothing import GumbelNoise, check_noise, perturbed_logits
+from lgn_analysis.hessian.verification import (
+    check_additive,
+    check_labels,
+    check_network_data,
+)
+from lgn_analysis.memory import require_memory
+from lgn_analysis.network import LogicNetwork, as_bits, require_network
 
 DIRECTIONS: Final = ("filter", "eigen", "discrete")
+
+_COPIES: Final = 4
+"""Vectors in float64 that a direction takes while it is made and moved along."""
 
 _EIGEN_TOLERANCE: Final = 1e-3
 """Relative residual of the eigenvectors: a slice along them looks the same from here on."""
@@ -80,15 +92,23 @@ def landscape(
     Raises:
         InvalidInputError: directions, grid or data do not fit.
     """
-    if not isinstance(model, LogicNetwork):
-        raise InvalidInputError(f"a landscape needs a LogicNetwork, got {type(model).__name__}")
+    require_network(model, "a landscape")
+    check_loss(loss_fn)
+    check_noise(noise)
+    seed = seed_number(seed)
     dims, grid = _check_shape(directions, dims, grid)
     tau = _choose_tau(model, tau, noise)
     pieces = as_batches(data, batch_size)
-    for x, _ in pieces:
-        check_features(x, model.n_features)
+    check_network_data(loss_fn, pieces, model.n_features)
     check_labels(loss_fn, pieces, model.n_classes)
     coordinates = _coordinates(directions, dims, grid, span)
+    n_params = N_GATES * model.n_gates
+    require_memory(
+        _COPIES * dims * 8 * n_params,
+        f"{dims} directions of {n_params} numbers, and the points along them,",
+        "take a smaller network",
+        device=model.device,
+    )
     eigenvalues = (math.nan,) * dims
     if directions == "discrete":
         if noise is not None:
@@ -157,7 +177,8 @@ class _MeanLoss:
     def __init__(
         self, model: LogicNetwork, pieces: Sequence[Batch], loss_fn: LossFn, tau: float
     ) -> None:
-        self._model, self._loss_fn, self._tau = model, loss_fn, tau
+        # A copy: while it is called it holds other logits, and other threads may call the model.
+        self._model, self._loss_fn, self._tau = copy.deepcopy(model), loss_fn, tau
         self._pieces = [(x.to(model.device), y.to(model.device)) for x, y in pieces]
         self.n = sum(len(y) for _, y in pieces)
         y = pieces[0][1]
@@ -175,7 +196,7 @@ class _MeanLoss:
         loss, hits = 0.0, 0
         for x, y in self._pieces:
             outputs = self._outputs(logits, x)
-            loss += len(y) * float(self._loss_fn(outputs, y))
+            loss += len(y) * float(as_mean(self._loss_fn(outputs, y)))
             hits += int((outputs.argmax(-1) == y).sum()) if self._classes else 0
         return loss / self.n, hits / self.n if self._classes else math.nan
 
@@ -204,7 +225,11 @@ def _coordinates(
 ) -> tuple[NDArray[np.float64], ...]:
     if span is None:
         span = (0.0, 1.0) if directions == "discrete" else 1.0
-    low, high = span if isinstance(span, tuple) else (-span, span)
+    ends = (span,) if isinstance(span, int | float) else span
+    if not isinstance(ends, tuple) or len(ends) > 2:
+        raise InvalidInputError(f"span must be a number or a pair (low, high), got {shown(span)}")
+    low, high = real("span", ends[0]), real("span", ends[-1])
+    low = 0.0 - low if len(ends) == 1 else low  # no -0.0
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InvalidInputError(f"span must be finite and not empty, got {low} to {high}")
     if directions == "discrete" and not (low >= 0 and high <= 1):
@@ -218,6 +243,11 @@ def _check_shape(
     directions: str | tuple[Tensor, ...], dims: int | None, grid: int | None
 ) -> tuple[int, int]:
     """Return dims and grid, or raise where they do not fit the directions."""
+    if not isinstance(directions, str | Sequence):
+        raise InvalidInputError(
+            f"directions must be one of {', '.join(DIRECTIONS)}, or a tuple of one or two vectors, "
+            f"got {type(directions).__name__}"
+        )
     if isinstance(directions, str):
         if directions not in DIRECTIONS:
             raise InvalidInputError(
@@ -233,7 +263,7 @@ def _check_shape(
     if dims not in possible:
         choices = " or ".join(map(str, possible))
         raise InvalidInputError(f"dims must be {choices} for these directions, got {dims}")
-    grid = (51 if dims == 1 else 25) if grid is None else grid
+    grid = (51 if dims == 1 else 25) if grid is None else whole("grid", grid)
     if grid < 3:
         raise InvalidInputError(f"a second difference needs a grid of at least 3, got {grid}")
     return dims, grid
@@ -244,7 +274,4 @@ def _choose_tau(model: LogicNetwork, tau: float | None, noise: GumbelNoise | Non
     if tau is not None and of_noise is not None and tau != of_noise:
         raise InvalidInputError(f"tau is {tau} and noise.tau {of_noise}; give one")
     given = of_noise if tau is None else tau
-    chosen = model.relaxation.tau if given is None else given
-    if not (math.isfinite(chosen) and chosen > 0):
-        raise InvalidInputError(f"tau must be finite and above zero, got {tau}")
-    return float(chosen)
+    return positive("tau", model.relaxation.tau if given is None else given)

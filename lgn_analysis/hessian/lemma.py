@@ -20,14 +20,15 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lgn_analysis.arguments import positive, real, seed_number, shown, whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.intervals import mean_interval, ratio_interval, standard_error
-from lgn_analysis.hessian.losses import in_double
+from lgn_analysis.hessian.losses import check_loss, in_double
 from lgn_analysis.hessian.operators import LossFn, ParameterOperator
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.results import TraceResult
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
-from lgn_analysis.network import LogicNetwork
+from lgn_analysis.network import LogicNetwork, require_network
 
 GUMBEL_VARIANCE: Final = math.pi**2 / 6
 
@@ -83,13 +84,18 @@ def lemma1(
     Source: Yousefi et al., NeurIPS 2025, Lemma 1; the higher orders are the Taylor series of the
     same expectation.
     """
+    require_network(model, "Lemma 1")
+    check_loss(loss_fn)
+    draws, seed = whole("draws", draws), seed_number(seed)
     if draws < 2:
         raise InvalidInputError(f"an interval needs at least 2 draws, got {draws}")
     if order not in (2, 3, 4):
         raise InvalidInputError(f"order must be 2, 3 or 4, got {order}")
-    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+    if not isinstance(scales, Sequence) or isinstance(scales, str) or not scales:
+        raise InvalidInputError(f"scales must be a list of numbers, got {shown(scales)}")
+    if not all(math.isfinite(real("scales", scale)) and scale > 0 for scale in scales):
         raise InvalidInputError(f"scales must be finite and above zero, got {[*scales]}")
-    tau = model.relaxation.tau if tau is None else tau
+    tau = model.relaxation.tau if tau is None else positive("tau", tau)
     wide = copy.deepcopy(model).double()
     probe = HessianProbe(wide, data, loss_fn=in_double(loss_fn), tau=tau, batch_size=batch_size)
     trace = probe.trace(rtol=trace_rtol, n_probes=trace_probes, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -11,7 +12,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 
+from lgn_analysis.arguments import shown
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian.batches import Batch
 from lgn_analysis.hessian.operators import BatchLoss, LossFn, Params
@@ -25,6 +28,41 @@ _FEW: Final = 16
 _TRIAL: Final = 64
 """Samples that a loss is tried on."""
 
+_TURN: Final = threading.RLock()
+"""``functional_call`` puts parameters into the module itself: one thread at a time may."""
+
+_KNOWN_LOSSES: Final = (functional.cross_entropy, functional.mse_loss, functional.nll_loss)
+
+
+def is_known(loss_fn: Any) -> bool:
+    """Return whether a loss is one of torch's: differentiable, and without random numbers."""
+    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
+    return function in _KNOWN_LOSSES or type(function).__module__ == "torch.nn.modules.loss"
+
+
+def check_loss(loss_fn: object) -> None:
+    """Raise unless a loss can be called."""
+    if not callable(loss_fn):
+        raise InvalidInputError(
+            f"loss_fn must be a function of (output, y), got {shown(loss_fn)}; for instance "
+            "torch.nn.functional.cross_entropy"
+        )
+
+
+def as_mean(value: object) -> Tensor:
+    """Return what a loss returned, or raise where it is no mean over a batch."""
+    if not isinstance(value, Tensor):
+        raise InvalidInputError(
+            f"loss_fn must return the mean over the batch, a number in a tensor; it returned "
+            f"{type(value).__name__}"
+        )
+    if value.ndim != 0:
+        raise InvalidInputError(
+            f"loss_fn must return the mean over the batch, a number; it returned shape "
+            f"{tuple(value.shape)}"
+        )
+    return value
+
 
 def batch_losses(
     model: nn.Module, loss_fn: LossFn, *, noise: GumbelNoise | None, tau: float | None
@@ -33,6 +71,8 @@ def batch_losses(
 
     Parameters that are not given are the module's, copied now.
     """
+    if isinstance(model, LogicNetwork):
+        model = copy.deepcopy(model)  # other threads may call their own meanwhile
     frozen = {name: value.detach().clone() for name, value in model.named_parameters()}
     mode = {"mode": "soft"} if isinstance(model, LogicNetwork) else {}
 
@@ -42,7 +82,8 @@ def batch_losses(
             # Batch normalisation writes its running statistics in place.
             buffers = {name: value.clone() for name, value in model.named_buffers()}
         device = next(iter(params.values())).device
-        output = functional_call(model, {**params, **buffers}, (x.to(device),), mode)
+        with _TURN:
+            output = functional_call(model, {**params, **buffers}, (x.to(device),), mode)
         return loss_fn(output, y.to(device))
 
     if not isinstance(model, LogicNetwork):
@@ -72,16 +113,7 @@ def refuse_bad_loss(
         value = loss(params, x, y)
     except IndexError as error:
         raise InvalidInputError(f"loss_fn refused the labels: {error}") from error
-    if not isinstance(value, Tensor):
-        raise InvalidInputError(
-            f"loss_fn must return the mean over the batch, a number in a tensor; it returned "
-            f"{type(value).__name__}"
-        )
-    if value.ndim != 0:
-        raise InvalidInputError(
-            f"loss_fn must return the mean over the batch, a number; it returned shape "
-            f"{tuple(value.shape)}"
-        )
+    as_mean(value)
     gradients: Sequence[Tensor | None] = ()
     if value.requires_grad:
         gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True)
@@ -92,7 +124,7 @@ def refuse_bad_loss(
             "itself, which is probed in soft mode"
         )
     if not bool(torch.isfinite(value)):
-        raise InvalidInputError(f"the loss is {float(value)}; there is nothing to probe")
+        raise InvalidInputError(f"the loss is {float(value.detach())}; there is nothing to probe")
     with torch.no_grad():
         if not torch.equal(loss(chosen, x, y), loss(chosen, x, y)):
             raise InvalidInputError(
@@ -151,7 +183,11 @@ def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) ->
     if patterns is None:
         chosen = {name: value for name, value in everything.items() if value.requires_grad}
     else:
-        wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+        wanted = [patterns] if isinstance(patterns, str) else patterns
+        if not (isinstance(wanted, Sequence) and all(isinstance(name, str) for name in wanted)):
+            raise InvalidInputError(
+                f"params must be names of parameters, or patterns of them, got {shown(patterns)}"
+            )
         for pattern in wanted:
             if not any(fnmatchcase(name, pattern) for name in everything):
                 raise InvalidInputError(
@@ -162,6 +198,8 @@ def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) ->
             for name, value in everything.items()
             if any(fnmatchcase(name, pattern) for pattern in wanted)
         }
+    if not chosen and patterns is not None:
+        raise InvalidInputError(f"params names nothing; choose from {', '.join(everything)}")
     if not chosen:
         raise InvalidInputError(f"{type(model).__name__} has no parameters that require gradients")
     dtypes = {value.dtype for value in chosen.values()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -22,12 +21,10 @@ from lgn_analysis.hessian.operators import (
     isolated,
     unflatten,
 )
+from lgn_analysis.memory import require_memory
 
 _TRIAL: Final = 64
 """Samples that the methods are tried on."""
-
-_CLEARLY: Final = 1.5
-"""How much faster the second method must be: noise in a time should not change the bits of results."""
 
 
 class ModuleHessian(ParameterOperator):
@@ -36,8 +33,8 @@ class ModuleHessian(ParameterOperator):
     Sums over batches are float64, each batch weighted by its samples; ranks of a process group share
     every batch. Two methods give the same product. ``"double-backward"`` differentiates ⟨∇L, v⟩ once
     more, on graphs of ∇L that are kept while they fit ``max_bytes``. ``"forward-over-reverse"`` is
-    ``torch.func.jvp`` of ``torch.func.grad`` and keeps nothing. Both are tried on a few samples, and
-    the second is taken where the first does not go through or takes half as long again.
+    ``torch.func.jvp`` of ``torch.func.grad``, keeps nothing and takes longer; it is taken where the
+    first, tried on a few samples, does not go through.
 
     Args:
         batch_losses: mean losses, of which the loss is the mean.
@@ -77,6 +74,12 @@ class ModuleHessian(ParameterOperator):
             self.method, per_trial = _choose_method(trial, self.params)
         held = sum(len(y) for _, y in shares) * len(batch_losses) / min(len(x), _TRIAL) * per_trial
         self.keeps_graphs = self.method == "double-backward" and held <= max_bytes
+        require_memory(
+            int(held) if self.keeps_graphs else 0,
+            f"the graphs of the gradient over {n_samples} samples, which are kept,",
+            "lower max_bytes, which takes longer, or probe fewer samples",
+            device=self.device,
+        )
 
     def row_products(self, rows: Tensor) -> Tensor:
         """Return H v for each row v of ``rows`` [k, n_params], in float64."""
@@ -170,7 +173,10 @@ METHODS: Final[dict[str, Products]] = {
 
 
 def _choose_method(loss: ParamLoss, params: Params) -> tuple[str, int]:
-    """Return the faster method on one loss, and the bytes that a graph of its gradient holds."""
+    """Return the first method that goes through, and the bytes that a graph of the gradient holds.
+
+    Not the faster one: a clock would decide on the bits of results.
+    """
     rows = torch.ones(
         1,
         sum(value.numel() for value in params.values()),
@@ -183,31 +189,22 @@ def _choose_method(loss: ParamLoss, params: Params) -> tuple[str, int]:
         held.append(tensor.numel() * tensor.element_size())
         return tensor
 
-    failures, seconds = [], {}
+    failures = []
     for method, products in METHODS.items():
         try:
             list(products(loss, params, rows))
             if method == "double-backward":
                 with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                    graph = _graph(loss, params)
-                start = time.perf_counter()
-                list(_backward_again(*graph, rows, keep=False))
-            else:
-                start = time.perf_counter()
-                list(products(loss, params, rows))
-            seconds[method] = time.perf_counter() - start
+                    _graph(loss, params)
+            return method, sum(held)
         except NotDifferentiableError:
             raise
         except (RuntimeError, NotImplementedError) as error:
             failures.append(f"{method}: {str(error).splitlines()[0]}")
-    if not seconds:
-        raise NotDifferentiableError(
-            f"the gradient of this module cannot be differentiated ({'; '.join(failures)}); a "
-            "custom autograd.Function needs a backward of differentiable operations"
-        )
-    first, *others = seconds
-    clearly = [method for method in others if _CLEARLY * seconds[method] < seconds[first]]
-    return (clearly[0] if clearly else first), sum(held)
+    raise NotDifferentiableError(
+        f"the gradient of this module cannot be differentiated ({'; '.join(failures)}); a "
+        "custom autograd.Function needs a backward of differentiable operations"
+    )
 
 
 def _at(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:

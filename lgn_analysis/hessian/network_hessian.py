@@ -14,10 +14,12 @@ from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import COEFFICIENTS, N_GATES
 from lgn_analysis.hessian.batches import Batch
+from lgn_analysis.hessian.losses import is_known
 from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
 from lgn_analysis.kernels import Backend, reference, select_backend
 from lgn_analysis.kernels.seam import Curvature
+from lgn_analysis.memory import require_memory
 from lgn_analysis.network import LogicLayer, LogicNetwork
 
 _DTYPES: Final = (torch.float32, torch.float64)
@@ -94,6 +96,13 @@ class NetworkHessian(ParameterOperator):
         item = torch.finfo(self.dtype).bits // 8
         self._bytes = self._backend.Curvature.ARRAYS * rows * item  # type: ignore[attr-defined]
         most = len(batches[0][1]) if couples else max(1, max_bytes // _SHARE // self._bytes)
+        require_memory(
+            min(max_bytes, self._bytes * self.n_samples * len(self._draws)),
+            f"the activations and gradients of {model.depth} x {model.width} gates on "
+            f"{self.n_samples} samples, which products share,",
+            "lower max_bytes, which takes longer, or probe fewer samples",
+            device=model.device,
+        )
         self._parts = list(_parts(batches, None if couples else most))
         self._max_bytes = self._room = max_bytes
         self._kept: dict[int, Curvature] = {}
@@ -170,7 +179,7 @@ class NetworkHessian(ParameterOperator):
         def loss(outputs: Tensor) -> Tensor:
             return weight * loss_fn(outputs, labels)
 
-        with isolated(self.device):
+        with isolated(self.device, draws=not is_known(loss_fn)):
             curvature = self._backend.Curvature(
                 self._network,
                 [logits[name] for name in map(_name, range(self._model.depth))],

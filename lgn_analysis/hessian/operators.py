@@ -14,6 +14,7 @@ from typing import Final, Protocol, Self
 import torch
 from torch import Tensor
 
+from lgn_analysis.arguments import shown
 from lgn_analysis.errors import InvalidInputError
 
 Params = dict[str, Tensor]
@@ -53,6 +54,9 @@ class DenseOperator:
     """
 
     def __init__(self, matrix: Tensor, slices: Mapping[str, slice] | None = None) -> None:
+        if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+            kind = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
+            raise InvalidInputError(f"expected a matrix in a floating tensor, got {kind}")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InvalidInputError(f"expected a square matrix, got shape {tuple(matrix.shape)}")
         self.matrix = matrix
@@ -110,6 +114,7 @@ class ParameterOperator:
 
     def matvec(self, v: Tensor) -> Tensor:
         """Return H v, v and result [n_params]."""
+        _check_real(v)
         if v.shape != (self.shape[0],):
             raise InvalidInputError(
                 f"expected a vector of {self.shape[0]} numbers, got shape {tuple(v.shape)}"
@@ -118,6 +123,7 @@ class ParameterOperator:
 
     def matmat(self, v: Tensor) -> Tensor:
         """Return H V, V and result [n_params, k]."""
+        _check_real(v)
         if v.ndim != 2 or v.shape[0] != self.shape[0]:
             raise InvalidInputError(
                 f"expected a matrix [{self.shape[0]}, k], got shape {tuple(v.shape)}"
@@ -161,11 +167,23 @@ class ParameterOperator:
         return unflatten(v.to(device=self.device, dtype=self.dtype), self.params)
 
 
+def _check_real(v: object) -> None:
+    if not isinstance(v, Tensor) or v.is_complex():
+        kind = v.dtype if isinstance(v, Tensor) else shown(type(v))
+        raise InvalidInputError(f"a product takes a tensor of real numbers, got {kind}")
+
+
 @contextmanager
-def isolated(device: torch.device) -> Iterator[None]:
-    """Record derivatives whatever surrounds the call, and leave the random state as it was."""
+def isolated(device: torch.device, *, draws: bool = True) -> Iterator[None]:
+    """Record derivatives whatever surrounds the call, and leave the random state as it was.
+
+    Args:
+        device: the one whose random state matters.
+        draws: whether what runs inside may draw random numbers. All threads share one state: where it
+            is put back, what another thread drew in between comes a second time.
+    """
     with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=draws),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -13,7 +13,8 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.arguments import positive, real, shown, whole
+from lgn_analysis.errors import InvalidInputError, LGNError
 from lgn_analysis.hessian.activation import activation_trace
 from lgn_analysis.hessian.batches import as_batches
 from lgn_analysis.hessian.check import CheckReport, check_differences, check_whole
@@ -21,16 +22,29 @@ from lgn_analysis.hessian.dense import rows_of
 from lgn_analysis.hessian.density import spectral_density
 from lgn_analysis.hessian.eigen import top_eigenpairs
 from lgn_analysis.hessian.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.losses import batch_losses, refuse_bad_loss, select_parameters
+from lgn_analysis.hessian.losses import (
+    batch_losses,
+    check_loss,
+    is_known,
+    refuse_bad_loss,
+    select_parameters,
+)
 from lgn_analysis.hessian.module_hessian import ModuleHessian
 from lgn_analysis.hessian.network_hessian import NetworkHessian, is_plain
 from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
 from lgn_analysis.hessian.results import FrobeniusResult, TraceResult
-from lgn_analysis.hessian.smoothing import GumbelNoise
+from lgn_analysis.hessian.smoothing import GumbelNoise, check_noise
 from lgn_analysis.hessian.spectrum_results import DensityResult, EigenResult
 from lgn_analysis.hessian.trace import frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.verification import check_labels, couples_samples, in_parts, is_close
+from lgn_analysis.hessian.verification import (
+    check_labels,
+    check_network_data,
+    couples_samples,
+    in_parts,
+    is_close,
+)
 from lgn_analysis.hessian.xtrace import xtrace_trace
+from lgn_analysis.memory import format_bytes, require_memory
 from lgn_analysis.network import LogicNetwork
 
 _ESTIMATORS: Final = {
@@ -42,8 +56,6 @@ TRACE_METHODS: Final = ("auto", "activation", *_ESTIMATORS)
 
 _FEW: Final = 16
 """Samples that a loss is tried on."""
-
-_KNOWN_LOSSES: Final = (functional.cross_entropy, functional.mse_loss, functional.nll_loss)
 
 
 class HessianProbe:
@@ -57,6 +69,13 @@ class HessianProbe:
     show the point at which it was made.
 
     Ranks of a process group share the samples of every batch; each must make the same calls.
+
+    Threads may use probes at once, one of their own or the same. But any module other than a
+    LogicNetwork holds the probe's parameters while it computes: no other thread may call it then.
+
+    A seed gives the same bits each time. Products, loss, gradient and activation-space traces on the
+    CPU kernels have the same bits for any number of threads too; what BLAS adds up over parameters,
+    in the other traces, eigenpairs and densities, then agrees to rounding.
 
     Args:
         model: any ``nn.Module``.
@@ -92,6 +111,11 @@ class HessianProbe:
         check: bool | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InvalidInputError(f"a probe needs a torch.nn.Module, got {shown(model)}")
+        check_loss(loss_fn)
+        check_noise(noise)
+        max_bytes = whole("max_bytes", max_bytes, least=1)
         self.model = model
         self.loss_fn = loss_fn
         self.noise = noise
@@ -99,11 +123,14 @@ class HessianProbe:
         self._batches = as_batches(data, batch_size)
         if noise is not None and not isinstance(model, LogicNetwork):
             raise InvalidInputError("noise perturbs gate logits and needs a LogicNetwork")
+        if isinstance(model, LogicNetwork):
+            check_network_data(loss_fn, self._batches, model.n_features)
         self._tau = self._choose_tau(tau)
         chosen = select_parameters(model, params)
-        with isolated(next(iter(chosen.values())).device):
+        known = is_plain(model) and is_known(loss_fn)
+        self._draws = not known
+        with isolated(next(iter(chosen.values())).device, draws=self._draws):
             self.operator = self._make_operator(chosen, max_bytes)
-        known = isinstance(self.operator, NetworkHessian) and _is_known(loss_fn)
         if check or (check is None and not known):
             self._check_differences()
 
@@ -143,17 +170,19 @@ class HessianProbe:
 
     def matvec(self, v: Tensor) -> Tensor:
         """Return H v for the mean loss over the data, v and result [n_params]."""
+        product = self.operator.matvec(v)
         self.n_matvecs += 1
-        return self.operator.matvec(v)
+        return product
 
     def matmat(self, v: Tensor) -> Tensor:
         """Return H V for the mean loss over the data, V and result [n_params, k]."""
+        product = self.operator.matmat(v)
         self.n_matvecs += v.shape[1]
-        return self.operator.matmat(v)
+        return product
 
     def __matmul__(self, v: Tensor) -> Tensor:
         """Return H v for v [n_params] or [n_params, k]."""
-        return self.matvec(v) if v.ndim == 1 else self.matmat(v)
+        return self.matvec(v) if getattr(v, "ndim", 1) == 1 else self.matmat(v)
 
     def loss(self) -> float:
         """Return the mean loss."""
@@ -170,14 +199,23 @@ class HessianProbe:
         """
         n = self.shape[0]
         size = 8 * n * n
+        if math.isnan(real("limit", limit)):
+            raise InvalidInputError(f"limit must be a number of bytes, got {limit}")
         if size > limit:
             raise InvalidInputError(
-                f"a dense Hessian of {n} parameters takes {size / 2**30:.1f} GiB, more than the "
-                f"limit of {limit / 2**30:.1f} GiB; use products (probe @ v), or raise limit"
+                f"a dense Hessian of {n} parameters takes {format_bytes(size)}, more than the limit "
+                f"of {format_bytes(limit)}; use products (probe @ v), or raise limit"
             )
+        require_memory(
+            2 * size,  # it is made symmetric
+            f"the {n} rows of a dense Hessian, and their transpose,",
+            "use products (probe @ v)",
+            device=self.device,
+        )
         matrix = rows_of(self, self.operator.row_products)
         self.n_matvecs += n
-        return (matrix + matrix.T) / 2
+        symmetric = matrix + matrix.T
+        return symmetric.div_(2)
 
     def to_scipy(self) -> LinearOperator:
         """Return the operator for SciPy's solvers."""
@@ -207,18 +245,21 @@ class HessianProbe:
         """
         if method not in TRACE_METHODS:
             raise InvalidInputError(
-                f"unknown method {method!r}; use one of {', '.join(TRACE_METHODS)}"
+                f"unknown method {shown(method)}; use one of {', '.join(TRACE_METHODS)}"
             )
         operator = self.operator
         if isinstance(operator, NetworkHessian) and not operator.couples:
             if method in ("auto", "activation"):
+                _check_options("activation", activation_trace, options, "ftol")
                 return self._activation_trace(operator, **options)
         elif method == "activation":
             raise InvalidInputError(
                 "method='activation' needs a LogicNetwork, not changed by hand, and a loss to which "
                 "each sample contributes by itself"
             )
-        return _ESTIMATORS.get(method, hutchinson_trace)(self, **options)
+        method = "hutchinson" if method == "auto" else method
+        _check_options(method, _ESTIMATORS[method], options)
+        return _ESTIMATORS[method](self, **options)
 
     def _activation_trace(
         self, operator: NetworkHessian, *, ftol: float | None = None, **options: Any
@@ -259,13 +300,11 @@ class HessianProbe:
             if tau is not None:
                 raise InvalidInputError("tau is a gate temperature and needs a LogicNetwork")
             return None
+        tau = None if tau is None else positive("tau", tau)
         given = {t for t in (tau, self.noise.tau if self.noise else None) if t is not None}
         if len(given) > 1:
             raise InvalidInputError(f"tau is {tau} and noise.tau {self.noise.tau}; give one")  # type: ignore[union-attr]
-        chosen = given.pop() if given else self.model.relaxation.tau
-        if not (math.isfinite(chosen) and chosen > 0):
-            raise InvalidInputError(f"tau must be finite and above zero, got {chosen}")
-        return float(chosen)
+        return float(given.pop() if given else self.model.relaxation.tau)
 
     def _make_operator(self, chosen: Params, max_bytes: int) -> ParameterOperator:
         model, noise, tau = self.model, self.noise, self._tau
@@ -274,7 +313,15 @@ class HessianProbe:
             check_labels(self.loss_fn, self._batches, model.n_classes)  # all else is known
         else:
             losses = batch_losses(model, self.loss_fn, noise=noise, tau=tau)
-            refuse_bad_loss(model, self.loss_fn, losses[0], chosen, self._batches)
+            try:
+                refuse_bad_loss(model, self.loss_fn, losses[0], chosen, self._batches)
+            except LGNError:
+                raise
+            except (RuntimeError, TypeError, ValueError) as error:
+                said = " ".join(str(error).split())
+                raise InvalidInputError(
+                    f"{type(model).__name__} or loss_fn cannot take these data: {said}"
+                ) from error
             if not is_plain(model):
                 return ModuleHessian(losses, chosen, self._batches, max_bytes=max_bytes)
             couples = self._couples(model)
@@ -303,12 +350,19 @@ class HessianProbe:
 
     def _check_differences(self) -> list[dict[str, object]]:
         x, y = self._batches[0]
-        with isolated(self.device):
+        with isolated(self.device, draws=self._draws):
             return check_differences(
                 self.model, self.loss_fn, self.operator, x, y, noise=self.noise, tau=self._tau
             )
 
 
-def _is_known(loss_fn: Any) -> bool:
-    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    return function in _KNOWN_LOSSES or type(function).__module__ == "torch.nn.modules.loss"
+def _check_options(
+    method: str, estimator: Callable[..., Any], options: Mapping[str, Any], *more: str
+) -> None:
+    """Raise where an option is none of a method's."""
+    known = [*list(inspect.signature(estimator).parameters)[1:], *more]
+    for name in options:
+        if name not in known:
+            raise InvalidInputError(
+                f"method={method!r} has no option {name!r}; it has {', '.join(known)}"
+            )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lgn_analysis.arguments import seed_number, whole
 from lgn_analysis.data import Dataset
-from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.metrics import split_tensors
 from lgn_analysis.noise import Purpose, generator_for
 
@@ -15,9 +15,8 @@ def draw_samples(
     data: Dataset | tuple[Tensor, Tensor], split: str, n: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return at most ``n`` samples of a split, drawn without replacement, in their order."""
-    if n < 1:
-        raise InvalidInputError(f"n_samples must be at least 1, got {n}")
+    n = whole("n_samples", n, least=1)
     x, y = split_tensors(data, split)
-    generator = generator_for(seed, Purpose.PROBE)
+    generator = generator_for(seed_number(seed), Purpose.PROBE)
     chosen = torch.randperm(len(y), generator=generator)[:n].sort().values
     return x[chosen.to(x.device)], y[chosen.to(y.device)]

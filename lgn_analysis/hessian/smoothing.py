@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from lgn_analysis.arguments import positive, seed_number, shown, whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.operators import Params
 from lgn_analysis.network import LogicNetwork
@@ -26,10 +26,16 @@ class GumbelNoise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise InvalidInputError(f"draws must be at least 1, got {self.draws}")
-        if self.tau is not None and not (math.isfinite(self.tau) and self.tau > 0):
-            raise InvalidInputError(f"tau must be finite and above zero, got {self.tau}")
+        object.__setattr__(self, "draws", whole("draws", self.draws, least=1))
+        object.__setattr__(self, "seed", seed_number(self.seed))
+        if self.tau is not None:
+            object.__setattr__(self, "tau", positive("tau", self.tau))
+
+
+def check_noise(noise: object) -> None:
+    """Raise unless ``noise`` is frozen noise, or None for none."""
+    if noise is not None and not isinstance(noise, GumbelNoise):
+        raise InvalidInputError(f"noise must be a GumbelNoise or None, got {shown(noise)}")
 
 
 def perturbed_logits(

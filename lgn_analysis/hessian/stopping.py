@@ -18,6 +18,7 @@ from typing import Final, Protocol, Self
 
 from tqdm.auto import tqdm
 
+from lgn_analysis.arguments import whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.intervals import ALPHA, STOPPED_ALPHA, looks
 from lgn_analysis.hessian.results import TraceResult
@@ -93,6 +94,10 @@ def run(
     Raises:
         InvalidInputError: neither a tolerance nor a number, or too few probes for an error.
     """
+    if n_probes is not None:
+        n_probes = whole("n_probes", n_probes)
+    smallest = whole("min_probes", smallest)
+    max_matvecs = whole("max_matvecs", max_matvecs)
     tolerances = tolerances or Tolerances()
     if n_probes is None and not tolerances:
         raise InvalidInputError("give a tolerance (rtol, atol or ftol), or n_probes")

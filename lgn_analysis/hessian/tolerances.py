@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lgn_analysis.arguments import real
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.intervals import LARGEST_RTOL
 
@@ -19,7 +20,7 @@ class Tolerances:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(real(name, value)) and value >= 0):
                 raise InvalidInputError(f"{name} must be finite and not below zero, got {value}")
         if self.rtol is not None and self.rtol > LARGEST_RTOL:
             raise InvalidInputError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lgn_analysis.arguments import seed_number, whole
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.forms import (
     QuadraticForms,
@@ -99,9 +100,9 @@ class _Hutchinson:
         n = operator.shape[0]
         self._operator = operator
         self._probes = probes
-        self._block = block_size(n, max_bytes, kept=32 * n)
-        self._seed = seed
-        self._generator = torch.Generator().manual_seed(seed)
+        self._block = block_size(n, max_bytes, kept=32 * n, device=operator.device)
+        self._seed = seed_number(seed)
+        self._generator = torch.Generator().manual_seed(self._seed)
         self.forms = QuadraticForms(operator.slices, probes)
 
     @property
@@ -197,13 +198,14 @@ def frobenius_norm(
     tolerances = Tolerances(rtol)
     if n_probes is None and not tolerances:
         raise InvalidInputError("give a tolerance (rtol), or n_probes")
-    most = max_matvecs if n_probes is None else n_probes
-    first = min(min_probes, most) if n_probes is None else n_probes
+    max_matvecs = whole("max_matvecs", max_matvecs)
+    most = max_matvecs if n_probes is None else whole("n_probes", n_probes)
+    first = min(whole("min_probes", min_probes), most) if n_probes is None else most
     if first < 2:
         raise InvalidInputError(f"an interval needs at least 2 probes, got {first}")
     n = operator.shape[0]
-    block = block_size(n, max_bytes, kept=8 * n)
-    generator = torch.Generator().manual_seed(seed)
+    block = block_size(n, max_bytes, kept=8 * n, device=operator.device)
+    generator = torch.Generator().manual_seed(seed_number(seed))
     alpha = STOPPED_ALPHA if n_probes is None else ALPHA
     squares, fourths, pairs = 0.0, 0.0, 0
     before: Tensor | None = None

@@ -11,14 +11,17 @@ import pandas as pd
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.arguments import positive, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.hessian.losses import check_loss
 from lgn_analysis.hessian.operators import LossFn, isolated
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.results import TraceResult
 from lgn_analysis.hessian.samples import draw_samples
-from lgn_analysis.hessian.smoothing import GumbelNoise
+from lgn_analysis.hessian.smoothing import GumbelNoise, check_noise
 from lgn_analysis.hessian.spectrum_results import DensityResult
+from lgn_analysis.hessian.tolerances import Tolerances
 from lgn_analysis.network import LogicNetwork
 
 _EIGEN_TOLERANCE: Final = 1e-3
@@ -144,12 +147,27 @@ class ProbeTracker:
     ) -> None:
         if not (trace or eigs or density):
             raise InvalidInputError("there is nothing to probe; ask for trace, eigs or density")
+        every = None if every is None else whole("every", every)
         if every is not None and every < 1:
             raise InvalidInputError(f"every must be at least 1, or None, got {every}")
+        if not isinstance(at, Collection) or isinstance(at, str):
+            raise InvalidInputError(f"at must be a collection of steps, got {shown(at)}")
+        at = [whole("a step of at", step, least=0) for step in at]
         if every is None and not at:
             raise InvalidInputError("no evaluation would be probed; give every, or steps in at")
+        eigs = whole("eigs", eigs)
         if eigs != 0 and eigs < 2:
             raise InvalidInputError(f"eigs must be 0 or at least 2, one at each end, got {eigs}")
+        check_loss(loss_fn)
+        check_noise(noise)
+        Tolerances(rtol)
+        if batch_size is not None:
+            whole("batch_size", batch_size, least=1)
+        whole("max_matvecs", max_matvecs, least=2)
+        if not isinstance(prefix, str):
+            raise InvalidInputError(f"prefix must be a text, got {shown(prefix)}")
+        tau = None if tau is None else positive("tau", tau)
+        seed = seed_number(seed)
         self._sample = draw_samples(data, "train", n_samples, seed)
         self.every = every
         self.at = frozenset(at)
@@ -216,7 +234,7 @@ class ProbeTracker:
         return names
 
     def _probe(self, step: int, model: LogicNetwork) -> TrackedCurvature:
-        with isolated(model.device):
+        with isolated(model.device, draws=False):  # the probe itself leaves no trace
             probe = HessianProbe(
                 model,
                 self._sample,

@@ -37,9 +37,12 @@ _CLASS_MODULES: Final = (nn.CrossEntropyLoss, nn.NLLLoss)
 
 def check_labels(loss_fn: Any, batches: Sequence[Batch], n_classes: int) -> None:
     """Raise where a loss over classes meets an integer label outside 0..n_classes-1."""
-    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    if not (function in _CLASS_LOSSES or isinstance(function, _CLASS_MODULES)):
+    if not _is_over_classes(loss_fn):
         return
+    for _, y in batches:
+        # Floating labels [n, n_classes] are shares of the classes.
+        if y.ndim == 1 and y.dtype not in (torch.int64, torch.uint8):
+            raise InvalidInputError(f"class labels must be int64, got {y.dtype}; convert: y.long()")
     labels = [y for _, y in batches if not (y.is_floating_point() or y.dtype == torch.bool)]
     if labels:
         low, high = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
@@ -48,6 +51,27 @@ def check_labels(loss_fn: Any, batches: Sequence[Batch], n_classes: int) -> None
                 f"labels must lie in 0..{n_classes - 1}, got {low}..{high}; the last is out of "
                 f"bounds for {n_classes} classes"
             )
+
+
+def check_network_data(loss_fn: Any, batches: Sequence[Batch], n_features: int) -> None:
+    """Raise unless batches are samples [n, n_features] of a logic gate network, labelled as the loss asks."""
+    for x, y in batches:
+        if x.ndim != 2 or x.shape[1] != n_features or x.is_complex():
+            raise InvalidInputError(
+                f"expected inputs [batch, {n_features}] of real numbers, got {x.dtype} of shape "
+                f"{tuple(x.shape)}"
+            )
+        shares = y.is_floating_point() and y.ndim == 2
+        if _is_over_classes(loss_fn) and y.ndim != 1 and not shares:
+            raise InvalidInputError(
+                "labels must be class numbers [n], or shares of the classes [n, n_classes] in a "
+                f"floating dtype, got {y.dtype} of shape {tuple(y.shape)}"
+            )
+
+
+def _is_over_classes(loss_fn: Any) -> bool:
+    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
+    return function in _CLASS_LOSSES or isinstance(function, _CLASS_MODULES)
 
 
 def check_additive(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> None:

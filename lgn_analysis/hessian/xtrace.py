@@ -26,6 +26,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from lgn_analysis.arguments import seed_number
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.forms import block_size, draw, multiply, split
 from lgn_analysis.hessian.hutchpp import rounding
@@ -35,6 +36,7 @@ from lgn_analysis.hessian.rows import CHUNK, Rows, append_orthonormal
 from lgn_analysis.hessian.stopping import MAX_MATVECS, Advance, run
 from lgn_analysis.hessian.tolerances import Tolerances
 from lgn_analysis.hessian.trace import layer_frame
+from lgn_analysis.memory import format_bytes, require_memory
 from lgn_analysis.noise import Purpose, generator_for
 
 SMALLEST: Final = 16
@@ -129,8 +131,8 @@ class _XTrace:
         n = operator.shape[0]
         self._operator = operator
         self._max_bytes = max_bytes
-        self._block = block_size(n, max_bytes // _WORK_SHARE, copies=_WORK)
-        self._seed = seed
+        self._block = block_size(n, max_bytes // _WORK_SHARE, copies=_WORK, device=operator.device)
+        self._seed = seed_number(seed)
         self._generator = generator_for(seed, Purpose.PROBE, 2)
         self._tests = Rows(n, operator.dtype, operator.device)
         self._basis = Rows(n, torch.float64, operator.device)
@@ -159,16 +161,22 @@ class _XTrace:
     def limit(self, max_matvecs: int) -> tuple[int, str]:
         room, allowed = self._room(), max_matvecs // 2
         if room < allowed:
-            return room, f"max_bytes ({self._max_bytes / 2**30:.2g} GiB)"
+            return room, f"max_bytes ({format_bytes(self._max_bytes)})"
         return allowed, f"max_matvecs={max_matvecs}"
 
     def add(self, count: int, advance: Advance) -> None:
         if (total := len(self._tests) + count) > (room := self._room()):
             raise InvalidInputError(
                 f"{total} test vectors of {self._operator.shape[0]} numbers do not fit max_bytes = "
-                f"{self._max_bytes / 2**30:.2g} GiB, which has room for {room}; ask for fewer, or "
+                f"{format_bytes(self._max_bytes)}, which has room for {room}; ask for fewer, or "
                 "raise max_bytes"
             )
+        require_memory(
+            count * self._each,
+            f"{count} more test vectors of {self._operator.shape[0]} numbers",
+            "ask for fewer, or lower max_bytes",
+            device=self._operator.device,
+        )
         self._summary = None
         tolerance = rounding(self._operator)
         for size in split(count, self._block):
@@ -218,10 +226,13 @@ class _XTrace:
 
     def _room(self) -> int:
         """Return how many test vectors fit: each, its basis vector and that one's image."""
-        n = self._operator.shape[0]
-        each = n * (self._operator.dtype.itemsize + 16)
-        work = _WORK * 8 * n * self._block
-        return max(0, (self._max_bytes - work) // each // CHUNK * CHUNK)
+        work = _WORK * 8 * self._operator.shape[0] * self._block
+        return max(0, (self._max_bytes - work) // self._each // CHUNK * CHUNK)
+
+    @property
+    def _each(self) -> int:
+        """Bytes that are kept of each test vector."""
+        return self._operator.shape[0] * (self._operator.dtype.itemsize + 16)
 
     def _draw(self, count: int) -> Tensor:
         n = self._operator.shape[0]

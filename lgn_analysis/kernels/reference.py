@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lgn_analysis.gates import COEFFICIENTS, gate_coefficients
-from lgn_analysis.kernels.seam import OutputLoss, Pass
+from lgn_analysis.kernels.seam import OutputLoss, Pass, check_samples
 from lgn_analysis.noise import NoiseKey, Purpose, gumbel, random_signs
 
 __all__ = [
@@ -100,6 +100,9 @@ class Curvature:
             :meth:`activation_products` does not.
         tau: gate temperature.
         layers: which layers are probed, rising.
+
+    Raises:
+        InvalidInputError: there is no sample.
     """
 
     ARRAYS: ClassVar[int] = 12
@@ -114,6 +117,7 @@ class Curvature:
         tau: float,
         layers: Sequence[int],
     ) -> None:
+        check_samples(x, network.n_features)
         self._layers = list(layers)
         self._tau = tau
         self._logits: list[Tensor] = []

@@ -94,7 +94,10 @@ class Run(Protocol):
         lr: float | None = None,
         taus: Sequence[float] | None = None,
     ) -> Tensor:
-        """Take a step for each row of ``order`` and return the sum of their mean losses.
+        """Take a step for each row of ``order`` and return their mean losses, float64 [n_steps].
+
+        A step whose loss is not finite is the last that counts. On a CPU it moves nothing any more,
+        and the losses behind it are NaN.
 
         Args:
             order: int64 [n_steps, batch], which samples each step takes.
@@ -176,6 +179,14 @@ def loss_derivatives(loss: OutputLoss, outputs: Tensor) -> tuple[float, Tensor, 
                 (row,) = torch.autograd.grad(columns[group], leaf, retain_graph=True)
                 hessian[:, group] = row
     return float(value.detach()), gradient.detach(), hessian
+
+
+def check_samples(x: Tensor, n_features: int) -> None:
+    """Raise unless x is [batch, n_features], batch at least 1: a curvature is of some samples."""
+    if x.ndim != 2 or x.shape[1] != n_features or len(x) == 0:
+        raise InvalidInputError(
+            f"expected at least one sample, x [batch, {n_features}], got {tuple(x.shape)}"
+        )
 
 
 def is_transformed() -> bool:

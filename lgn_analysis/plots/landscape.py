@@ -80,8 +80,8 @@ def figure(frame: pd.DataFrame) -> Figure:
         above, below = axes[6 * index : 6 * index + 3], axes[6 * index + 3 : 6 * index + 6]
         rise_along(random, above[0]).set_title(titled(name, "random", len(names)))
         rise_along(top, above[1]).set_title(titled(name, "top eigenvector", len(names)))
-        bend_along(random, above[2]).set_title(titled(name, "bends, random", len(names)))
-        bend_along(top, below[2]).set_title(titled(name, "bends, top", len(names)))
+        bend_along(random, above[2]).set_title(titled(name, "bend, random", len(names)))
+        bend_along(top, below[2]).set_title(titled(name, "bend, top", len(names)))
         for ax in (*above, below[2]):
             ax.legend().remove()
         for ax in below[:2]:

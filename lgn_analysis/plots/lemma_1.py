@@ -85,7 +85,7 @@ def lemma_orders(lemma: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhline(1, color="#555555", linewidth=0.8)
     ax.set_xlabel("noise scale s (training: 1)")
     ax.set_ylabel("measured / predicted gain")
-    ax.legend(loc="upper left", fontsize=7)
+    ax.legend(fontsize=7)
     return ax
 
 

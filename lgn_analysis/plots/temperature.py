@@ -53,6 +53,8 @@ def tau_axis(ax: Axes, taus: pd.Series) -> None:
     ax.xaxis.set_major_locator(FixedLocator(sorted(taus.unique())))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if taus.nunique() > 4:  # side by side they would run into each other
+        ax.tick_params(axis="x", rotation=60)
     ax.set_xlabel("gate temperature tau")
 
 
@@ -73,7 +75,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         left.set_ylabel("discrete test accuracy")
         left.set_ylim(0, 1.02)
         percent_axis(left)
-        left.legend(loc="lower right", fontsize=7)
+        left.legend(loc="upper left", fontsize=7)
         accuracy_by_tau(part, middle)
         middle.set_title(titled(name, "accuracy at the end", settings))
         last = part[part["step"] == part["steps"]]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.plots import style
 from lgn_analysis.report.catalogue import experiment, experiment_names, plot
+from lgn_analysis.report.provenance import require_intact
 
 
 def draw(name: str, folder: Path) -> list[Path]:
@@ -51,6 +52,7 @@ def read_frame(name: str, folder: Path) -> pd.DataFrame:
 
     Raises:
         InvalidInputError: there is no such experiment, or its CSV is missing.
+        DamagedFileError: its CSV is not the one that its JSON speaks of.
     """
     if name not in experiment_names():
         raise InvalidInputError(
@@ -59,7 +61,23 @@ def read_frame(name: str, folder: Path) -> pd.DataFrame:
     source = folder / f"{name}.csv"
     if not source.is_file():
         raise InvalidInputError(f"{source} is missing; `lgn-analysis reproduce` makes it")
-    return pd.read_csv(source)
+    require_intact(folder, name)
+    return read_table(source)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a CSV.
+
+    Raises:
+        DamagedFileError: the file is no CSV.
+    """
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:  # of the text's encoding too
+        said = " ".join(str(error).split())
+        raise DamagedFileError(
+            f"{path} is no CSV ({said}); `lgn-analysis reproduce` writes it again"
+        ) from error
 
 
 def drawable(folder: Path) -> list[str]:

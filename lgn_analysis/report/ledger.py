@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.experiments import Claim, Verdict
 from lgn_analysis.experiments.verdicts import untested
 from lgn_analysis.report.catalogue import claim_order, experiment, experiment_names, numbers_of
-from lgn_analysis.report.drawing import fitting, read_frame
+from lgn_analysis.report.drawing import fitting, read_frame, read_table
 from lgn_analysis.report.provenance import Facts, read_facts
 from lgn_analysis.report.wording import format_effect, format_interval, format_smallest, tally
 
@@ -67,19 +67,25 @@ def read_ledger(folder: Path) -> list[Verdict]:
 
     Raises:
         InvalidInputError: the file is missing.
+        DamagedFileError: it is no CSV.
     """
     path = folder / f"{LEDGER}.csv"
     if not path.is_file():
         raise InvalidInputError(f"{path} is missing; `lgn-analysis reproduce` makes it")
-    table = pd.read_csv(path)
+    table = read_table(path)
+    lacking = sorted((_names(Claim) | _names(Verdict)) - {"claim", *table.columns})
+    if lacking:
+        raise DamagedFileError(
+            f"{path} has no column {lacking[0]!r}; `lgn-analysis figures` writes it again"
+        )
     words = table.select_dtypes(exclude="number").columns
     rows = table.assign(**{column: table[column].fillna("") for column in words})
     return [_verdict(row) for row in rows.to_dict("records")]
 
 
 def _verdict(row: dict[Any, Any]) -> Verdict:
-    claim = Claim(**{name: row[name] for name in _names(Claim) & row.keys()})
-    rest = {name: row[name] for name in (_names(Verdict) - {"claim"}) & row.keys()}
+    claim = Claim(**{name: row[name] for name in _names(Claim)})
+    rest = {name: row[name] for name in _names(Verdict) - {"claim"}}
     return Verdict(claim=claim, **rest)
 
 

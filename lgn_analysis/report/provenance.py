@@ -15,30 +15,40 @@ from typing import Any, Final
 import torch
 
 import lgn_analysis
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.experiments import Preset, RunSpec
 from lgn_analysis.experiments.failures import Failure
+from lgn_analysis.files import checksum, replacing
 
+FORMAT: Final = 1
 Facts = dict[str, Any]
-"""Preset and its description, seeds, keys of the runs, command, commit, device, versions, and
+"""Format, checksums of the CSVs, preset and its description, seeds, keys of the runs, command, commit, device, versions, and
 ``failures``: a row a run that failed."""
 
 _VERSIONED: Final = ("torch", "numpy", "scipy", "pandas", "matplotlib", "scikit-learn")
 
 
 def write_facts(
-    path: Path, specs: Sequence[RunSpec], preset: Preset, failures: Sequence[Failure]
+    folder: Path,
+    name: str,
+    specs: Sequence[RunSpec],
+    preset: Preset,
+    failures: Sequence[Failure],
 ) -> None:
-    """Write where the rows of an experiment come from.
+    """Write where the rows of an experiment come from, and the checksums of its CSVs.
 
     Args:
-        path: the JSON file.
+        folder: the folder that holds the CSVs already.
+        name: the experiment.
         specs: the experiment's runs.
         preset: the preset that they belong to.
         failures: those of any runs; only this experiment's are written.
     """
     keys = sorted({spec.key for spec in specs})
+    written = [folder / f"{name}{suffix}" for suffix in (".csv", ".effects.csv")]
     facts: Facts = {
+        "format": FORMAT,
+        "checksums": {path.name: _checksum(path) for path in written if path.is_file()},
         "preset": preset.name,
         "description": preset.description,
         "seeds": sorted({spec.training.seed for spec in specs}),
@@ -50,7 +60,35 @@ def write_facts(
         "python": platform.python_version(),
         "versions": {package: version(package) for package in _VERSIONED},
     }
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / f"{name}.json") as temporary:
+        temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _checksum(path: Path) -> str:
+    # A checkout may end its lines otherwise, and the rows are the same.
+    return checksum(path.read_bytes().replace(b"\r\n", b"\n"))
+
+
+def require_intact(folder: Path, name: str) -> None:
+    """Raise unless the CSVs of an experiment are those that its facts, if there are any, speak of.
+
+    Raises:
+        DamagedFileError: a CSV was changed or lost after it was written, or is of another version.
+    """
+    facts = read_facts(folder, name)
+    if not facts:
+        return
+    if facts.get("format") != FORMAT:
+        raise DamagedFileError(
+            f"{folder / name}.json has format {facts.get('format')}, this package reads {FORMAT}; "
+            "run `lgn-analysis reproduce` again"
+        )
+    for file, written in facts["checksums"].items():
+        if not (folder / file).is_file() or _checksum(folder / file) != written:
+            raise DamagedFileError(
+                f"{folder / file} is not the one that {name}.json speaks of: it was changed or lost "
+                "after the runs; `lgn-analysis reproduce` writes it again"
+            )
 
 
 def read_facts(folder: Path, name: str) -> Facts:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.experiments import Preset, Records, Verdict, find_preset, run_sweep
 from lgn_analysis.experiments.failures import Failure
+from lgn_analysis.files import replacing
 from lgn_analysis.report.catalogue import experiment, experiment_names, numbers_of, select
 from lgn_analysis.report.drawing import draw, drawable
 from lgn_analysis.report.ledger import verdicts_from, write_ledger
@@ -136,7 +137,6 @@ def _write_tables(name: str, records: Records, preset: Preset, folder: Path) -> 
     specs = module.specs(preset)
     keys = {spec.key for spec in specs}
     incomplete = any(failure.key in keys for failure in records.failures)
-    write_facts(folder / f"{name}.json", specs, preset, records.failures)
     try:
         frame = module.frame(records, preset)
         effects = module.effects(frame) if module.CLAIMS else None
@@ -147,11 +147,16 @@ def _write_tables(name: str, records: Records, preset: Preset, folder: Path) -> 
         frame = pd.DataFrame()
     if frame.empty:
         _remove(folder, name, "csv", "effects.csv", "png", "pdf")
-    if frame.empty and incomplete:
-        return
-    frame.to_csv(folder / f"{name}.csv", index=False)
-    if effects is not None:
-        effects.to_csv(folder / f"{name}.effects.csv", index=False)
+    if not (frame.empty and incomplete):
+        _write(frame, folder / f"{name}.csv")
+        if effects is not None:
+            _write(effects, folder / f"{name}.effects.csv")
+    write_facts(folder, name, specs, preset, records.failures)
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False)
 
 
 def _remove(folder: Path, name: str, *suffixes: str) -> None:

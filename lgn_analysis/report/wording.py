@@ -44,4 +44,6 @@ def tally(verdicts: Sequence[Verdict]) -> str:
 def _values(verdict: Verdict, *numbers: float) -> list[str]:
     if verdict.claim.log:
         numbers = tuple(math.exp(number) for number in numbers)
+    # What is left where seeds cancel is rounding.
+    numbers = tuple(0.0 if abs(number) < 1e-12 else number for number in numbers)
     return [f"{number:.3g}".replace("inf", "∞").replace("-", "−") for number in numbers]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import tomli_w
 from lgn_analysis import data as public
 from lgn_analysis.data import DATASETS, available_datasets, load_dataset
 from lgn_analysis.data.registry import data_root
+from lgn_analysis.data.vision import SOURCES
 from lgn_analysis.errors import DataError
 
 OFFLINE = [name for name, spec in DATASETS.items() if spec.offline]
@@ -148,6 +150,23 @@ def test_the_data_folder_is_argument_then_variable_then_cache(monkeypatch, tmp_p
     monkeypatch.delenv("LGN_ANALYSIS_DATA")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert data_root() == tmp_path / ".cache" / "lgn_analysis"
+
+
+def test_files_that_cannot_be_read_are_the_users_to_mend(monkeypatch, tmp_path):
+    def refuse(paths):
+        raise PermissionError(13, "Permission denied", str(paths[0]))
+
+    source = SOURCES["mnist"]
+    layout = replace(source.layouts[0], read=refuse)
+    monkeypatch.setitem(SOURCES, "mnist", replace(source, layouts=(layout,)))
+    for name in layout.train + layout.test:
+        path = tmp_path / layout.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(
+        DataError, match=r"the files of 'mnist' under .* cannot be read: .*Permission"
+    ):
+        load_dataset("mnist", root=tmp_path)
 
 
 def test_optional_packages_are_not_imported_with_this_one():

@@ -3,22 +3,31 @@
 import os
 import time
 
+import pandas as pd
 import pytest
 
+from lgn_analysis.errors import DamagedFileError
 from lgn_analysis.experiments.cache import RunCache
 from lgn_analysis.experiments.failures import Failure, read_failure
+from lgn_analysis.experiments.record import write_record
 from lgn_analysis.experiments.sweep import TABLES, install
 from lgn_analysis.experiments.workers import Outcome, run_anywhere
 from tests.experiments.sweep_program import tiny_specs
 
 
-def test_a_record_that_comes_as_bytes_is_kept_and_clears_the_failure(tmp_path):
+def sealed(folder):
+    """Return the files of a record of one row."""
+    write_record(folder, {"history": pd.DataFrame({"step": [0], "loss": [1.5]})}, {})
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_record_that_comes_as_bytes_is_kept_and_clears_the_failure(tmp_path, tmp_path_factory):
     store = RunCache(tmp_path)
     (spec,) = tiny_specs(1)
     store.note(Outcome(spec.key, 0.0, failure=Failure.of(spec.key, spec.label, spec, "lost")))
     assert store.failure(spec).error == "lost"
     assert not store.has(spec)
-    store.note(Outcome(spec.key, 1.0, files={"history.csv": b"step,loss\n0,1.5\n"}))
+    store.note(Outcome(spec.key, 1.0, files=sealed(tmp_path_factory.mktemp("made"))))
     assert store.has(spec)
     assert store.failure(spec) is None
     assert {path.name for path in tmp_path.iterdir()} == {spec.key}
@@ -65,10 +74,10 @@ def test_only_what_was_abandoned_long_ago_is_tidied_away(tmp_path):
     assert {path.name for path in store.folder.iterdir()} == {".new.x", "finished"}
 
 
-def test_failed_runs_are_missing_unless_they_are_not_to_be_retried(tmp_path):
+def test_failed_runs_are_missing_unless_they_are_not_to_be_retried(tmp_path, tmp_path_factory):
     store = RunCache(tmp_path)
     done, failed, new = tiny_specs(3)
-    store.note(Outcome(done.key, 0.0, files={}))
+    store.note(Outcome(done.key, 0.0, files=sealed(tmp_path_factory.mktemp("made"))))
     store.note(Outcome(failed.key, 0.0, failure=Failure.of(failed.key, "x", failed, "lost")))
     specs = [done, failed, new, new]
     assert store.missing(specs) == [failed, new]
@@ -76,6 +85,33 @@ def test_failed_runs_are_missing_unless_they_are_not_to_be_retried(tmp_path):
     records = store.records(specs)
     assert [failure.key for failure in records.failures] == [failed.key]
     assert set(records.tables) == set(TABLES)
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "a changed table": lambda folder: flip(folder / "history.csv"),
+    "a changed spec": lambda folder: flip(folder / "spec.json"),
+    "a lost table": lambda folder: (folder / "history.csv").unlink(),
+    "a lost spec": lambda folder: (folder / "spec.json").unlink(),
+    "a torn table": lambda folder: (folder / "history.csv").write_bytes(b"step,lo"),
+    "a spec of another kind": lambda folder: (folder / "spec.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_record_is_no_result(tmp_path, tmp_path_factory, damage):
+    store = RunCache(tmp_path)
+    (spec,) = tiny_specs(1)
+    store.note(Outcome(spec.key, 0.0, files=sealed(tmp_path_factory.mktemp("made"))))
+    damage(tmp_path / spec.key)
+    with pytest.raises(DamagedFileError, match=r"is damaged .*; delete the folder, and the run is"):
+        store.records([spec])
 
 
 def test_a_failure_is_read_back_as_it_was(tmp_path):

@@ -308,7 +308,7 @@ def test_no_bar_is_drawn_unless_asked(capsys):
         ({"method": "qr"}, "method must be"),
         ({"tol": 0.0}, "tol must be"),
         ({"k": 2, "max_matvecs": 3, "method": "lanczos"}, "at least 5 products"),
-        ({"k": 2, "max_bytes": 100, "method": "lanczos"}, "MiB, and max_bytes allows"),
+        ({"k": 2, "max_bytes": 100, "method": "lanczos"}, "KiB, and max_bytes allows 100 bytes"),
     ],
 )
 def test_useless_options_are_refused(options, sentence):

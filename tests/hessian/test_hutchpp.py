@@ -163,7 +163,7 @@ def test_seeds_are_kept_apart_from_hutchinsons():
 def test_a_sketch_that_does_not_fit_is_refused():
     operator = Counting(symmetric(DECAYING))
     with pytest.raises(
-        InvalidInputError, match=r"sketch of 1000 vectors of 70 numbers takes .* GiB"
+        InvalidInputError, match=r"sketch of 1000 vectors of 70 numbers takes .*, and max_bytes"
     ):
         hutchpp_trace(operator, n_probes=4, sketch=1000, max_bytes=10**5)
     with pytest.raises(InvalidInputError, match="sketch of 40 takes 80 products"):

@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from lgn_analysis import report
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.experiments import sweep
 from tests.experiments.serial import Serial
 
@@ -149,11 +150,37 @@ def test_what_cannot_be_made_is_named(tmp_path):
         report.draw("gap", tmp_path)
 
 
+def change(path):
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+
+
+@pytest.mark.parametrize("name", ["gap.csv", "gap.effects.csv"])
+@pytest.mark.parametrize("damage", [change, lambda path: path.write_text(""), Path.unlink])
+def test_a_csv_that_is_not_the_one_that_was_written_is_refused(made, tmp_path, name, damage):
+    folder = tmp_path / "copy"
+    shutil.copytree(made.folder, folder)
+    (folder / name).write_bytes((folder / name).read_bytes().replace(b"\n", b"\r\n"))
+    report.draw("gap", folder)  # the same rows, as another system ends its lines
+    damage(folder / name)
+    with pytest.raises(InvalidInputError, match=f"{name}.*(it was changed or lost|is missing)"):
+        report.draw("gap", folder)
+
+
+def test_facts_of_another_format_are_refused(made, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(made.folder, folder)
+    facts = json.loads((folder / "gap.json").read_text())
+    (folder / "gap.json").write_text(json.dumps({**facts, "format": 9}))
+    with pytest.raises(DamagedFileError, match="has format 9, this package reads 1; run"):
+        report.draw("gap", folder)
+
+
 def test_a_csv_of_another_version_is_named(made, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(made.folder, folder)
     text = (folder / "gap.csv").read_text()
     (folder / "gap.csv").write_text(text.replace("gap_loss", "loss_gap", 1))
+    (folder / "gap.json").unlink()  # which would say that the CSV is another one
     with pytest.raises(InvalidInputError, match=r"gap\.csv has no column 'gap_loss'"):
         report.rebuild(folder, ["lemma_1"])
     with pytest.raises(InvalidInputError, match=r"gap\.csv has no column 'gap_loss'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from numba import njit
 from numba.core import event
+from numba.core.compiler_lock import global_compiler_lock
 
 _LOGGER: Final = logging.getLogger(__name__)
 
@@ -69,3 +71,12 @@ class _Notice(event.Listener):
 
 _NOTICE: Final = _Notice()
 event.register("numba:compile", _NOTICE)
+
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread compiles would find the compiler locked for ever: a fork
+    # waits until it is done.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

@@ -79,7 +79,7 @@ class TrainingRun:
         lr: float | None = None,
         taus: Sequence[float] | None = None,
     ) -> Tensor:
-        """Take a step for each row of ``order`` and return the sum of their mean losses.
+        """Take a step for each row of ``order`` and return their mean losses.
 
         Args:
             order: int64 [n_steps, batch], which samples each step takes.
@@ -89,7 +89,8 @@ class TrainingRun:
             taus: [n_steps], the gate temperature of each step; None is the relaxation's own.
 
         Returns:
-            float64 [1].
+            float64 [n_steps]. Where one is not finite, its step and those behind it, whose losses
+            are NaN, have moved nothing.
         """
         n_steps, batch = order.shape
         wires, network = self._plan.wires, self._network
@@ -113,7 +114,7 @@ class TrainingRun:
         confidences[:] = [float(value) for value in network.confidences]
         # Of an adaptive relaxation the kernel writes them; nothing reads them before.
         own = np.full(n_steps, network.relaxation.tau) if taus is None else np.array(taus, float)
-        losses = np.zeros(1)
+        losses = np.full(n_steps, np.nan)
         run_together(
             train_packed if network.relaxation.hard else train_dense,
             wires,

@@ -7,6 +7,7 @@ where one needs what another computed; every number is computed by one member in
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -216,6 +217,17 @@ def _losses_and_deltas(wires, work, batches, step, first, last, group_tau, label
         )
 
 
+@device
+def _note_loss(work, batch, n_blocks, step, member, losses):
+    """Write the mean loss of a step and return whether it is finite, the same to every member."""
+    mean = 0.0
+    for block in range(n_blocks):
+        mean += work.losses[block] / batch
+    if member.place == 0:
+        losses[step] = mean
+    return math.isfinite(mean)
+
+
 @entry
 def train_packed(
     member,
@@ -243,7 +255,8 @@ def train_packed(
         n_steps: how many.
         group_tau: group-sum temperature.
         factor: multiplies the gradient at each layer's input.
-        losses: float64 [1]; the steps' mean losses are added to it.
+        losses: float64 [n_steps], the mean loss of each step. One that is not finite ends the run:
+            it and those behind it move nothing.
     """
     if not meet(member):
         return
@@ -271,9 +284,8 @@ def train_packed(
         meet(member)
         _losses_and_deltas(wires, work, batches, step, first_block, last_block, group_tau, square)
         meet(member)
-        if member.place == 0:
-            for block in range(n_blocks):
-                losses[0] += work.losses[block] / batches.batch
+        if not _note_loss(work, batches.batch, n_blocks, step, member, losses):
+            return
         backward_packed(
             member,
             wires,
@@ -341,8 +353,6 @@ def train_dense(
             if block % member.n_members == member.place:
                 _losses_and_deltas(wires, work, batches, step, block, block + 1, group_tau, square)
             meet(member)
-            if member.place == 0:
-                losses[0] += work.losses[block] / batches.batch
             backward_dense(
                 member,
                 wires,
@@ -358,6 +368,8 @@ def train_dense(
                 none,
                 0,
             )
+        if not _note_loss(work, batches.batch, n_blocks, step, member, losses):
+            return
         _move_gates(
             wires,
             work,

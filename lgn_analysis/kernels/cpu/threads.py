@@ -5,6 +5,9 @@ it, and which one is there depends on the machine. A kernel takes a :class:`Memb
 that member's share, and calls :func:`meet` where all must have arrived. No result may depend on how
 many members there are: shares are ranges of outputs, and every output is computed by one member in
 one order.
+
+Threads do not survive a fork. A forked child begins with one, for torch as well, and with a team of
+its own as soon as it asks for more.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import ctypes
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 import llvmlite.binding as llvm
@@ -144,6 +147,10 @@ def share(n, member):
     return n * member.place // member.n_members, n * (member.place + 1) // member.n_members
 
 
+class _NoHelpersError(Exception):
+    """The main thread has ended, and no thread gets helpers any more."""
+
+
 class _Team:
     """The helpers of this process; one caller at a time has them, others work alone."""
 
@@ -155,11 +162,12 @@ class _Team:
     def run(self, kernel: Any, n_members: int, arguments: tuple[Any, ...], *, waits: bool) -> None:
         if n_members > 1 and self._lock.acquire(blocking=False):
             try:
-                self._together(kernel, n_members, arguments, waits)
+                return self._together(kernel, n_members, arguments, waits)
+            except _NoHelpersError:
+                pass
             finally:
                 self._lock.release()
-        else:
-            kernel(_members(1)[0], *arguments)
+        kernel(_members(1)[0], *arguments)
 
     def _together(
         self, kernel: Any, n_members: int, arguments: tuple[Any, ...], waits: bool
@@ -171,7 +179,7 @@ class _Team:
         futures = []
         try:
             for member in members[1:]:
-                futures.append(self._helpers.submit(kernel, member, *arguments))
+                futures.append(_submit(self._helpers, kernel, member, *arguments))
             kernel(members[0], *arguments)
             if not waits:
                 futures = []
@@ -183,6 +191,16 @@ class _Team:
                 future.result()
 
 
+def _submit(helpers: ThreadPoolExecutor, kernel: Any, *arguments: Any) -> Future[Any]:
+    try:
+        return helpers.submit(kernel, *arguments)
+    except RuntimeError as error:
+        # Python stops its pools when the main thread ends, and only then waits for other threads.
+        if "shutdown" not in str(error):
+            raise
+        raise _NoHelpersError from error
+
+
 def _members(count: int) -> list[Member]:
     sync = np.zeros(_N_SYNC, dtype=np.int64)
     return [Member(index, count, sync, np.zeros(1, dtype=np.int64)) for index in range(count)]
@@ -192,9 +210,12 @@ _team = _Team()
 
 
 def _after_fork() -> None:
-    # Threads do not survive a fork, and the lock may have been held.
+    # The lock may have been held.
     global _team
     _team = _Team()
+    # Where the parent has used torch's OpenMP threads, a child that calls for them waits for ever.
+    # The workers of torch's own data loaders begin with one for the same reason.
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):

@@ -26,7 +26,7 @@ from lgn_analysis.kernels.cuda.relax import Draw
 from lgn_analysis.kernels.cuda.signs import forward_signs, length_factors, products_with_signs
 from lgn_analysis.kernels.cuda.tangents import Inputs, forward_tangents
 from lgn_analysis.kernels.cuda.tangents_backward import backward_tangent_sums, backward_tangents
-from lgn_analysis.kernels.seam import OutputLoss, Pass, loss_derivatives
+from lgn_analysis.kernels.seam import OutputLoss, Pass, check_samples, loss_derivatives
 from lgn_analysis.noise import NoiseKey, Purpose
 
 VECTORS: Final = 4
@@ -82,7 +82,7 @@ class Curvature:
         layers: which layers are probed, rising.
 
     Raises:
-        InvalidInputError: the logits are of another dtype.
+        InvalidInputError: the logits are of another dtype, or there is no sample.
     """
 
     ARRAYS: ClassVar[int] = 3
@@ -99,6 +99,7 @@ class Curvature:
         tau: float,
         layers: Sequence[int],
     ) -> None:
+        check_samples(x, network.n_features)
         self._dtype, self._device, self._batch = logits[0].dtype, logits[0].device, len(x)
         if self._dtype not in _DTYPES:
             raise InvalidInputError(

@@ -75,23 +75,24 @@ def cross_entropy(
 def end_step(
     state: tl.tensor,
     rates: tl.tensor,
-    total: tl.tensor,
+    means: tl.tensor,
     losses: tl.tensor,
     batch: tl.tensor,
     log_beta1: tl.tensor,
     log_beta2: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Add the mean loss to total float64 [1], and move state and Adam's rates to the next step."""
+    """Write the mean loss to means float64 [n_steps], and move state and Adam's rates on."""
     loss = tl.zeros((BLOCK,), tl.float64)
     for start in range(0, batch, BLOCK):
         samples = start + tl.arange(0, BLOCK)
         loss += tl.load(losses + samples, mask=samples < batch, other=0.0).to(tl.float64)
-    tl.store(total, tl.load(total) + tl.sum(loss, axis=0) / batch)
+    position = tl.load(state + 3)
+    tl.store(means + position, tl.sum(loss, axis=0) / batch)
     step = tl.load(state + 2) + 1
     tl.store(state + 1, tl.load(state + 1) + 1)
     tl.store(state + 2, step)
-    tl.store(state + 3, tl.load(state + 3) + 1)
+    tl.store(state + 3, position + 1)
     # float64: 1 - beta2**t is a small difference at first.
     t = (step + 1).to(tl.float64)
     correction1 = 1.0 - tl.exp(t * log_beta1)
@@ -171,7 +172,7 @@ class TrainingRun:
         # The same launches serve every step because what changes stands here, on the device.
         self._state = torch.zeros(4, dtype=torch.int64, device=device)
         self._rates = torch.zeros(3, dtype=torch.float32, device=device)
-        self._total = torch.zeros(1, dtype=torch.float64, device=device)
+        self._means = torch.empty(0, dtype=torch.float64, device=device)
         # 1 / tau: of every step of a call, and of every layer in the step at hand.
         self._inverses = torch.empty(0, dtype=torch.float32, device=device)
         self._inverse = [torch.zeros(1, dtype=torch.float32, device=device) for _ in logits]
@@ -195,7 +196,7 @@ class TrainingRun:
         lr: float | None = None,
         taus: Sequence[float] | None = None,
     ) -> Tensor:
-        """Take a step for each row of ``order`` and return the sum of their mean losses.
+        """Take a step for each row of ``order`` and return their mean losses.
 
         Args:
             order: int64 [n_steps, batch], which samples each step takes.
@@ -205,7 +206,7 @@ class TrainingRun:
             taus: [n_steps], the gate temperature of each step; None is the relaxation's own.
 
         Returns:
-            float64 [1] on the device, which nothing has waited for.
+            float64 [n_steps] on the device, which nothing has waited for.
         """
         n_steps, size = order.shape
         check_taus(self.network, taus, n_steps)
@@ -214,6 +215,7 @@ class TrainingRun:
             shape = (max(n_steps, _MOST_STEPS), size)
             self._order = torch.empty(shape, dtype=torch.int64, device=self.labels.device)
             self._inverses = torch.empty(shape[0], dtype=torch.float32, device=self.labels.device)
+            self._means = torch.empty(shape[0], dtype=torch.float64, device=self.labels.device)
             self._launched, self._graph = None, None
         self._order[:n_steps].copy_(order, non_blocking=True)
         if self._scheduled != (taus is not None):
@@ -234,7 +236,7 @@ class TrainingRun:
                 self._graph = self._graph or self._captured(key.purpose)
                 self._graph.replay()
         torch.autograd.graph.increment_version(self.logits)
-        return self._total.clone()
+        return self._means[:n_steps].clone()
 
     def _set_state(self, key: NoiseKey, steps_done: int, lr: float) -> None:
         """Name the first step on the device, by fills: they wait for nothing."""
@@ -243,7 +245,6 @@ class TrainingRun:
         corrections = [1 - beta ** (steps_done + 1) for beta in self.adam.betas]
         for place, rate in enumerate((lr / corrections[0], corrections[1] ** -0.5, lr)):
             self._rates[place].fill_(rate)
-        self._total.zero_()
 
     def _captured(self, purpose: Purpose) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
@@ -312,7 +313,7 @@ class TrainingRun:
             (1,),
             self._state,
             self._rates,
-            self._total,
+            self._means,
             losses,
             batch.size,
             *(math.log(beta) for beta in self.adam.betas),

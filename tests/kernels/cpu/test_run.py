@@ -39,9 +39,9 @@ class Trained:
         run = cpu.TrainingRun(case.network, logits, moments, samples, y, AdamRule(LR))
         return cls(case, logits, moments, run)
 
-    def steps(self, order: Tensor, first: int = 0) -> float:
+    def steps(self, order: Tensor, first: int = 0) -> list[float]:
         key = NoiseKey(9, Purpose.TRAINING, first)
-        return self.run.run(order, key, steps_done=first).item()
+        return self.run.run(order, key, steps_done=first).tolist()
 
     def everything(self) -> list[Tensor]:
         return [*self.logits, *(t for m in self.moments for t in (m.mean, m.square))]
@@ -59,27 +59,27 @@ def orders(n_steps: int, batch: int) -> Tensor:
     )
 
 
-def in_plain_torch(case: Case, order: Tensor) -> tuple[list[Tensor], float]:
+def in_plain_torch(case: Case, order: Tensor) -> tuple[list[Tensor], list[float]]:
     model, (x, y) = copy.deepcopy(case.model), data(case)
     optimiser = torch.optim.Adam(model.parameters(), lr=LR)
-    total = 0.0
+    losses = []
     for step, chosen in enumerate(order):
         draw = NoiseKey(9, Purpose.TRAINING, step)
         loss = functional.cross_entropy(model(x[chosen], draw=draw), y[chosen])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        total += loss.item()
-    return [p.detach() for p in model.parameters()], total
+        losses.append(loss.item())
+    return [p.detach() for p in model.parameters()], losses
 
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_steps_are_those_of_plain_torch(case: Case, batch: int) -> None:
     order = orders(4, batch)
     trained = Trained.of(case)
-    loss = trained.steps(order)
-    expected, expected_loss = in_plain_torch(case, order)
-    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    losses = trained.steps(order)
+    expected, expected_losses = in_plain_torch(case, order)
+    assert losses == pytest.approx(expected_losses, rel=1e-5)
     for got, wanted in zip(trained.logits, expected, strict=True):
         # Adam's first steps are ±lr whatever the gradient's size, so where it is all but zero
         # rounding decides: nearly all logits agree, and none is off by more than the steps taken.
@@ -95,14 +95,14 @@ def test_other_networks_train_as_in_plain_torch(
     relaxation: Relaxation, overrides: dict[str, int]
 ) -> None:
     case, order = make_case(relaxation, **overrides), orders(4, 70)
-    loss = Trained.of(case).steps(order)
-    assert loss == pytest.approx(in_plain_torch(case, order)[1], rel=1e-5)
+    losses = Trained.of(case).steps(order)
+    assert losses == pytest.approx(in_plain_torch(case, order)[1], rel=1e-5)
 
 
 def test_a_long_run_follows_plain_torch_until_rounding_parts_them(relaxation: Relaxation) -> None:
     case, order = make_case(relaxation), orders(60, 64)
-    loss = Trained.of(case).steps(order)
-    assert loss == pytest.approx(in_plain_torch(case, order)[1], rel=1e-2)
+    losses = Trained.of(case).steps(order)
+    assert losses == pytest.approx(in_plain_torch(case, order)[1], rel=1e-2)
 
 
 def test_the_number_of_threads_changes_no_bit_of_a_run(case: Case) -> None:
@@ -147,18 +147,18 @@ GIVEN = pytest.mark.parametrize(
 def test_each_step_has_the_temperature_it_is_given(relaxation: Relaxation) -> None:
     case, order = make_case(relaxation), orders(5, 70)
     trained, key = Trained.of(case), NoiseKey(9, Purpose.TRAINING)
-    loss = trained.run.run(order, key, steps_done=0, taus=TAUS).item()
+    got = trained.run.run(order, key, steps_done=0, taus=TAUS).tolist()
     model, (x, y) = copy.deepcopy(case.model), data(case)
-    optimiser, total = torch.optim.Adam(model.parameters(), lr=LR), 0.0
+    optimiser, losses = torch.optim.Adam(model.parameters(), lr=LR), []
     for step, (chosen, tau) in enumerate(zip(order, TAUS, strict=True)):
         model.set_tau(tau)
         outputs = model(x[chosen], draw=NoiseKey(9, Purpose.TRAINING, step))
-        step_loss = functional.cross_entropy(outputs, y[chosen])
+        loss = functional.cross_entropy(outputs, y[chosen])
         optimiser.zero_grad()
-        step_loss.backward()
+        loss.backward()
         optimiser.step()
-        total += step_loss.item()
-    assert loss == pytest.approx(total, rel=1e-5)
+        losses.append(loss.item())
+    assert got == pytest.approx(losses, rel=1e-5)
     for moments, parameter in zip(trained.moments, model.parameters(), strict=True):
         # The mean of gradients shows their temperatures; a logit that Adam moves hardly does.
         mean = optimiser.state[parameter]["exp_avg"]

@@ -55,9 +55,9 @@ def test_a_captured_step_is_the_launched_step_bit_for_bit(
     results = []
     for capture in (False, True):
         run, logits, order = make_run(gpu, capture=capture, dtype=dtype)
-        total = run.run(order[:12], KEY, steps_done=0)
-        total += run.run(order[12:], replace(KEY, draw=12), steps_done=12)
-        results.append([total, *logits])
+        first = run.run(order[:12], KEY, steps_done=0)
+        last = run.run(order[12:], replace(KEY, draw=12), steps_done=12)
+        results.append([first, last, *logits])
     for launched, captured in zip(*results, strict=True):
         torch.testing.assert_close(captured, launched, rtol=0, atol=0)
 

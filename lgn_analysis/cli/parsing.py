@@ -1,0 +1,130 @@
+"""How words on the command line become values, and the one sentence for those that do not."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from lgn_analysis.errors import LGNError
+
+PROGRAM: Final = "lgn-analysis"
+
+_EDGES: Final = " │─╭╮╰╯"
+"""What the parser draws around its complaints."""
+
+
+_QUOTE: Final = "'"
+_CHOICE: Final = r"invalid choice ('.*') for argument '(\S+)'\. Expected one of \((.*)\)"
+
+
+class UsageError(LGNError):
+    """Words that are no command."""
+
+
+def _spec(
+    metavar: str, what: str, parse: Callable[[str], Any], choices: tuple[str, ...] | None = None
+) -> PrimitiveConstructorSpec[Any]:
+    def from_words(words: list[str]) -> Any:
+        try:
+            return parse(words[0])
+        except ValueError:
+            raise ValueError(f"must be {what}, got {words[0]!r}") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=from_words,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
+        choices=choices,
+    )
+
+
+WHOLE: Final = _spec("INT", "a whole number", int)
+REAL: Final = _spec("FLOAT", "a number", float)
+
+
+def one_of(*names: str) -> PrimitiveConstructorSpec[Any]:
+    """Return how a flag takes one of some names."""
+    return _spec("{" + ",".join(names) + "}", f"one of {', '.join(names)}", str, choices=names)
+
+
+def parse(commands: dict[str, Any], args: Sequence[str] | None, description: str) -> Any:
+    """Return the command that the words name, to be called without arguments.
+
+    Raises:
+        UsageError: the words are no command.
+        SystemExit: they ask for help, which has been printed.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: _deferred(command) for name, command in commands.items()},
+                prog=PROGRAM,
+                description=description,
+                args=args,
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(one_sentence(said.getvalue())) from None
+
+
+def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """Return a function that takes the command's arguments and leaves it to be called."""
+
+    @functools.wraps(command)
+    def later(*args: Any, **options: Any) -> Callable[[], None]:
+        return functools.partial(command, *args, **options)
+
+    return later
+
+
+def one_sentence(box: str) -> str:
+    """Return what a box of the parser's complains about, as one sentence.
+
+    >>> one_sentence("Missing argument\\n ---\\n  Missing value for argument '--k'.\\n ---\\n  For more")
+    "Missing value for argument '--k'"
+    """
+    title, *sections = _sections(box)
+    if len(title) > 1:
+        title, sections = title[:1], [title[1:], *sections]
+    body = " ".join(sections[0])
+    if title == ["Required options"]:
+        _, name, *rest = sections[0]
+        body = f"{name} is missing: {' '.join(rest).removesuffix(' (required)')}"
+    elif title == ["Missing subcommand"]:
+        body = f"{title[0]}: {body}"
+    body = re.sub(r"^Error parsing (\S+):", r"\1", body).removesuffix(".")
+    if found := re.fullmatch(_CHOICE, body):
+        value, flag, choices = found.groups()
+        body = f"{flag} must be one of {choices.replace(_QUOTE, '')}, got {value}"
+    sentence = body.removesuffix(". Expected 1 values")
+    for section in sections[1:]:
+        if section[0] == "Perhaps you meant:":
+            sentence += f"; did you mean {section[1]}?"
+    if found := re.search(rf"{PROGRAM}[\w ]* --help", " ".join(sections[-1])):
+        sentence += f"{'' if sentence.endswith('?') else ';'} see {found.group()}"
+    return sentence
+
+
+def _sections(box: str) -> Iterator[list[str]]:
+    """Yield the lines between rules."""
+    section: list[str] = []
+    for line in box.splitlines():
+        text = line.strip(_EDGES)
+        if text and set(text) != {"-"}:
+            section.append(text)
+        elif section and (set(text) == {"-"} or "─" in line):
+            yield section
+            section = []
+    if section:
+        yield section

@@ -1,0 +1,42 @@
+"""Where numbers stopped being finite, in words."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lgn_analysis.network import LogicNetwork
+
+
+def bad_logits(model: LogicNetwork) -> str:
+    """Return which logits are not finite; empty where all are."""
+    for index, layer in enumerate(model.layers):
+        bad = ~layer.logits.detach().isfinite().all(-1)
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            return (
+                f"layer {index} has logits that are not finite (in {int(bad.sum())} of "
+                f"{len(bad)} gates, the first of them gate {first})"
+            )
+    return ""
+
+
+def where_it_fails(model: LogicNetwork, x: Tensor) -> str:
+    """Return the first thing that is not finite on the way to the class scores; empty without one."""
+    if said := bad_logits(model):
+        return said
+    with torch.no_grad():
+        values = x
+        for index, layer in enumerate(model.layers):
+            values = layer(values, mode="soft")
+            if not values.isfinite().all():
+                return (
+                    f"layer {index} has outputs that are not finite from logits that are: "
+                    f"tau {layer.relaxation.tau} is out of their range"
+                )
+        if not model.group_sum(values).isfinite().all():
+            return (
+                "the class scores overflow, which are sums of gates divided by group_tau "
+                f"{model.group_sum.group_tau}"
+            )
+    return ""

@@ -1,0 +1,43 @@
+"""Ctrl-C that waits for a moment at which work can be put down."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def postponed(notice: str) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C was pressed inside; a second one stops at once.
+
+    Only the main thread hears signals, and a handler that somebody else installed stays: there
+    Ctrl-C does what it did before, and the function never says so.
+
+    Args:
+        notice: written to stderr at the first Ctrl-C.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield lambda: False
+        return
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            signal.default_int_handler(number, frame)
+        pressed = True
+        sys.stderr.write(f"\n{notice}\n")
+        sys.stderr.flush()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
