@@ -3,6 +3,7 @@
 #   PYTHON      the interpreter the environment is made from      (make PYTHON=python3.12 ...)
 #   PIP_ARGS    more arguments for pip install                    (an index for CPU wheels, say)
 #   ARGS        more arguments for the command a target runs      (make reproduce ARGS="--help")
+#   LOCK        a lock file: install what it names, hashes checked (make test LOCK=.ci/requirements.lock)
 
 PYTHON   ?= python3
 PIP_ARGS ?=
@@ -15,8 +16,8 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help install install-dev reproduce figures notebooks test test-slow lint types layers \
-        format constraints clean distclean
+.PHONY: help install install-dev reproduce figures notebooks test test-slow lint types layers audit \
+        format constraints lock clean distclean
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | \
@@ -38,7 +39,12 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt | $(VENV)/.created
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.created
+ifdef LOCK
+	$(BIN)/python -m pip install $(PIP_ARGS) --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+else
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[test,notebooks,mnist5k]'
+endif
 	@touch $@ $(VENV)/.installed-run
 
 install: $(VENV)/.installed-run  ## make .venv and install the package in it
@@ -77,6 +83,10 @@ types: $(VENV)/.installed-dev  ## mypy
 layers: $(VENV)/.installed-dev  ## import-linter: imports only go down the staircase
 	$(BIN)/lint-imports
 
+audit: $(VENV)/.installed-dev  ## licences, undeclared and unused dependencies, pins and hashes
+	$(BIN)/python -m pip check
+	$(BIN)/python .ci/audit.py
+
 format: $(VENV)/.installed-dev  ## let ruff sort imports, mend and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -92,6 +102,9 @@ constraints: $(VENV)/.installed-dev  ## pin what .venv holds in constraints.txt
 	       | sed -E 's/^([^=]+==[^+]+)\+.*/\1/' | LC_ALL=C sort -f; } > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	@touch $(VENV)/.installed-dev $(VENV)/.installed-run
+
+lock: $(VENV)/.installed-dev  ## write .ci/requirements.lock, the archives of CI with their hashes
+	$(BIN)/python .ci/lock.py
 
 clean:  ## remove caches and build outputs
 	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache \
