@@ -118,13 +118,16 @@ def _device(specs: Sequence[RunSpec]) -> str:
 
 
 def _commit() -> str:
+    """Return the commit of the package's code, dirty where the code has changed since."""
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout.strip()
+        changed = _git("status", "--porcelain", "--", ".")
+        return _git("describe", "--always") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return f"lgn_analysis {lgn_analysis.__version__}, not in a git checkout"
+
+
+def _git(*words: str) -> str:
+    folder = Path(lgn_analysis.__file__).parent
+    return subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, check=True, text=True
+    ).stdout.strip()
