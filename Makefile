@@ -40,7 +40,7 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt | $(VENV)/.created
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.created
 ifdef LOCK
-	$(BIN)/python -m pip install $(PIP_ARGS) --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install $(PIP_ARGS) --require-hashes --no-deps -r $(LOCK)
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 else
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[test,notebooks,mnist5k]'
