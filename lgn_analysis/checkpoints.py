@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lgn_analysis.arguments import usable_device
 from lgn_analysis.errors import CheckpointError, InvalidInputError, StorageError
 from lgn_analysis.files import checksum, replacing
-from lgn_analysis.network import LogicNetwork
+from lgn_analysis.network import LogicNetwork, require_network
 from lgn_analysis.wiring import check_wiring
 
 FORMAT: Final = "lgn_analysis"
@@ -59,6 +60,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
     Raises:
         CheckpointError: the file is missing, torn, damaged, foreign, or of another format version.
     """
+    device = usable_device(device)
     return read_checkpoint(path).model.to(device)
 
 
@@ -70,6 +72,7 @@ def write_checkpoint(
     info: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model with further tensors and facts; see :func:`save`."""
+    require_network(model, "a checkpoint")
     dtype = str(model.dtype).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise InvalidInputError(f"a {dtype} network cannot be stored; use float32 or float64")

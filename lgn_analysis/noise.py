@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor
 
+from lgn_analysis.arguments import seed_number
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import N_GATES
 from lgn_analysis.ranks import from_rank_zero
@@ -64,9 +65,7 @@ class NoiseKey:
 
     def __post_init__(self) -> None:
         for name in ("seed", "draw"):
-            value = getattr(self, name)
-            if not 0 <= value < 2**64:
-                raise InvalidInputError(f"{name} must lie in 0..2**64-1, got {value}")
+            object.__setattr__(self, name, seed_number(getattr(self, name), name))
 
 
 def philox4x32(counter: Tensor, key: tuple[int, int]) -> Tensor:

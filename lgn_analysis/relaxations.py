@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.arguments import positive, real
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.gates import N_GATES
 
@@ -49,9 +50,8 @@ class Relaxation:
     def __post_init__(self) -> None:
         if type(self) is Relaxation:
             raise InvalidInputError(f"choose a relaxation: {', '.join(RELAXATIONS)}")
-        if not (math.isfinite(self.tau) and self.tau > 0):
-            raise InvalidInputError(f"tau must be finite and above zero, got {self.tau}")
-        object.__setattr__(self, "tau", float(self.tau))  # NumPy's numbers do not go into JSON
+        # A float: NumPy's numbers do not go into JSON.
+        object.__setattr__(self, "tau", positive("tau", self.tau))
 
     def training_weights(
         self,
@@ -155,7 +155,7 @@ class CAGE(Relaxation):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("tau_max", "tau_min", "decay"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+            object.__setattr__(self, name, real(name, getattr(self, name)))
         if not 0 < self.tau_min <= self.tau_max < math.inf:
             raise InvalidInputError(
                 f"CAGE needs 0 < tau_min <= tau_max, both finite; got tau_min={self.tau_min}, "

@@ -51,9 +51,11 @@ class RunDirectory:
         return self.path / LAST_FILE
 
     def require(self) -> None:
-        """Raise unless the directory is there."""
+        """Raise unless the directory is there, with a checkpoint in it."""
         if not self.path.is_dir():
             raise CheckpointError(f"there is no run directory at {self.path}")
+        if not self.last.is_file():
+            raise CheckpointError(f"there is no checkpoint at {self.last}")
 
     def refuse_used(self) -> None:
         """Raise unless a run can begin here."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, fields
 from typing import Any, Final
+from weakref import WeakSet
 
 import pandas as pd
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lgn_analysis import ranks
+from lgn_analysis.arguments import shown
 from lgn_analysis.checkpoints import Checkpoint
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import (
@@ -24,6 +27,7 @@ from lgn_analysis.errors import (
     TrainingInterrupted,
 )
 from lgn_analysis.finite import bad_logits, where_it_fails
+from lgn_analysis.footprint import require_training_memory
 from lgn_analysis.interruption import postponed
 from lgn_analysis.metrics import Evaluation, check_labels, evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
@@ -37,6 +41,30 @@ SPLITS: Final = ("val", "test")
 Callback = Callable[[int, LogicNetwork, dict[str, float]], None]
 """Called as ``callback(step, model, row)`` at each evaluation; what it puts into ``row`` becomes
 columns of the history."""
+
+
+_IN_TRAINING: Final[WeakSet[LogicNetwork]] = WeakSet()
+_TURN: Final = threading.Lock()
+
+
+@contextmanager
+def alone(model: LogicNetwork) -> Iterator[None]:
+    """Keep a model to one run at a time: steps write its logits in place.
+
+    Raises:
+        InvalidInputError: a run that has not ended is training it.
+    """
+    with _TURN:
+        if model in _IN_TRAINING:
+            raise InvalidInputError(
+                "this model is being trained already, by another thread or around this callback; "
+                "wait until that run ends, or train copy.deepcopy(model)"
+            )
+        _IN_TRAINING.add(model)
+    try:
+        yield
+    finally:
+        _IN_TRAINING.discard(model)
 
 
 class Runner:
@@ -72,11 +100,26 @@ class Runner:
                 f"{data.n_features}"
             )
         check_labels(data.y_train, model.n_classes)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise InvalidInputError(
+                "no logits of this network require gradients, so there is nothing to train; call "
+                "model.requires_grad_()"
+            )
+        for callback in callbacks:
+            if not callable(callback):
+                raise InvalidInputError(
+                    f"callbacks must be functions (step, model, row), got {shown(callback)}"
+                )
         if config.training.batch_size > n_train:
             raise InvalidInputError(
                 f"batch_size {config.training.batch_size} exceeds the {n_train} training samples "
                 f"of {data.name!r}; use at most {n_train}"
             )
+        require_training_memory(
+            model,
+            batch_size=config.training.batch_size,
+            sizes=(n_train, *(len(data.split(split)[1]) for split in SPLITS)),
+        )
         # The configured tau is the one that the run began with, the model's may have moved since.
         schedule = config.training.schedule(config.network.tau)
         if schedule is not None and model.relaxation.adaptive:

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from lgn_analysis import ranks
+from lgn_analysis.arguments import usable_device, whole
 from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.errors import CheckpointError, InvalidInputError
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.run_directory import RunDirectory, read_history
-from lgn_analysis.runner import Callback, Runner
+from lgn_analysis.runner import Callback, Runner, alone
 from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig
 
 __all__ = ["Callback", "TrainResult", "read_history", "resume", "train"]
@@ -109,8 +110,8 @@ def train(
         callbacks: called at each evaluation; see :data:`Callback`.
 
     Raises:
-        InvalidInputError: data, model and sizes do not fit, ``out`` holds a run already, or another
-            process is training there.
+        InvalidInputError: data, model and sizes do not fit, ``out`` holds a run already, another
+            process is training there, or another thread is training ``model``.
         TrainingError: the loss or the logits are no longer finite; it names the step, the layer and
             the last good checkpoint.
         StorageError: a checkpoint cannot be written; the one before it is intact.
@@ -128,6 +129,7 @@ def train(
         tau_end=tau_end,
         tau_steps=tau_steps,
     )
+    _check_data(data)
     config = RunConfig(
         data=DataConfig(data.name, data.thresholds, data.fingerprint),
         network=NetworkConfig.of(model),
@@ -138,7 +140,7 @@ def train(
         directory.refuse_used()
     run = Runner(model, data, config, directory, callbacks)
     ranks.wait_for_all()
-    with _held(directory):
+    with alone(model), _held(directory):
         if directory is not None and ranks.world()[0] == 0:
             directory.refuse_used()  # again: now nobody else can begin here
             directory.write_config(config)
@@ -175,6 +177,9 @@ def resume(
     """
     directory = RunDirectory(Path(out))
     directory.require()
+    device = usable_device(device)
+    if data is not None:
+        _check_data(data)
     with _held(directory):
         model, run = _restored(directory, data, steps, device, callbacks)
         ranks.wait_for_all()
@@ -194,7 +199,7 @@ def _restored(
     checkpoint, history = directory.read()
     config = RunConfig.from_dict(checkpoint.info["run"], source=str(directory.last))
     if steps is not None:
-        if steps < (done := int(checkpoint.info["step"])):
+        if whole("steps", steps) < (done := int(checkpoint.info["step"])):
             raise InvalidInputError(
                 f"{directory.path} holds {done} steps already; give steps={done} or more"
             )
@@ -218,6 +223,14 @@ def _restored(
     if ranks.world()[0] == 0:
         directory.write_copies(checkpoint, history)
     return model, run
+
+
+def _check_data(data: object) -> None:
+    if not isinstance(data, Dataset):
+        raise InvalidInputError(
+            f"training needs a Dataset, got {type(data).__name__}; load_dataset and "
+            "Dataset.from_arrays make one"
+        )
 
 
 def _held(directory: RunDirectory | None) -> AbstractContextManager[None]:

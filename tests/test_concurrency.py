@@ -5,6 +5,7 @@ Everything here ends in time or fails: a test that waits for ever would tell not
 
 from __future__ import annotations
 
+import copy
 import logging
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lgn_analysis as lgn
 from lgn_analysis.checkpoints import Checkpoint, read_checkpoint
 from lgn_analysis.data import Dataset
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import cpu, select_backend
 from lgn_analysis.kernels.cpu import threads
 from lgn_analysis.kernels.cpu.compiling import entry
@@ -117,6 +119,24 @@ def test_models_trained_at_once_have_the_bits_of_one_after_the_other(
     ):
         assert_same(state, wanted)
         assert history == told
+
+
+@BACKENDS
+def test_one_model_is_trained_by_one_run_at_a_time(
+    separable_data: Dataset, tmp_path: Path, backend: str
+) -> None:
+    model, undisturbed = fresh(backend=backend), fresh(backend=backend)
+
+    def train_it(step: int, model: lgn.LogicNetwork, row: dict[str, float]) -> None:
+        with pytest.raises(InvalidInputError, match=r"trained already.*train copy.deepcopy"):
+            at_once([lambda: short(model, separable_data, out=tmp_path / "second")])
+        short(copy.deepcopy(model), separable_data, steps=1)
+
+    short(model, separable_data, steps=3, callbacks=[train_it])
+    short(undisturbed, separable_data, steps=3)
+    assert_same(state_of(model), state_of(undisturbed))
+    assert not (tmp_path / "second").exists()
+    short(model, separable_data, steps=1, out=tmp_path / "second")  # it is free again
 
 
 @BACKENDS
@@ -350,6 +370,28 @@ def test_a_forked_child_has_one_thread_and_a_team_of_its_own_when_it_asks() -> N
     assert child_says(question)
     assert torch.get_num_threads() == 3
     assert torch.equal(cpu.gumbel(KEY, 0, 100), before)
+
+
+@needs_fork
+def test_a_child_of_a_process_without_the_cpu_kernels_has_one_thread_too() -> None:
+    program = """
+        import os, signal, sys, warnings
+        import torch
+        from lgn_analysis.network import LogicNetwork
+
+        warnings.simplefilter("ignore")
+        torch.set_num_threads(2)
+        model = LogicNetwork(12, 6000, 1, 3, 2.0, backend="reference")
+        x = torch.zeros(64, 12)
+        before = model(x, mode="soft")  # by torch's threads, which a child waits for in vain
+        assert "lgn_analysis.kernels.cpu" not in sys.modules
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if torch.equal(model(x, mode="soft"), before) else 1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=LONG, check=True)
 
 
 @entry

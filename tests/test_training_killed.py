@@ -83,11 +83,13 @@ def kill_until(
         How many came to their end, and after how many kills a half-written file lay about.
     """
     chance = random.Random(seed)
-    killed = finished = met_writing = 0
+    killed = finished = met_writing = begun = 0
     with program() as lives:
         lives.begin(tmp_path / "whole", backend, relaxation)
         assert lives.ended() == 0
         while killed < n_kills or not finished:
+            begun += 1
+            assert begun < 100 * n_kills, "the machine is so busy that no life gets anywhere"
             run = tmp_path / f"run{finished}"
             child = lives.begin(run, backend, relaxation)
             time.sleep(chance.uniform(0, LONGEST))

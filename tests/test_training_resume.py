@@ -153,6 +153,7 @@ def test_what_cannot_be_resumed_is_refused(
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
         resume(tmp_path / "empty")
+    assert not [*(tmp_path / "empty").iterdir()], "and nothing is left there"
     save(fresh(), tmp_path / "empty" / "last.safetensors")
     with pytest.raises(CheckpointError, match="holds a model and no training state"):
         resume(tmp_path / "empty")

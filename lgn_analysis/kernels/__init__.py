@@ -4,6 +4,8 @@ A backend is a module with the functions of :class:`Backend`, feature-major: a g
 contiguous row. It is chosen by the tensor's device and can be forced by name. One that also has the
 functions of :class:`NetworkBackend` runs a whole network at once. A module is imported when it is
 first chosen.
+
+A forked child begins with one thread, whatever its parent had.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -145,3 +148,13 @@ def _default(device_type: str) -> str:
     needs = {"cpu": "numba", "cuda": "triton"}.get(device_type)
     found = needs is not None and importlib.util.find_spec(needs) is not None
     return device_type if found else reference.NAME
+
+
+def _after_fork() -> None:
+    # Where the parent has used torch's OpenMP threads, a child that calls for them waits for ever.
+    # The workers of torch's own data loaders begin with one for the same reason.
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

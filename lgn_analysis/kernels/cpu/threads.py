@@ -6,8 +6,8 @@ that member's share, and calls :func:`meet` where all must have arrived. No resu
 many members there are: shares are ranges of outputs, and every output is computed by one member in
 one order.
 
-Threads do not survive a fork. A forked child begins with one, for torch as well, and with a team of
-its own as soon as it asks for more.
+Threads do not survive a fork: a forked child has a team of its own, as soon as it asks for more than
+the one thread that it begins with.
 """
 
 from __future__ import annotations
@@ -213,9 +213,6 @@ def _after_fork() -> None:
     # The lock may have been held.
     global _team
     _team = _Team()
-    # Where the parent has used torch's OpenMP threads, a child that calls for them waits for ever.
-    # The workers of torch's own data loaders begin with one for the same reason.
-    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
