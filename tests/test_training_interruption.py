@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ from tests.test_training_resume import assert_same_run
 from tests.tiny import fresh, short
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Ctrl-C does what Python has it do, also where tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +148,12 @@ def test_the_command_says_how_to_go_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "lgn_analysis.cli", "train", "--width", "500", "--depth", "2"]
     command += ["--steps", "500000", "--eval-every", "500000", "--no-progress", "--out", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 120
         while not (out / "best.safetensors").exists() and process.poll() is None:
             assert time.monotonic() < deadline
