@@ -71,3 +71,10 @@ def test_every_requirement_is_pinned_within_its_bounds(requirement: Requirement)
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     versions = {canonicalize_name(name): version for name, version in pins.items()}
     assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)])
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"tests/[\w/]+(?:\.py|/)", text))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
