@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lgn_analysis.arguments import usable_device
-from lgn_analysis.errors import CheckpointError, InvalidInputError, StorageError
+from lgn_analysis.errors import CheckpointError, InvalidInputError
 from lgn_analysis.files import checksum, replacing
 from lgn_analysis.network import LogicNetwork, require_network
 from lgn_analysis.wiring import check_wiring
@@ -92,10 +92,8 @@ def write_checkpoint(
     with replacing(path) as temporary:
         try:
             save_file(on_cpu, temporary, metadata=metadata)
-        except SafetensorError as error:  # which says so where the system refuses to write
-            raise StorageError(
-                f"cannot write {path}: {error}; what stood there before is intact"
-            ) from error
+        except SafetensorError as error:  # so it calls what the system refuses to write
+            raise OSError(str(error)) from error
 
 
 def _checksums(tensors: Mapping[str, Tensor]) -> dict[str, str]:

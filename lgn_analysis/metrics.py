@@ -19,7 +19,7 @@ from torch.nn import functional
 from lgn_analysis.arguments import real, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.footprint import evaluation_bytes
+from lgn_analysis.footprint import EVALUATED, evaluation_bytes
 from lgn_analysis.gates import GATE_NAMES, N_GATES, reads_inputs
 from lgn_analysis.kernels import select_backend
 from lgn_analysis.memory import require_memory
@@ -87,7 +87,7 @@ def evaluate(
     split: str = "test",
     noise_draws: int = 8,
     noise_seed: int | None = None,
-    batch_size: int = 1024,
+    batch_size: int = EVALUATED,
 ) -> Evaluation:
     """Evaluate soft, noisy and discrete over the whole split.
 

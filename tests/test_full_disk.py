@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lgn_analysis.checkpoints import read_checkpoint
 from lgn_analysis.data import Dataset
@@ -43,8 +44,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     separable_data: Dataset, tmp_path: Path, room: int
 ) -> None:
     """With no room at all, and with room for a part of the file."""
-    import torch
-
     splits = [
         getattr(separable_data, f"{axis}_{split}")
         for split in ("train", "val", "test")

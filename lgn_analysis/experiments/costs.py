@@ -15,6 +15,7 @@ import pandas as pd
 
 from lgn_analysis.data import DATASETS
 from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.footprint import EVALUATED
 
 _STEP_NS: Final = {
     "soft": 80.0,
@@ -52,7 +53,6 @@ _SAMPLE_BYTES_HARD: Final = 16.0
 are hard the activations are bits."""
 
 _PROCESS_BYTES: Final = 5e8
-_EVALUATED: Final = 1024
 _GRAPH_BYTES: Final = 8 * 16
 _MOST_GRAPH: Final = 2**30
 
@@ -158,7 +158,7 @@ def memory(spec: RunSpec) -> float:
     logits = networks * gates * 16 * 4 * 4
     # Training keeps every layer's outputs and their gradients, an evaluation two layers at a time.
     activations = networks * gates * spec.training.batch_size * 4 * 2
-    activations = max(activations, 3 * spec.network.width * _EVALUATED * 4)
+    activations = max(activations, 3 * spec.network.width * EVALUATED * 4)
     probing = min(_MOST_GRAPH, gates * plan.samples * _GRAPH_BYTES) if spec.timing is None else 0
     return _PROCESS_BYTES + sum(data.sizes) * features + logits + max(activations, probing)
 
