@@ -22,7 +22,7 @@ from torch import Tensor
 from lgn_analysis.arguments import usable_device
 from lgn_analysis.errors import CheckpointError, InvalidInputError
 from lgn_analysis.files import checksum, replacing
-from lgn_analysis.network import LogicNetwork, require_network
+from lgn_analysis.network import LogicNetwork, require_structure
 from lgn_analysis.wiring import check_wiring
 
 FORMAT: Final = "lgn_analysis"
@@ -48,7 +48,8 @@ def save(model: LogicNetwork, path: str | os.PathLike[str]) -> None:
     """Write the model to ``path``, complete: a reader finds the old file or the new one, whole.
 
     Raises:
-        InvalidInputError: the model's dtype cannot be stored.
+        InvalidInputError: the model's dtype cannot be stored, or it was changed by hand to one that its
+            configuration and tensors do not describe. (Hooks are not stored, as PyTorch stores none.)
         StorageError: the disk is full, or the place cannot be written to.
     """
     write_checkpoint(path, model)
@@ -72,7 +73,7 @@ def write_checkpoint(
     info: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model with further tensors and facts; see :func:`save`."""
-    require_network(model, "a checkpoint")
+    require_structure(model, "a checkpoint")
     dtype = str(model.dtype).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise InvalidInputError(f"a {dtype} network cannot be stored; use float32 or float64")

@@ -23,7 +23,7 @@ from lgn_analysis.footprint import EVALUATED, evaluation_bytes
 from lgn_analysis.gates import GATE_NAMES, N_GATES, reads_inputs
 from lgn_analysis.kernels import select_backend
 from lgn_analysis.memory import require_memory
-from lgn_analysis.network import LogicNetwork, Mode, require_network
+from lgn_analysis.network import LogicLayer, LogicNetwork, Mode, require_network, specify
 from lgn_analysis.noise import NoiseKey, Purpose
 
 UNUSED_ENTROPY: Final = 1.8873
@@ -169,7 +169,8 @@ def gate_usage(
     :data:`UNUSED_ENTROPY`. It speaks of training, not of function, and says nothing of a network
     with residual initialisation, which starts below the threshold. ``constant`` is the share whose
     discrete output is the same on every sample of ``data``; NaN without data. ``unreachable`` is
-    the share from which no path leads to an output once discretised.
+    the share from which no path leads to an output once discretised; NaN where the network was changed by
+    hand, as its paths are not known then.
 
     Args:
         model: the network.
@@ -178,7 +179,8 @@ def gate_usage(
         batch_size: samples at a time.
     """
     require_network(model, "gate usage")
-    constant: list[float] = [math.nan] * model.depth
+    _refuse_other_layers(model)
+    constant: list[float] = [math.nan] * len(model.layers)
     if data is not None:
         x = data if isinstance(data, Tensor) else split_tensors(data, split)[0]
         if x.ndim != 2:
@@ -186,7 +188,9 @@ def gate_usage(
         if len(x) == 0:
             raise InvalidInputError("constant gates are counted on at least one sample, got none")
         constant = _constant_shares(model, x, whole("batch_size", batch_size, least=1))
-    unreachable = _unreachable_shares(model)
+    unreachable = [math.nan] * len(model.layers)
+    if specify(model).network is not None:
+        unreachable = _unreachable_shares(model)
     rows = []
     for index, layer in enumerate(model.layers):
         entropy = gate_entropy(layer.logits)
@@ -204,6 +208,15 @@ def gate_usage(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _refuse_other_layers(model: LogicNetwork) -> None:
+    for index, layer in enumerate(model.layers):
+        if not isinstance(layer, LogicLayer):
+            raise InvalidInputError(
+                f"gate usage counts the gates of LogicLayers, and layer {index} is a "
+                f"{type(layer).__name__}"
+            )
 
 
 def gate_entropy(logits: Tensor) -> Tensor:
@@ -335,16 +348,18 @@ def _logits(model: LogicNetwork, x: Tensor, mode: Mode, draw: NoiseKey | None = 
 
 
 def _constant_shares(model: LogicNetwork, x: Tensor, batch_size: int) -> list[float]:
-    kernels = select_backend(model.device, model.backend)
-    ever = torch.zeros(model.depth, model.width, dtype=torch.bool, device=model.device)
-    always = torch.ones_like(ever)
+    kernels = select_backend(model.device, model.logic_layers[0].backend)
+    ever: list[Tensor] = []
+    always: list[Tensor] = []
     for inputs in x.split(batch_size):
         for index, words in enumerate(model.packed_activations(inputs.to(model.device))):
             bits = kernels.unpack_bits(words, len(inputs))
+            if index == len(ever):
+                ever.append(torch.zeros(len(bits), dtype=torch.bool, device=bits.device))
+                always.append(torch.ones_like(ever[-1]))
             ever[index] |= bits.any(-1)
             always[index] &= bits.all(-1)
-    shares: list[float] = (ever == always).double().mean(-1).tolist()
-    return shares
+    return [float((some == all_).double().mean()) for some, all_ in zip(ever, always, strict=True)]
 
 
 def _unreachable_shares(model: LogicNetwork) -> list[float]:

@@ -30,7 +30,7 @@ from lgn_analysis.finite import bad_logits, where_it_fails
 from lgn_analysis.footprint import require_training_memory
 from lgn_analysis.interruption import postponed
 from lgn_analysis.metrics import Evaluation, check_labels, evaluate, gate_usage
-from lgn_analysis.network import LogicNetwork
+from lgn_analysis.network import LogicNetwork, require_structure
 from lgn_analysis.relaxations import CAGE
 from lgn_analysis.run_directory import RunDirectory
 from lgn_analysis.runs import RunConfig
@@ -115,6 +115,8 @@ class Runner:
                 f"batch_size {config.training.batch_size} exceeds the {n_train} training samples "
                 f"of {data.name!r}; use at most {n_train}"
             )
+        if directory is not None:
+            require_structure(model, "a run directory")
         require_training_memory(
             model,
             batch_size=config.training.batch_size,
@@ -327,7 +329,7 @@ class Runner:
         """Return the columns of a run whose temperature moves."""
         relaxation = self.model.relaxation
         if isinstance(relaxation, CAGE):
-            confidences = torch.stack(self.model.as_pass().confidences)
+            confidences = torch.stack(self.model.confidences)
             return {"backward_tau": float(relaxation.backward_tau(confidences).mean())}
         return {} if self.steps.schedule is None else {"tau": relaxation.tau}
 

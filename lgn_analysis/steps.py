@@ -20,7 +20,7 @@ from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import NetworkBackend
 from lgn_analysis.kernels.seam import AdamRule, Moments, Run
-from lgn_analysis.network import LogicNetwork
+from lgn_analysis.network import LogicNetwork, specify
 from lgn_analysis.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.relaxations import make_relaxation
 from lgn_analysis.schedules import TauSchedule
@@ -96,7 +96,7 @@ class Steps:
         self._order = torch.empty(0, dtype=torch.int64)
         self._share = ranks.share(batch_size)
         ranks.copy_from_rank_zero(model.parameters())
-        ranks.copy_from_rank_zero(model.as_pass().confidences)
+        ranks.copy_from_rank_zero(model.confidences)
 
     def advance(
         self,
@@ -111,10 +111,8 @@ class Steps:
         last. ``progress`` is called with a number of steps when that many have been taken.
         """
         self.model.train()
-        backend = self.model.network_backend
-        taken = {int(state["step"]) for state in self.optimiser.state.values() if state}
-        plain = self._x.dtype == torch.bool and len(taken) <= 1 and _is_plain(self.model)
-        if ranks.world()[1] > 1 or backend is None or not plain:
+        backend = self._whole_step_backend()
+        if backend is None:
             pieces = self._by_autograd(first, until)
         else:
             pieces = self._by_backend(backend, first, until)
@@ -127,6 +125,15 @@ class Steps:
         if self.schedule is not None:
             self.model.set_tau(self.schedule.at(first + len(losses)))
         return losses
+
+    def _whole_step_backend(self) -> NetworkBackend | None:
+        """Return the backend that takes whole steps, None where autograd has to."""
+        taken = {int(state["step"]) for state in self.optimiser.state.values() if state}
+        if ranks.world()[1] > 1 or self._x.dtype != torch.bool or len(taken) > 1:
+            return None
+        if specify(self.model, training=True).network is None:
+            return None
+        return self.model.network_backend
 
     def _by_autograd(self, first: int, until: int) -> Iterator[list[float]]:
         """Yield the losses of some steps at a time; on a CPU of each, before it moves anything."""
@@ -232,14 +239,3 @@ def _until_not_finite(losses: list[float]) -> list[float]:
         if not math.isfinite(loss):
             return losses[: place + 1]
     return losses
-
-
-def _is_plain(model: LogicNetwork) -> bool:
-    """Return whether whole steps do all that autograd would: no hooks, nothing frozen, float32."""
-    hooks = [model._forward_hooks, model._forward_pre_hooks]
-    hooks += [model._backward_hooks, model._backward_pre_hooks]
-    for parameter in model.parameters():
-        hooks += [parameter._backward_hooks or {}, parameter._post_accumulate_grad_hooks or {}]
-        if not parameter.requires_grad or parameter.dtype != torch.float32:
-            return False
-    return not any(hooks) and type(model).forward is LogicNetwork.forward

@@ -198,4 +198,5 @@ def is_transformed() -> bool:
         torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
         or torch.compiler.is_compiling()
+        or torch._C._is_tracing()
     )

@@ -1,0 +1,57 @@
+"""Checks of what goes into a layer or a network, and its conversion for the kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lgn_analysis.errors import InvalidInputError
+
+
+def check_features(x: Tensor, n_features: int) -> None:
+    """Raise unless x is a tensor of real numbers [..., n_features]."""
+    if not isinstance(x, Tensor):
+        raise InvalidInputError(
+            f"expected a tensor [batch, {n_features}], got {type(x).__name__}; convert it, for "
+            "instance by torch.as_tensor"
+        )
+    if x.is_complex():
+        raise InvalidInputError(f"inputs must be real numbers, got {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] != n_features:
+        raise InvalidInputError(
+            f"expected inputs [batch, {n_features}], got shape {tuple(x.shape)}"
+        )
+
+
+def check_divisible(name: str, size: int, divisor_name: str, divisor: int) -> None:
+    """Raise unless ``size`` is a positive multiple of ``divisor``, naming its neighbours that are."""
+    if size >= 1 and size % divisor == 0:
+        return
+    if size < 1:
+        raise InvalidInputError(
+            f"{name} must be a positive multiple of {divisor_name} {divisor}, got {size}; use "
+            f"{divisor}"
+        )
+    below = size // divisor * divisor
+    choices = f"{below} or {below + divisor}" if below > 0 else str(divisor)
+    raise InvalidInputError(
+        f"{name} {size} is not divisible by {divisor_name} {divisor}; use {choices}"
+    )
+
+
+def as_bits(x: Tensor) -> Tensor:
+    """Return x as bool, or raise where it holds anything but 0 and 1."""
+    if x.dtype == torch.bool:
+        return x
+    if not bool(((x == 0) | (x == 1)).all()):
+        raise InvalidInputError(
+            "discrete mode works on bits, and the inputs hold values other than 0 and 1; "
+            'threshold them first (lgn.thermometer), or use mode="soft"'
+        )
+    return x.to(torch.bool)
+
+
+def flat_values(x: Tensor) -> Tensor:
+    """Return x [..., n] as bool or float32 [batch, n]."""
+    flat = x.reshape(-1, x.shape[-1])
+    return flat if flat.dtype == torch.bool else flat.to(torch.float32)

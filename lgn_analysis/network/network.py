@@ -1,0 +1,468 @@
+"""Logic gate networks as PyTorch modules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from lgn_analysis.arguments import positive, seed_number, whole
+from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.footprint import network_bytes
+from lgn_analysis.gates import N_GATES
+from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
+from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.memory import require_memory
+from lgn_analysis.network import parts
+from lgn_analysis.network.group_sum import GroupSum
+from lgn_analysis.network.inputs import as_bits, check_divisible, check_features, flat_values
+from lgn_analysis.network.layer import (
+    LogicLayer,
+    check_choices,
+    check_dtype,
+    check_relaxation,
+    temperatures,
+)
+from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
+from lgn_analysis.network.specification import (
+    hook_departure,
+    make_pass,
+    structural_departure,
+    training_departure,
+)
+from lgn_analysis.noise import NoiseKey, Purpose, fresh_key
+from lgn_analysis.relaxations import Relaxation, relaxation_config, relaxation_from
+
+_REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
+
+
+@parts.unpatched
+class LogicNetwork(nn.Module):
+    """``depth`` logic layers of ``width`` gates and a group sum, [batch, n_features] -> logits.
+
+    Args:
+        n_features: number of input bits.
+        width: gates a layer, divisible by the number of groups.
+        depth: number of layers.
+        n_classes: number of classes.
+        group_tau: group-sum temperature; the scale of a sum's own noise is about
+            ``½·sqrt(width / n_classes)``, and a much smaller group_tau drowns the signal in it.
+        relaxation: default ``GumbelST(tau=1.0)``.
+        wiring: ``"random"`` or ``"unique"``.
+        init: ``"normal"`` or ``"residual"``.
+        seed: draws wiring and initial logits, and names the noise of an integer ``draw``.
+        n_groups: number of output groups, at least ``n_classes``, by default equal to it; the
+            paper's code keeps 100 for CIFAR-10, 90 of them idle.
+        grad_factor: multiplies the gradient at each layer's input in the training forward only; it
+            compounds with depth and is no part of the loss.
+        backend: force a kernel backend by name; None chooses by device.
+        dtype: dtype of the logits; None is torch's default.
+        gradient_dtype: dtype in which the CUDA backend keeps the gradients of activations, float32
+            or bfloat16 (half the traffic); sums are float32 in both.
+
+    Raises:
+        InvalidInputError: sizes that do not fit, with the numbers and a way out.
+
+    >>> model = LogicNetwork(n_features=8, width=20, depth=2, n_classes=10, group_tau=1.0)
+    >>> model(torch.zeros(3, 8)).shape
+    torch.Size([3, 10])
+    """
+
+    layers: Sequence[LogicLayer]
+
+    def __init__(
+        self,
+        n_features: int,
+        width: int,
+        depth: int,
+        n_classes: int,
+        group_tau: float,
+        *,
+        relaxation: Relaxation | None = None,
+        wiring: str = "random",
+        init: str = "normal",
+        seed: int = 0,
+        n_groups: int | None = None,
+        grad_factor: float = 1.0,
+        backend: str | None = None,
+        dtype: torch.dtype | None = None,
+        gradient_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        relaxation = check_relaxation(relaxation)
+        n_features = whole("n_features", n_features)
+        width, depth = whole("width", width), whole("depth", depth, least=1)
+        n_classes = whole("n_classes", n_classes)
+        n_groups = n_classes if n_groups is None else whole("n_groups", n_groups)
+        seed = seed_number(seed)
+        if not isinstance(wiring, str):
+            raise InvalidInputError(
+                f'wiring must be "random" or "unique", got {type(wiring).__name__}; a wiring of '
+                "your own goes into each layer: LogicLayer(wiring=…)"
+            )
+        if n_classes < 1 or n_groups < n_classes:
+            raise InvalidInputError(
+                f"n_classes must be at least 1 and n_groups at least n_classes, got "
+                f"n_classes={n_classes}, n_groups={n_groups}"
+            )
+        check_divisible(
+            "width", width, "n_classes" if n_groups == n_classes else "n_groups", n_groups
+        )
+        if gradient_dtype not in (torch.float32, torch.bfloat16):
+            raise InvalidInputError(
+                f"gradient_dtype must be torch.float32 or torch.bfloat16, got {gradient_dtype}"
+            )
+        dtype = check_dtype(dtype)
+        require_memory(
+            network_bytes(n_features, width, depth, dtype),
+            f"the logits and the wiring of {depth} x {width} gates",
+            "lower width or depth",
+        )
+        # Plain numbers: NumPy's do not go into a file's JSON.
+        self._drawn = {"wiring": wiring, "init": init, "seed": seed}
+        layers = nn.ModuleList(
+            LogicLayer(
+                n_features if index == 0 else width,
+                width,
+                relaxation=relaxation,
+                wiring=wiring,
+                init=init,
+                seed=seed,
+                index=index,
+                grad_factor=grad_factor,
+                backend=backend,
+                dtype=dtype,
+            )
+            for index in range(depth)
+        )
+        # A ModuleList, which type checkers take for a list of plain modules.
+        self.layers = cast("Sequence[LogicLayer]", layers)
+        self.group_sum = GroupSum(n_groups, group_tau)
+        self.gradient_dtype = gradient_dtype
+        self.n_features = n_features
+        self.width = width
+        self.depth = depth
+        self.n_classes = n_classes
+        self.seed = seed
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], **overrides: Any) -> LogicNetwork:
+        """Return a network built from :attr:`config`, the inverse of reading it."""
+        arguments = {**config, **overrides}
+        if lacking := [name for name in _REQUIRED if name not in arguments]:
+            raise InvalidInputError(
+                f"a network's configuration needs {', '.join(lacking)} too; give that of a network, "
+                "model.config"
+            )
+        relaxation = relaxation_from(arguments)
+        known = inspect.signature(cls.__init__).parameters
+        if unknown := [name for name in arguments if name not in known]:
+            raise InvalidInputError(
+                f"a network's configuration has no {', '.join(map(repr, unknown))}; leave it out"
+            )
+        return cls(**arguments, relaxation=relaxation)
+
+    def forward(
+        self, x: Tensor, *, mode: Mode | None = None, draw: int | NoiseKey | None = None
+    ) -> Tensor:
+        """Return class logits [batch, n_groups] for x [batch, n_features].
+
+        Args:
+            x: bool, integer or float in [0, 1]; discrete mode refuses what is not exactly 0 or 1.
+            mode: ``"soft"``, ``"noisy"`` or ``"discrete"``; None follows ``train()``/``eval()``.
+            draw: which noise, where the mode draws any: a :class:`NoiseKey`, or an integer, the
+                number of an evaluation draw of this network's seed. None takes a fresh key from
+                torch's own generator.
+
+        Raises:
+            InvalidInputError: an unknown mode, noisy mode without noise, inputs that do not fit, or
+                a gate that is to be chosen by logits that are NaN. (Where gates are mixed, NaN in
+                the logits is NaN in the outputs, and so is +inf; -inf is an option never taken.)
+        """
+        if structural_departure(self, LogicNetwork) or hook_departure(self, inside=True):
+            return self._forward_by_layers(x, mode, draw)
+        check_features(x, self.n_features)
+        resolved = resolve_mode(mode, self.training, self.relaxation)
+        whole = select_network_backend(self.device, self.backend)
+        if whole is None or not is_fusible(resolved, x, [layer.logits for layer in self.layers]):
+            return self._forward_by_layers(x, mode, draw)
+        if chooses_gates(resolved, self.relaxation):
+            check_choices(self.layers)
+        return self._forward_whole(whole, x, resolved, draw)
+
+    def as_pass(self, resolved: str = "train") -> Pass:
+        """Return what a backend needs to know of this network; ``resolved``: train, noisy or soft."""
+        return make_pass(self, resolved)
+
+    def set_tau(self, tau: float) -> None:
+        """Set the gate temperature of every layer, for training and for soft mode."""
+        tau = positive("tau", tau)
+        for layer in self.logic_layers:
+            layer.relaxation = replace(layer.relaxation, tau=tau)
+
+    def set_backend(self, backend: str | None) -> None:
+        """Force a kernel backend by name; None chooses by device."""
+        select_backend(self.device, backend)  # refuses an unknown name now, not later
+        self.backend = backend
+
+    def packed_activations(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield each layer's discrete outputs for bits x [batch, n_features], packed as int64.
+
+        Each item is [n_out, ceil(batch / 64)]; see ``kernels.Backend.unpack_bits``. Of a network that
+        was changed by hand they are what its layers return in ``model(x, mode="discrete")``.
+        """
+        if specify(self).network is None:
+            for outputs in self._watched_outputs(x):
+                yield self._kernels.pack_bits(as_bits(outputs).reshape(-1, outputs.shape[-1]).T)
+            return
+        check_features(x, self.n_features)
+        words = self._kernels.pack_bits(as_bits(x).T)
+        for layer in self.layers:
+            words = layer.forward_packed(words)
+            yield words
+
+    def _watched_outputs(self, x: Tensor) -> list[Tensor]:
+        """Return what every layer returned in a discrete pass over the network as it is called."""
+        outputs: dict[int, Tensor] = {}
+
+        def keep(index: int) -> Callable[[nn.Module, Any, Tensor], None]:
+            return lambda module, inputs, output: outputs.update({index: output.detach()})
+
+        handles = [
+            layer.register_forward_hook(keep(index)) for index, layer in enumerate(self.layers)
+        ]
+        try:
+            with torch.no_grad():
+                self(x, mode="discrete")
+        finally:
+            for handle in handles:
+                handle.remove()
+        if lacking := [index for index in range(len(self.layers)) if index not in outputs]:
+            raise InvalidInputError(
+                f"this network was changed by hand and does not call its layers {lacking}, so they "
+                "have no outputs"
+            )
+        return [outputs[index] for index in range(len(self.layers))]
+
+    def _forward_by_layers(
+        self, x: Tensor, mode: Mode | None, draw: int | NoiseKey | None
+    ) -> Tensor:
+        """Return class logits as PyTorch computes them: by calling every layer and the group sum."""
+        key = None
+        if any(_draws(layer, mode) for layer in self.layers):
+            key = self._noise_key(draw)
+        for layer in self.layers:
+            x = call_layer(layer, x, mode, key)
+        outputs: Tensor = self.group_sum(x)
+        return outputs
+
+    def _forward_whole(
+        self, whole: NetworkBackend, x: Tensor, resolved: str, draw: int | NoiseKey | None
+    ) -> Tensor:
+        """Return class logits by a backend that runs the whole network at once."""
+        logits = [layer.logits for layer in self.layers]
+        if resolved == "discrete":
+            bits = as_bits(x.reshape(-1, self.n_features))
+            counts = whole.discrete_forward(self.as_pass(), logits, bits)
+            outputs = counts.to(self.dtype) / self.group_sum.group_tau
+        else:
+            network = self.as_pass(resolved)
+            if resolved == "train":
+                network = replace(network, taus=temperatures(self.layers))
+            key = self._noise_key(draw) if network.relaxation.noisy else None
+            outputs = whole.training_forward(network, logits, flat_values(x), key)
+        return outputs.reshape(*x.shape[:-1], self.group_sum.n_groups)
+
+    def _noise_key(self, draw: int | NoiseKey | None) -> NoiseKey:
+        if draw is None:
+            return fresh_key(Purpose.TRAINING)
+        if isinstance(draw, NoiseKey):
+            return draw
+        return NoiseKey(self.seed, Purpose.EVALUATION, whole("draw", draw))
+
+    @property
+    def logic_layers(self) -> list[LogicLayer]:
+        """Its layers, but for modules that were put in their place by hand."""
+        return [layer for layer in self.layers if isinstance(layer, LogicLayer)]
+
+    @property
+    def confidences(self) -> tuple[Tensor, ...]:
+        """The buffers that layers of CAGE keep, [] each; none of other layers."""
+        layers = [layer for layer in self.logic_layers if layer.relaxation.adaptive]
+        return tuple(layer.confidence for layer in layers)
+
+    @property
+    def relaxation(self) -> Relaxation:
+        """The relaxation of every layer; to set it sets that of every layer.
+
+        Raises:
+            InvalidInputError: the layers mix relaxations.
+        """
+        relaxation: Relaxation = self._common("relaxation")
+        return relaxation
+
+    @relaxation.setter
+    def relaxation(self, relaxation: Relaxation) -> None:
+        for layer in self.logic_layers:
+            layer.relaxation = check_relaxation(relaxation)
+
+    @property
+    def backend(self) -> str | None:
+        """The kernel backend that every layer forces, None for a choice by device."""
+        backend: str | None = self._common("backend")
+        return backend
+
+    @backend.setter
+    def backend(self, backend: str | None) -> None:
+        for layer in self.logic_layers:
+            layer.backend = backend
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What :meth:`from_config` builds a network of this shape and kind from.
+
+        Raises:
+            InvalidInputError: the network was changed by hand to one that no configuration describes.
+        """
+        group_sum = self.group_sum
+        if not isinstance(group_sum, GroupSum):
+            raise InvalidInputError(
+                f"a network whose group sum is a {type(group_sum).__name__} has no configuration"
+            )
+        return {
+            "n_features": self.n_features,
+            "width": self.width,
+            "depth": self.depth,
+            "n_classes": self.n_classes,
+            "group_tau": group_sum.group_tau,
+            **relaxation_config(self.relaxation),
+            **self._drawn,
+            "n_groups": group_sum.n_groups,
+            "grad_factor": self._common("grad_factor"),
+        }
+
+    def _common(self, name: str) -> Any:
+        """Return the attribute that all layers agree in."""
+        values = [getattr(layer, name) for layer in self.logic_layers]
+        if not values:
+            raise InvalidInputError("no layer of this network is a LogicLayer any more")
+        for index, value in enumerate(values):
+            if value is not values[0] and value != values[0]:
+                raise InvalidInputError(
+                    f"the layers differ in {name}: {values[0]} in the first and {value} in layer "
+                    f"{index}; the network has none as a whole"
+                )
+        return values[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the logits and of every output."""
+        return self.logic_layers[0].logits.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the logits."""
+        return self.logic_layers[0].logits.device
+
+    @property
+    def _kernels(self) -> Backend:
+        return select_backend(self.device, self.logic_layers[0].backend)
+
+    @property
+    def network_backend(self) -> NetworkBackend | None:
+        """The backend if it runs this network whole; None also where it was changed by hand."""
+        if specify(self).network is None:
+            return None
+        return select_network_backend(self.device, self.backend)
+
+    @property
+    def n_gates(self) -> int:
+        """Gates in the whole network."""
+        return self.width * self.depth
+
+    def extra_repr(self) -> str:
+        return f"{self.n_features} bits, {self.n_gates} gates, {self.n_gates * N_GATES} parameters"
+
+
+class Specification(NamedTuple):
+    """What kernels need to know of a network, or why they cannot stand for it.
+
+    Attributes:
+        network: the specification; None where the network was changed by hand.
+        reason: how, in words; "" where there is a specification.
+    """
+
+    network: Pass | None
+    reason: str
+
+
+def specify(model: nn.Module, resolved: str = "train", *, training: bool = False) -> Specification:
+    """Return the specification for kernels of a network that is what its class says.
+
+    Seen are another class, another ``forward`` or other contents of the network, of any layer and of
+    the group sum; hooks; parametrisations; shared, resized or re-typed logits; layers that differ in
+    relaxation, temperature, width, dtype or mode. Without a specification the answer is that of calling
+    the modules, as PyTorch would.
+
+    Args:
+        model: any module.
+        resolved: the pass that is meant: train, noisy, soft or discrete.
+        training: whether the kernels are to take whole training steps, gradients and Adam included:
+            then frozen logits, hooks on them and other dtypes than float32 are seen, too.
+    """
+    if not isinstance(model, LogicNetwork):
+        return Specification(None, f"it is a {type(model).__name__}")
+    reason = structural_departure(model, LogicNetwork) or hook_departure(model)
+    if training:
+        reason = reason or training_departure(model)
+    return Specification(None, reason) if reason else Specification(make_pass(model, resolved), "")
+
+
+def _draws(layer: nn.Module, mode: str | None) -> bool:
+    if not isinstance(layer, LogicLayer) or not layer.relaxation.noisy:
+        return False
+    return mode == "noisy" or (mode is None and layer.training)
+
+
+def call_layer(layer: nn.Module, x: Tensor, mode: Mode | None, key: NoiseKey | None) -> Tensor:
+    """Return what a layer makes of x; a module that is no LogicLayer has no modes."""
+    if not isinstance(layer, LogicLayer) or (mode is None and key is None):
+        outputs: Tensor = layer(x)
+        return outputs
+    if not _takes_modes(vars(layer).get("forward") or type(layer).forward):
+        raise InvalidInputError(
+            f"the forward of layer {layer.index}, a {type(layer).__name__} changed by hand, takes no "
+            "mode and no draw; define it as forward(self, x, *, mode=None, draw=None)"
+        )
+    outputs = layer(x, mode=mode, draw=key)
+    return outputs
+
+
+def _takes_modes(forward: Callable[..., Any]) -> bool:
+    if forward is LogicLayer.forward:
+        return True
+    parameters = inspect.signature(forward).parameters
+    if any(value.kind is inspect.Parameter.VAR_KEYWORD for value in parameters.values()):
+        return True
+    return {"mode", "draw"} <= parameters.keys()
+
+
+def require_network(model: object, what: str) -> None:
+    """Raise unless ``model`` is a LogicNetwork, which ``what`` needs."""
+    if not isinstance(model, LogicNetwork):
+        kind = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise InvalidInputError(f"{what} needs a LogicNetwork, got {kind}")
+
+
+def require_structure(model: object, what: str) -> None:
+    """Raise unless ``model`` is a LogicNetwork whose parts are what its class says."""
+    require_network(model, what)
+    assert isinstance(model, LogicNetwork)
+    if said := structural_departure(model, LogicNetwork):
+        raise InvalidInputError(
+            f"{what} needs a LogicNetwork that is what its class says, and in this one {said}"
+        )

@@ -1,0 +1,128 @@
+"""Whether a network is what its class says, and what the kernels need to know of it then.
+
+The kernels for whole networks see tensors and numbers, no modules. So every fast path, forward,
+training step, evaluation, usage, curvature, asks :func:`specify` first; what it does not recognise is
+computed module by module, as PyTorch would.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import nn
+
+from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.network import parts
+from lgn_analysis.network.group_sum import GroupSum
+from lgn_analysis.network.layer import LogicLayer, layer_departure
+from lgn_analysis.relaxations import Soft
+
+if TYPE_CHECKING:
+    from lgn_analysis.network.network import LogicNetwork
+
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+def structural_departure(network: LogicNetwork, kind: type) -> str:
+    """Return how the parts of a network depart from what its class says; "" for in nothing.
+
+    Its configuration and its tensors describe a network completely while this is "". Hooks are no
+    part of a model, as in PyTorch's own ``state_dict``.
+    """
+    for known in (kind, LogicLayer, GroupSum):
+        if said := parts.patches(known):
+            return said
+    if said := parts.departure(network, kind, _NONE, _NONE, 2):
+        return f"the network {said}"
+    layers, group_sum = network._modules["layers"], network._modules["group_sum"]
+    if type(layers) is not nn.ModuleList or parts.departure(
+        layers, nn.ModuleList, _NONE, _NONE, network.depth
+    ):
+        return f"its layers are no ModuleList of {network.depth}"
+    first = network.layers[0]
+    for index, layer in enumerate(network.layers):
+        if said := layer_departure(layer):
+            return f"layer {index} {said}"
+        sizes = (layer.n_in, layer.n_out, layer.index)
+        expected = (network.n_features if index == 0 else network.width, network.width, index)
+        if sizes != expected:
+            return f"layer {index} has n_in, n_out and index {sizes}, not {expected}"
+        for name in ("relaxation", "grad_factor"):
+            one, other = getattr(first, name), getattr(layer, name)
+            if one is not other and one != other:
+                return f"layers 0 and {index} differ in {name}: {one} and {other}"
+        if (layer.logits.dtype, layer.logits.device) != (first.logits.dtype, first.logits.device):
+            return f"layers 0 and {index} differ in dtype or device"
+    if len({id(layer.logits) for layer in network.layers}) < network.depth:
+        return "layers share their logits"
+    if said := parts.departure(group_sum, GroupSum, _NONE, _NONE, 0):  # type: ignore[arg-type]
+        return f"its group sum {said}"
+    assert isinstance(group_sum, GroupSum)
+    n_groups, group_tau = group_sum.n_groups, group_sum.group_tau
+    if not (type(n_groups) is int and n_groups > 0 and network.width % n_groups == 0):
+        return f"its group sum has {n_groups} groups, which do not divide {network.width} gates"
+    if not (type(group_tau) in (int, float) and 0 < group_tau < math.inf):
+        return f"its group sum has a group_tau of {group_tau}"
+    return ""
+
+
+def hook_departure(network: LogicNetwork, *, inside: bool = False) -> str:
+    """Return what is called beside the parts of a network; "" for nothing.
+
+    Args:
+        network: without a :func:`structural_departure`.
+        inside: leave out what PyTorch itself calls around the network's own ``forward``.
+    """
+    if said := parts.global_hooks():
+        return said
+    if not inside and (said := parts.hooks(network)):
+        return f"the network {said}"
+    if said := parts.hooks(network._modules["layers"]):  # type: ignore[arg-type]
+        return f"its list of layers {said}"
+    for index, layer in enumerate(network.layers):
+        if said := parts.hooks(layer):
+            return f"layer {index} {said}"
+        if layer.backend != network.layers[0].backend:
+            return f"layers 0 and {index} force different backends"
+        if layer.training is not network.training:
+            return f"layer {index} and the network are not both in train() or in eval() mode"
+    if said := parts.hooks(network.group_sum):
+        return f"its group sum {said}"
+    return ""
+
+
+def training_departure(network: LogicNetwork) -> str:
+    """Return why whole training steps would not do all that autograd and Adam do; "" for nothing.
+
+    Asked of a network that :func:`specify` knows.
+    """
+    for index, layer in enumerate(network.layers):
+        z = layer.logits
+        if not z.requires_grad:
+            return f"the logits of layer {index} are frozen"
+        if z.dtype != torch.float32 or not z.is_contiguous():
+            return f"the logits of layer {index} are no contiguous float32"
+        if z._backward_hooks or z._post_accumulate_grad_hooks:
+            return f"the logits of layer {index} have a hook"
+    if len({layer.logits.data_ptr() for layer in network.layers}) < network.depth:
+        return "layers share the memory of their logits"
+    return ""
+
+
+def make_pass(network: LogicNetwork, resolved: str) -> Pass:
+    """Return the specification of a pass; ``resolved``: train, noisy, soft or discrete."""
+    first, group_sum = network.layers[0], network.group_sum
+    soft, training = resolved == "soft", resolved == "train"
+    keeps = training and first.relaxation.adaptive
+    return Pass(
+        wirings=tuple(layer.wiring for layer in network.layers),
+        n_features=network.n_features,
+        relaxation=Soft(first.relaxation.tau) if soft else first.relaxation,
+        n_groups=group_sum.n_groups,
+        group_tau=group_sum.group_tau,
+        grad_factor=first.grad_factor if training else 1.0,
+        gradient_dtype=network.gradient_dtype,
+        confidences=tuple(layer.confidence for layer in network.layers) if keeps else (),
+    )
