@@ -22,7 +22,7 @@ from torch import Tensor
 from lgn_analysis.arguments import usable_device
 from lgn_analysis.errors import CheckpointError, InvalidInputError
 from lgn_analysis.files import checksum, replacing
-from lgn_analysis.network import LogicNetwork, require_structure
+from lgn_analysis.network import LogicNetwork, require_plain
 from lgn_analysis.wiring import check_wiring
 
 FORMAT: Final = "lgn_analysis"
@@ -73,7 +73,7 @@ def write_checkpoint(
     info: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model with further tensors and facts; see :func:`save`."""
-    require_structure(model, "a checkpoint")
+    require_plain(model, "a checkpoint", hooks=False)
     dtype = str(model.dtype).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise InvalidInputError(f"a {dtype} network cannot be stored; use float32 or float64")

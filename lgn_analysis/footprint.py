@@ -43,9 +43,10 @@ class Network(Protocol):
     n_features: int
     width: int
     depth: int
-    relaxation: Any
     gradient_dtype: torch.dtype
 
+    @property
+    def relaxation_kind(self) -> Any: ...
     @property
     def dtype(self) -> torch.dtype: ...
     @property
@@ -70,7 +71,7 @@ def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int]) -> 
     """
     n_train, *evaluated = sizes
     gates, rows = model.width * model.depth, model.n_features + model.width * model.depth
-    hard, kind = model.relaxation.hard, _kind(model)
+    hard, kind = model.relaxation_kind.hard, _kind(model)
     item = model.dtype.itemsize
     adam = 2 * N_GATES * item * gates
     blocks = -(-batch_size // _BLOCK)
@@ -90,7 +91,7 @@ def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int]) -> 
         return adam + packed + max(step + usage, evaluation_bytes(model, evaluated))
     # Gradients, and what the softmax and its gradient keep of every gate.
     step = gates * item * N_GATES * 4 + _TRACED * item * rows * batch_size
-    step += gates * _NOISE if model.relaxation.noisy else 0
+    step += gates * _NOISE if model.relaxation_kind.noisy else 0
     return adam + max(step, usage, evaluation_bytes(model, evaluated))
 
 
@@ -106,7 +107,7 @@ def evaluation_bytes(model: Network, sizes: Iterable[int], batch_size: int = EVA
     if kind == "cuda":
         return longest * 4 * (2 * model.width + model.n_features)
     if kind != "cpu":
-        noise = _NOISE * model.width * model.depth if model.relaxation.noisy else 0
+        noise = _NOISE * model.width * model.depth if model.relaxation_kind.noisy else 0
         item = model.dtype.itemsize
         return noise + longest * item * (_PASSING * model.width + model.n_features)
     gates, rows = model.width * model.depth, model.n_features + model.width * model.depth
@@ -115,7 +116,7 @@ def evaluation_bytes(model: Network, sizes: Iterable[int], batch_size: int = EVA
         blocks = -(-length // _BLOCK)
         total += gates * (N_GATES * 4 + 1 + 16) + blocks * 8 * model.n_features
         total += torch.get_num_threads() * rows * _BLOCK * 4
-        if model.relaxation.hard and model.relaxation.noisy:
+        if model.relaxation_kind.hard and model.relaxation_kind.noisy:
             total += gates * (N_GATES * 4 + 1) + blocks * 8 * rows
     return total
 

@@ -124,7 +124,7 @@ def evaluate(
         predicted_soft = soft.add(_logits(model, inputs, "soft"), labels)
         predicted = discrete.add(_logits(model, inputs, "discrete"), labels)
         flips += int((predicted_soft != predicted).sum())
-        if model.relaxation.noisy:
+        if model.relaxation_kind.noisy:
             for key in keys:
                 noisy.add(_logits(model, inputs, "noisy", key), labels)
     if not math.isfinite(soft.loss):
@@ -133,10 +133,10 @@ def evaluate(
             f"the soft loss on the split {split!r} is {soft.loss}, so its predictions mean nothing; "
             "take finite logits, or raise tau or group_tau"
         )
-    if model.relaxation.noisy:
+    if model.relaxation_kind.noisy:
         training = noisy
     else:
-        training = discrete if model.relaxation.hard else soft
+        training = discrete if model.relaxation_kind.hard else soft
     return Evaluation(
         split=split,
         n=len(y),
@@ -151,7 +151,7 @@ def evaluate(
         gap_train=training.accuracy - discrete.accuracy,
         gap_train_loss=discrete.loss - training.loss,
         flips=flips,
-        noise_draws=noise_draws if model.relaxation.noisy else 0,
+        noise_draws=noise_draws if model.relaxation_kind.noisy else 0,
     )
 
 

@@ -30,7 +30,7 @@ from lgn_analysis.finite import bad_logits, where_it_fails
 from lgn_analysis.footprint import require_training_memory
 from lgn_analysis.interruption import postponed
 from lgn_analysis.metrics import Evaluation, check_labels, evaluate, gate_usage
-from lgn_analysis.network import LogicNetwork, require_structure
+from lgn_analysis.network import LogicNetwork, require_plain
 from lgn_analysis.relaxations import CAGE
 from lgn_analysis.run_directory import RunDirectory
 from lgn_analysis.runs import RunConfig
@@ -116,7 +116,7 @@ class Runner:
                 f"of {data.name!r}; use at most {n_train}"
             )
         if directory is not None:
-            require_structure(model, "a run directory")
+            require_plain(model, "a run directory", hooks=False)
         require_training_memory(
             model,
             batch_size=config.training.batch_size,

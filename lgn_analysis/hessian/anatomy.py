@@ -43,7 +43,7 @@ from lgn_analysis.hessian.verification import check_additive
 from lgn_analysis.kernels import reference
 from lgn_analysis.memory import require_memory
 from lgn_analysis.metrics import batches, check_labels, split_tensors
-from lgn_analysis.network import LogicNetwork, as_bits, check_features, require_network
+from lgn_analysis.network import LogicNetwork, as_bits, check_features, require_plain
 from lgn_analysis.relaxations import one_hot_argmax, soft_weights
 
 _GRAPH_BYTES: Final = 2**30
@@ -79,7 +79,7 @@ def gap_anatomy(
         InvalidInputError: the inputs are not bits, the labels do not fit, or several batches of the
             loss add up to no mean.
     """
-    require_network(model, "a gap anatomy")
+    require_plain(model, "a gap anatomy")
     check_loss(loss_fn)
     x, y = split_tensors(data, split)
     check_features(x, model.n_features)

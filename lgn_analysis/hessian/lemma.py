@@ -28,7 +28,7 @@ from lgn_analysis.hessian.operators import LossFn, ParameterOperator
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.results import TraceResult
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
-from lgn_analysis.network import LogicNetwork, require_network
+from lgn_analysis.network import LogicNetwork, require_plain
 
 GUMBEL_VARIANCE: Final = math.pi**2 / 6
 
@@ -84,7 +84,7 @@ def lemma1(
     Source: Yousefi et al., NeurIPS 2025, Lemma 1; the higher orders are the Taylor series of the
     same expectation.
     """
-    require_network(model, "Lemma 1")
+    require_plain(model, "Lemma 1")
     check_loss(loss_fn)
     draws, seed = whole("draws", draws), seed_number(seed)
     if draws < 2:

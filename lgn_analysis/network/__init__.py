@@ -16,7 +16,7 @@ from lgn_analysis.network.network import (
     Specification,
     call_layer,
     require_network,
-    require_structure,
+    require_plain,
     specify,
 )
 
@@ -31,6 +31,6 @@ __all__ = [
     "call_layer",
     "check_features",
     "require_network",
-    "require_structure",
+    "require_plain",
     "specify",
 ]

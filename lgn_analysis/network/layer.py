@@ -128,6 +128,12 @@ class LogicLayer(nn.Module):
             draw: the noise to use; None takes a fresh one from torch's own generator.
         """
         check_features(x, self.n_in)
+        if self.logits.shape[-2:] != (self.n_out, N_GATES) or self.wiring.shape != (2, self.n_out):
+            raise InvalidInputError(
+                f"layer {self.index} has {self.n_out} gates, and by hand it was given logits of shape "
+                f"{tuple(self.logits.shape)} and a wiring of shape {tuple(self.wiring.shape)}; make it "
+                "anew with n_out gates"
+            )
         resolved = resolve_mode(mode, self.training, self.relaxation)
         if chooses_gates(resolved, self.relaxation):
             check_choices([self])

@@ -311,6 +311,16 @@ class LogicNetwork(nn.Module):
             layer.relaxation = check_relaxation(relaxation)
 
     @property
+    def relaxation_kind(self) -> type[Relaxation]:
+        """The class of every layer's relaxation, whatever their temperatures.
+
+        Raises:
+            InvalidInputError: the layers mix relaxations.
+        """
+        kinds = {type(layer.relaxation) for layer in self.logic_layers}
+        return kinds.pop() if len(kinds) == 1 else type(self.relaxation)
+
+    @property
     def backend(self) -> str | None:
         """The kernel backend that every layer forces, None for a choice by device."""
         backend: str | None = self._common("backend")
@@ -458,11 +468,18 @@ def require_network(model: object, what: str) -> None:
         raise InvalidInputError(f"{what} needs a LogicNetwork, got {kind}")
 
 
-def require_structure(model: object, what: str) -> None:
-    """Raise unless ``model`` is a LogicNetwork whose parts are what its class says."""
+def require_plain(model: object, what: str, *, hooks: bool = True) -> None:
+    """Raise unless ``model`` is a LogicNetwork that is what its class says; see :func:`specify`.
+
+    Args:
+        model: anything.
+        what: what needs it.
+        hooks: whether hooks are a departure, too; they are no part of a stored model.
+    """
     require_network(model, what)
     assert isinstance(model, LogicNetwork)
-    if said := structural_departure(model, LogicNetwork):
+    said = structural_departure(model, LogicNetwork) or (hook_departure(model) if hooks else "")
+    if said:
         raise InvalidInputError(
-            f"{what} needs a LogicNetwork that is what its class says, and in this one {said}"
+            f"{what} needs a LogicNetwork that is what its class says, and of this one {said}"
         )
