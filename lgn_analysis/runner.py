@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -38,9 +38,10 @@ from lgn_analysis.steps import Steps, warm_up
 
 SPLITS: Final = ("val", "test")
 
-Callback = Callable[[int, LogicNetwork, dict[str, float]], None]
-"""Called as ``callback(step, model, row)`` at each evaluation; what it puts into ``row`` becomes
-columns of the history."""
+Callback = Callable[[int, LogicNetwork, dict[str, Any]], None]
+"""Called as ``callback(step, model, row)`` at each evaluation. ``row`` holds what was just measured on
+the validation split, by the history's columns; what is put into it under other names becomes columns
+of the history, the same in the rows of every split."""
 
 
 _IN_TRAINING: Final[WeakSet[LogicNetwork]] = WeakSet()
@@ -280,30 +281,26 @@ class Runner:
         self._require_finite_logits()
         usage = gate_usage(self.model)
         weights = usage["n_gates"] / usage["n_gates"].sum()
-        extra: dict[str, float] = {}
-        own = self._temperatures()
-        for callback in self.callbacks:
-            callback(self.step, self.model, extra)
-            self._require_finite_logits()
-        if taken := sorted((_RESERVED | set(own)) & set(extra)):
-            raise InvalidInputError(f"a callback writes the column {taken[0]!r}; rename it")
-        for split in SPLITS:
-            evaluation = self._evaluation(split)
-            self.rows.append(
-                {
-                    "step": self.step,
-                    "split": split,
-                    "seconds": self.seconds,
-                    "loss": loss,
-                    **_columns(evaluation),
-                    "unused": float((usage["unused"] * weights).sum()),
-                    "entropy": float((usage["entropy"] * weights).sum()),
-                    **own,
-                    **extra,
-                }
-            )
-            if split == "val":
-                chosen = evaluation
+        of_gates = {
+            "unused": float((usage["unused"] * weights).sum()),
+            "entropy": float((usage["entropy"] * weights).sum()),
+            **self._temperatures(),
+        }
+        evaluations = {split: self._evaluation(split) for split in SPLITS}
+        rows = [
+            {
+                "step": self.step,
+                "split": split,
+                "seconds": self.seconds,
+                "loss": loss,
+                **_columns(evaluation),
+                **of_gates,
+            }
+            for split, evaluation in evaluations.items()
+        ]
+        added = self._call_back(rows[0])
+        self.rows += [{**row, **added} for row in rows]
+        chosen = evaluations[SPLITS[0]]
         better = (chosen.discrete_accuracy, -chosen.discrete_loss)
         improved = better > self.best
         if improved:
@@ -315,6 +312,17 @@ class Runner:
         )
         if self.directory is not None and ranks.world()[0] == 0:
             self._commit(improved)
+
+    def _call_back(self, measured: Mapping[str, Any]) -> dict[str, Any]:
+        """Call the callbacks and return the columns that they add."""
+        row = dict(measured)
+        for callback in self.callbacks:
+            callback(self.step, self.model, row)
+            self._require_finite_logits()
+        for column, value in measured.items():
+            if column not in row or row[column] is not value:
+                raise InvalidInputError(f"a callback writes the column {column!r}; rename it")
+        return {column: value for column, value in row.items() if column not in measured}
 
     def _evaluation(self, split: str) -> Evaluation:
         draws = self.config.training.noise_draws
@@ -362,11 +370,6 @@ class Runner:
                 f"lgn-analysis train --resume {self.directory.path}"
             ) from error
         self._kept = self.step
-
-
-_RESERVED: Final = frozenset(
-    {item.name for item in fields(Evaluation)} | {"step", "seconds", "loss", "unused", "entropy"}
-)
 
 
 def _columns(evaluation: Evaluation) -> dict[str, Any]:

@@ -120,7 +120,9 @@ if __name__ == "__main__":
         train(network(200, relaxation=kind))
     train(network(200, dtype=torch.float64))
     lgn.load_dataset("digits")
-    small_probe(10).dense()
+    probe = small_probe(10)
+    probe.dense()
+    probe @ torch.ones(probe.shape[0])
     top_eigenpairs(Falling(50), k=2, method="dense")
     found = {
         "network": (

@@ -278,6 +278,14 @@ def test_a_callback_may_leave_the_model_in_eval_mode(separable_data: Dataset) ->
     assert_same_weights(plain, disturbed)
 
 
+def test_a_callback_is_given_what_was_just_measured(separable_data: Dataset) -> None:
+    rows: list[dict[str, object]] = []
+    model = fresh()
+    result = short(model, separable_data, callbacks=[lambda step, model, row: rows.append({**row})])
+    measured = result.history[result.history["split"] == "val"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.DataFrame(rows), measured)
+
+
 @pytest.mark.parametrize("column", ["loss", "step", "split", "gap"])
 def test_a_callback_may_not_overwrite_a_column(separable_data: Dataset, column: str) -> None:
     with pytest.raises(InvalidInputError, match=f"a callback writes the column '{column}'"):

@@ -235,17 +235,18 @@ def layer_departure(layer: nn.Module) -> str:
     """
     if said := parts.departure(layer, LogicLayer, _PARAMETERS, _BUFFERS, 0):
         return said
-    assert isinstance(layer, LogicLayer)
-    z, wiring, relaxation = layer.logits, layer.wiring, layer.relaxation
+    own = vars(layer)  # several times faster than attributes of modules
+    z, wiring = own["_parameters"]["logits"], own["_buffers"]["wiring"]
+    n_out, relaxation = own["n_out"], own["relaxation"]
     if type(z) not in (nn.Parameter, Tensor) or type(wiring) is not Tensor:
         return "holds tensors of a class of their own"
-    if z.shape != (layer.n_out, N_GATES) or wiring.shape != (2, layer.n_out):
-        return f"has logits {tuple(z.shape)} and a wiring {tuple(wiring.shape)} for {layer.n_out} gates"
+    if z.shape != (n_out, N_GATES) or wiring.shape != (2, n_out):
+        return f"has logits {tuple(z.shape)} and a wiring {tuple(wiring.shape)} for {n_out} gates"
     if wiring.dtype != torch.int64 or wiring.device != z.device:
         return f"has a wiring of {wiring.dtype} on {wiring.device}"
     if type(relaxation) not in _RELAXATIONS:
         return f"has a relaxation of a class of its own, {type(relaxation).__name__}"
-    if relaxation.adaptive and "confidence" not in layer._buffers:
+    if relaxation.adaptive and "confidence" not in own["_buffers"]:
         return "was made without CAGE and keeps no confidence"
     return ""
 

@@ -17,27 +17,29 @@ _GLOBAL_HOOKS: Final = (
     "_global_backward_pre_hooks",
     "_global_backward_hooks",
 )
-_ORIGINAL: Final[dict[type, dict[str, Any]]] = {}
+_ORIGINAL: Final[dict[type, tuple[tuple[str, ...], list[Any]]]] = {}
 _Kind = TypeVar("_Kind")
 
 
 def unpatched(kind: type[_Kind]) -> type[_Kind]:
     """Remember the methods of a class as they are now, for :func:`patches` to compare with."""
-    _ORIGINAL[kind] = {
+    methods = {
         name: value
         for name, value in vars(kind).items()
-        if callable(value) or isinstance(value, property)
+        if callable(value) or isinstance(value, property | classmethod | staticmethod)
     }
+    _ORIGINAL[kind] = tuple(methods), list(methods.values())
     return kind
 
 
 def patches(kind: type) -> str:
     """Return which method of a class was replaced since it was defined."""
-    now = vars(kind)
-    for name, method in _ORIGINAL[kind].items():
-        if now.get(name) is not method:
-            return f"{kind.__name__}.{name} has been replaced"
-    return ""
+    names, methods = _ORIGINAL[kind]
+    now = list(map(vars(kind).get, names))
+    if now == methods:
+        return ""
+    replaced = next(name for name, a, b in zip(names, now, methods, strict=True) if a != b)
+    return f"{kind.__name__}.{replaced} has been replaced"
 
 
 def departure(
@@ -55,9 +57,12 @@ def departure(
     if type(part) is not kind:
         return f"is a {type(part).__name__}, not a {kind.__name__}"
     own = vars(part)
-    if not own.keys().isdisjoint(methods := _methods(cast(Any, kind))):
+    # In this order: it goes through the few names of its own, not through all methods.
+    if not (methods := _methods(cast(Any, kind))).isdisjoint(own):
         return f"has a {min(own.keys() & methods)} of its own"
-    if own["_parameters"].keys() != parameters or None in own["_parameters"].values():
+    if own["_parameters"].keys() != parameters or any(
+        z is None for z in own["_parameters"].values()
+    ):
         return f"holds the parameters {sorted(own['_parameters'])}, not {sorted(parameters)}"
     if not own["_buffers"].keys() <= buffers:
         return f"holds the buffers {sorted(own['_buffers'])}, not {sorted(buffers)}"

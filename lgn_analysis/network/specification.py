@@ -41,21 +41,24 @@ def structural_departure(network: LogicNetwork, kind: type) -> str:
         layers, nn.ModuleList, _NONE, _NONE, network.depth
     ):
         return f"its layers are no ModuleList of {network.depth}"
-    first = network.layers[0]
-    for index, layer in enumerate(network.layers):
+    of_layers = list(layers._modules.values())
+    first = vars(of_layers[0])
+    for index, layer in enumerate(of_layers):
         if said := layer_departure(layer):
             return f"layer {index} {said}"
-        sizes = (layer.n_in, layer.n_out, layer.index)
+        own = vars(layer)
+        sizes = (own["n_in"], own["n_out"], own["index"])
         expected = (network.n_features if index == 0 else network.width, network.width, index)
         if sizes != expected:
             return f"layer {index} has n_in, n_out and index {sizes}, not {expected}"
         for name in ("relaxation", "grad_factor"):
-            one, other = getattr(first, name), getattr(layer, name)
+            one, other = first[name], own[name]
             if one is not other and one != other:
                 return f"layers 0 and {index} differ in {name}: {one} and {other}"
-        if (layer.logits.dtype, layer.logits.device) != (first.logits.dtype, first.logits.device):
-            return f"layers 0 and {index} differ in dtype or device"
-    if len({id(layer.logits) for layer in network.layers}) < network.depth:
+    logits = [vars(layer)["_parameters"]["logits"] for layer in of_layers]
+    if any((z.dtype, z.device) != (logits[0].dtype, logits[0].device) for z in logits):
+        return "layers differ in dtype or device"
+    if len(set(map(id, logits))) < len(logits):
         return "layers share their logits"
     if said := parts.departure(group_sum, GroupSum, _NONE, _NONE, 0):  # type: ignore[arg-type]
         return f"its group sum {said}"
@@ -81,10 +84,11 @@ def hook_departure(network: LogicNetwork, *, inside: bool = False) -> str:
         return f"the network {said}"
     if said := parts.hooks(network._modules["layers"]):  # type: ignore[arg-type]
         return f"its list of layers {said}"
-    for index, layer in enumerate(network.layers):
+    layers = list(network.layers)
+    for index, layer in enumerate(layers):
         if said := parts.hooks(layer):
             return f"layer {index} {said}"
-        if layer.backend != network.layers[0].backend:
+        if layer.backend != layers[0].backend:
             return f"layers 0 and {index} force different backends"
         if layer.training is not network.training:
             return f"layer {index} and the network are not both in train() or in eval() mode"
