@@ -40,7 +40,10 @@ def whole(
     if number.bit_length() > _MOST_BITS:
         raise error(f"{name} must be below 2**64, got {shown(number)}")
     if most is not None and not (least or 0) <= number <= most:
-        raise error(f"{name} must lie in {least or 0}..{most}, got {number}")
+        bound = "2**64-1" if most == 2**64 - 1 else most
+        raise error(f"{name} must lie in {least or 0}..{bound}, got {number}")
+    if number >= 2**64:
+        raise error(f"{name} must be below 2**64, got {number}")
     if least is not None and number < least:
         raise error(f"{name} must be at least {least}, got {number}")
     return number
@@ -48,10 +51,7 @@ def whole(
 
 def seed_number(value: Any, name: str = "seed") -> int:
     """Return a seed, 0 <= seed < 2**64, as an int."""
-    number = whole(name, value)
-    if not 0 <= number < 2**64:
-        raise InvalidInputError(f"{name} must lie in 0..2**64-1, got {number}")
-    return number
+    return whole(name, value, most=2**64 - 1)
 
 
 def real(name: str, value: Any) -> float:

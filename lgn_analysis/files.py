@@ -27,7 +27,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and rename it onto ``path`` once it is on the disk.
 
     Whatever goes wrong inside, ``path`` stays as it was. A process that is killed inside leaves the
-    temporary file behind; see :func:`remove_remains`.
+    temporary file behind; see :func:`remains`.
 
     Raises:
         StorageError: the disk is full, or the place cannot be written to.

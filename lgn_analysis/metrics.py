@@ -7,12 +7,15 @@ method; the gaps in loss are discrete − soft, so that a positive number is alw
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from scipy.special import entr
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,9 +24,18 @@ from lgn_analysis.data import Dataset
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.footprint import EVALUATED, evaluation_bytes
 from lgn_analysis.gates import GATE_NAMES, N_GATES, reads_inputs
-from lgn_analysis.kernels import select_backend
+from lgn_analysis.kernels.reference import count_ones
 from lgn_analysis.memory import require_memory
-from lgn_analysis.network import LogicLayer, LogicNetwork, Mode, require_network, specify
+from lgn_analysis.network import (
+    LogicLayer,
+    LogicNetwork,
+    Mode,
+    as_bits,
+    check_choices,
+    check_features,
+    require_network,
+    specify,
+)
 from lgn_analysis.noise import NoiseKey, Purpose
 
 UNUSED_ENTROPY: Final = 1.8873
@@ -187,21 +199,27 @@ def gate_usage(
             raise InvalidInputError(_SHAPE.format(shape=tuple(x.shape)))
         if len(x) == 0:
             raise InvalidInputError("constant gates are counted on at least one sample, got none")
-        constant = _constant_shares(model, x, whole("batch_size", batch_size, least=1))
+        activity = _gate_activity(model, x, whole("batch_size", batch_size, least=1))
+        constant = [float(((n == 0) | (n == len(x))).mean()) for n in activity]
+    entropies, gates = [], []
+    for z in (_as_float64(layer.logits) for layer in model.layers):
+        entropies.append(_entropy(z))
+        gates.append(z.argmax(-1))
+    if any(np.isnan(entropy).any() for entropy in entropies):
+        check_choices(model.layers)
     unreachable = [math.nan] * len(model.layers)
-    if specify(model).network is not None:
-        unreachable = _unreachable_shares(model)
+    if specify(model, "discrete").network is not None:
+        unreachable = _unreachable_shares(model, gates)
     rows = []
-    for index, layer in enumerate(model.layers):
-        entropy = gate_entropy(layer.logits)
-        histogram = torch.bincount(layer.gates, minlength=N_GATES).double() / layer.n_out
+    for index, (layer, entropy) in enumerate(zip(model.layers, entropies, strict=True)):
+        histogram = np.bincount(gates[index], minlength=N_GATES) / layer.n_out
         rows.append(
             {
                 "layer": index,
                 "n_gates": layer.n_out,
                 # NumPy adds in one order; torch's own sum depends on how many threads there are.
-                "entropy": float(entropy.cpu().numpy().mean()),
-                "unused": float((entropy > UNUSED_ENTROPY).double().mean()),
+                "entropy": float(entropy.mean()),
+                "unused": float((entropy > UNUSED_ENTROPY).mean()),
                 "constant": constant[index],
                 "unreachable": unreachable[index],
                 **dict(zip(GATE_NAMES, histogram.tolist(), strict=True)),
@@ -221,7 +239,7 @@ def _refuse_other_layers(model: LogicNetwork) -> None:
 
 def gate_entropy(logits: Tensor) -> Tensor:
     """Return the entropy of softmax(z) in nats, [...] for logits [..., 16]; -inf has no part in it."""
-    return torch.special.entr(logits.detach().double().softmax(-1)).sum(-1)
+    return torch.as_tensor(_entropy(_as_float64(logits)))
 
 
 @dataclass(frozen=True)
@@ -347,28 +365,55 @@ def _logits(model: LogicNetwork, x: Tensor, mode: Mode, draw: NoiseKey | None = 
     return logits
 
 
-def _constant_shares(model: LogicNetwork, x: Tensor, batch_size: int) -> list[float]:
-    kernels = select_backend(model.device, model.logic_layers[0].backend)
-    ever: list[Tensor] = []
-    always: list[Tensor] = []
+def _as_float64(logits: Tensor) -> NDArray[np.float64]:
+    z = logits.detach().cpu()
+    # NumPy has no bfloat16.
+    return (z.float() if z.dtype == torch.bfloat16 else z).numpy().astype(np.float64)
+
+
+def _entropy(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    # NumPy works on one thread. Torch's threads wait for each other in each of these operations, on
+    # busy cores for longer than the operation takes.
+    with np.errstate(invalid="ignore"):
+        p = z - z.max(-1, keepdims=True)
+    np.exp(p, out=p)
+    p /= p.sum(-1, keepdims=True)
+    summed: NDArray[np.float64] = entr(p).sum(-1)
+    return summed
+
+
+def _gate_activity(model: LogicNetwork, x: Tensor, batch_size: int) -> list[NDArray[np.int64]]:
+    """Return on how many samples of x [n, n_features] each gate is 1: int64 [n_out], layer by layer."""
+    kernels = model.backend_for("discrete")
+    total: list[NDArray[np.int64]] = []
     for inputs in x.split(batch_size):
-        for index, words in enumerate(model.packed_activations(inputs.to(model.device))):
-            bits = kernels.unpack_bits(words, len(inputs))
-            if index == len(ever):
-                ever.append(torch.zeros(len(bits), dtype=torch.bool, device=bits.device))
-                always.append(torch.ones_like(ever[-1]))
-            ever[index] |= bits.any(-1)
-            always[index] &= bits.all(-1)
-    return [float((some == all_).double().mean()) for some, all_ in zip(ever, always, strict=True)]
+        ones: Iterable[Tensor]
+        if kernels is None:
+            ones = (
+                count_ones(w, len(inputs))
+                for w in model.packed_activations(inputs.to(model.device))
+            )
+        else:
+            check_features(x, model.n_features)
+            logits = [layer.logits for layer in model.layers]
+            bits = as_bits(inputs.to(model.device))
+            ones = kernels.discrete_activity(model.as_pass(), logits, bits)
+        counts = [count.cpu().numpy() for count in ones]
+        total = counts if not total else [a + b for a, b in zip(total, counts, strict=True)]
+    return total
 
 
-def _unreachable_shares(model: LogicNetwork) -> list[float]:
+def _unreachable_shares(model: LogicNetwork, gates: Sequence[NDArray[np.int64]]) -> list[float]:
     shares = []
-    reachable = torch.ones(model.width, dtype=torch.bool, device=model.device)
-    for layer in reversed(model.layers):
-        shares.append(1.0 - float(reachable.double().mean()))
-        reads = reads_inputs(layer.gates, same_input=layer.wiring[0] == layer.wiring[1])
-        sources = layer.wiring[reads & reachable]
-        reachable = torch.zeros(layer.n_in, dtype=torch.bool, device=model.device)
+    options = torch.arange(N_GATES)
+    reads_two = reads_inputs(options, same_input=torch.zeros(N_GATES, dtype=torch.bool)).numpy()
+    reads_one = reads_inputs(options, same_input=torch.ones(N_GATES, dtype=torch.bool)).numpy()
+    reachable = np.ones(model.width, dtype=np.bool_)
+    for layer, chosen in zip(reversed(model.layers), reversed(gates), strict=True):
+        shares.append(1.0 - float(reachable.mean()))
+        wiring = layer.wiring.cpu().numpy()
+        reads = np.where(wiring[0] == wiring[1], reads_one[:, chosen], reads_two[:, chosen])
+        sources = wiring[reads & reachable]
+        reachable = np.zeros(layer.n_in, dtype=np.bool_)
         reachable[sources] = True
     return shares[::-1]

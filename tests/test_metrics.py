@@ -18,7 +18,7 @@ from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import GATE_NAMES
 from lgn_analysis.metrics import UNUSED_ENTROPY, convergence, evaluate, gate_entropy, gate_usage
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.relaxations import Relaxation, Soft
+from lgn_analysis.relaxations import HardST, Relaxation, Soft
 from tests.tiny import NetworkFactory, random_bits
 
 EVERY_PAIR = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -249,6 +249,17 @@ def test_a_gate_that_varies_once_is_not_constant(n: int) -> None:
         for batch_size in (64, 1000, 7):
             usage = gate_usage(model, x, batch_size=batch_size)
             assert usage["constant"].tolist() == [float(n == 1)]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_usage_of_a_layer_changed_by_hand_is_that_of_its_gates(backend: str) -> None:
+    """Such a network goes layer by layer; its discrete gates are the same."""
+    model = LogicNetwork(9, 60, 3, 3, 1.0, seed=1, backend=backend)
+    x = torch.rand(70, 9, generator=torch.Generator().manual_seed(0)) < 0.2
+    expected = gate_usage(model, x)
+    model.layers[1].relaxation = HardST()
+    assert model.network_backend is None
+    assert gate_usage(model, x, batch_size=33).equals(expected)
 
 
 def test_unreachable_gates_have_no_path_to_an_output() -> None:

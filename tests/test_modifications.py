@@ -158,7 +158,7 @@ def test_usage(modification: Modification) -> None:
             torch.special.entr(z.logits.detach().double().softmax(-1)).sum(-1) for z in layers
         ]
         packed = outcome(lambda: [w.clone() for w in network.packed_activations(X)])
-        known = specify(network).network is not None
+        known = specify(network, "discrete").network is not None
     if isinstance(found, str):
         refusals = [text for column, text in modification.refuses if column == "usage"]
         assert found == said or any(text in found for text in refusals)

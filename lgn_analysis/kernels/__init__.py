@@ -90,6 +90,9 @@ class NetworkBackend(Backend, Protocol):
     def discrete_forward(self, network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
         """Return the group sums of the discrete network, not divided: int32 [batch, n_groups]."""
 
+    def discrete_activity(self, network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+        """Return on how many samples each gate of the discrete network is 1: int64 [depth, width]."""
+
     def PackedSamples(self, words: Tensor, n_features: int) -> Any:
         """Name training inputs int64 [n, ceil(n_features / 64)], feature 0 in the lowest bit."""
 

@@ -19,6 +19,8 @@ from lgn_analysis.noise import NoiseKey, Purpose, gumbel, random_signs
 __all__ = [
     "NAME",
     "Curvature",
+    "count_ones",
+    "discrete_activity",
     "gate_layer",
     "gate_layer_packed",
     "gumbel",
@@ -87,6 +89,38 @@ def unpack_bits(words: Tensor, batch: int) -> Tensor:
     places = torch.arange(WORD_BITS, device=words.device)
     bits = (words.unsqueeze(-1) >> places) & 1
     return bits.flatten(1)[:, :batch].to(torch.bool)
+
+
+def count_ones(words: Tensor, batch: int) -> Tensor:
+    """Return how many of the first ``batch`` bits of each row are 1: int64 [n] for [n, n_words].
+
+    >>> count_ones(torch.tensor([[-1, 5], [0, 2]]), 65)
+    tensor([65,  0])
+    """
+    n_inside = batch - WORD_BITS * torch.arange(words.shape[1], device=words.device)
+    partly = (1 << n_inside.clamp(0, WORD_BITS - 1)) - 1
+    ones = words & torch.where(n_inside >= WORD_BITS, -1, partly)
+    # Sums of neighbouring bits in fields of two, four and eight bits; a product adds up the octets.
+    ones = ones - ((ones >> 1) & 0x5555555555555555)
+    ones = (ones & 0x3333333333333333) + ((ones >> 2) & 0x3333333333333333)
+    ones = (ones + (ones >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return ((ones * 0x0101010101010101) >> 56).sum(-1)
+
+
+def discrete_activity(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    """Return on how many samples each gate of the discrete network is 1: int64 [depth, width].
+
+    Args:
+        network: the network, its layers of one width.
+        logits: [width, 16] of every layer.
+        bits: bool [batch, n_features].
+    """
+    words = pack_bits(bits.T)
+    activity = []
+    for wiring, z in zip(network.wirings, logits, strict=True):
+        words = gate_layer_packed(words, wiring, z.detach().argmax(-1))
+        activity.append(unpack_bits(words, len(bits)).sum(-1))
+    return torch.stack(activity)
 
 
 class Curvature:

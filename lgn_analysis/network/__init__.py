@@ -9,7 +9,7 @@ training forward, ``eval()`` the discrete one.
 
 from lgn_analysis.network.group_sum import GroupSum
 from lgn_analysis.network.inputs import as_bits, check_features
-from lgn_analysis.network.layer import LogicLayer
+from lgn_analysis.network.layer import LogicLayer, check_choices
 from lgn_analysis.network.modes import MODES, Mode
 from lgn_analysis.network.network import (
     LogicNetwork,
@@ -29,6 +29,7 @@ __all__ = [
     "Specification",
     "as_bits",
     "call_layer",
+    "check_choices",
     "check_features",
     "require_network",
     "require_plain",

@@ -183,14 +183,18 @@ class LogicNetwork(nn.Module):
                 a gate that is to be chosen by logits that are NaN. (Where gates are mixed, NaN in
                 the logits is NaN in the outputs, and so is +inf; -inf is an option never taken.)
         """
-        if structural_departure(self, LogicNetwork) or hook_departure(self, inside=True):
+        discrete = mode == "discrete" or (mode is None and not self.training)
+        if structural_departure(self, LogicNetwork, discrete=discrete) or hook_departure(
+            self, inside=True
+        ):
             return self._forward_by_layers(x, mode, draw)
         check_features(x, self.n_features)
-        resolved = resolve_mode(mode, self.training, self.relaxation)
+        relaxation = self.layers[0].relaxation
+        resolved = resolve_mode(mode, self.training, relaxation)
         whole = select_network_backend(self.device, self.backend)
         if whole is None or not is_fusible(resolved, x, [layer.logits for layer in self.layers]):
             return self._forward_by_layers(x, mode, draw)
-        if chooses_gates(resolved, self.relaxation):
+        if chooses_gates(resolved, relaxation):
             check_choices(self.layers)
         return self._forward_whole(whole, x, resolved, draw)
 
@@ -215,7 +219,7 @@ class LogicNetwork(nn.Module):
         Each item is [n_out, ceil(batch / 64)]; see ``kernels.Backend.unpack_bits``. Of a network that
         was changed by hand they are what its layers return in ``model(x, mode="discrete")``.
         """
-        if specify(self).network is None:
+        if specify(self, "discrete").network is None:
             for outputs in self._watched_outputs(x):
                 yield self._kernels.pack_bits(as_bits(outputs).reshape(-1, outputs.shape[-1]).T)
             return
@@ -385,7 +389,11 @@ class LogicNetwork(nn.Module):
     @property
     def network_backend(self) -> NetworkBackend | None:
         """The backend if it runs this network whole; None also where it was changed by hand."""
-        if specify(self).network is None:
+        return self.backend_for("train")
+
+    def backend_for(self, resolved: str) -> NetworkBackend | None:
+        """Return the backend that runs a pass over the whole network; see :func:`specify`."""
+        if specify(self, resolved).network is None:
             return None
         return select_network_backend(self.device, self.backend)
 
@@ -426,7 +434,8 @@ def specify(model: nn.Module, resolved: str = "train", *, training: bool = False
     """
     if not isinstance(model, LogicNetwork):
         return Specification(None, f"it is a {type(model).__name__}")
-    reason = structural_departure(model, LogicNetwork) or hook_departure(model)
+    reason = structural_departure(model, LogicNetwork, discrete=resolved == "discrete")
+    reason = reason or hook_departure(model)
     if training:
         reason = reason or training_departure(model)
     return Specification(None, reason) if reason else Specification(make_pass(model, resolved), "")

@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-def structural_departure(network: LogicNetwork, kind: type) -> str:
+def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = False) -> str:
     """Return how the parts of a network depart from what its class says; "" for in nothing.
 
     Its configuration and its tensors describe a network completely while this is "". Hooks are no
     part of a model, as in PyTorch's own ``state_dict``.
+
+    Args:
+        network: the network.
+        kind: LogicNetwork.
+        discrete: whether the discrete network is meant, in which relaxations have no part.
     """
     for known in (kind, LogicLayer, GroupSum):
         if said := parts.patches(known):
@@ -51,7 +56,7 @@ def structural_departure(network: LogicNetwork, kind: type) -> str:
         expected = (network.n_features if index == 0 else network.width, network.width, index)
         if sizes != expected:
             return f"layer {index} has n_in, n_out and index {sizes}, not {expected}"
-        for name in ("relaxation", "grad_factor"):
+        for name in () if discrete else ("relaxation", "grad_factor"):
             one, other = first[name], own[name]
             if one is not other and one != other:
                 return f"layers 0 and {index} differ in {name}: {one} and {other}"

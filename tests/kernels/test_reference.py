@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import COEFFICIENTS, gate_coefficients
 from lgn_analysis.kernels import BACKENDS, reference, select_backend
+from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.relaxations import Soft
 from tests.oracles import BOOLEAN, REAL, gumbel_noise
 
 BATCHES = (1, 63, 64, 65, 129)
@@ -85,6 +87,32 @@ def test_sample_i_is_bit_i_mod_64_of_word_i_div_64(batch: int) -> None:
         assert [word % 2**64 for word in packed] == [
             (number >> 64 * k) % 2**64 for k in range(len(packed))
         ]
+
+
+@pytest.mark.parametrize("batch", [0, *BATCHES])
+def test_ones_are_counted_within_the_batch(batch: int) -> None:
+    bits = torch.rand(9, batch, generator=generator(batch)) < torch.linspace(0, 1, 9)[:, None]
+    words = reference.pack_bits(bits)
+    for some in (words, ~words):  # beyond the batch all zeros, then all ones
+        expected = reference.unpack_bits(some, batch).sum(-1)
+        assert torch.equal(reference.count_ones(some, batch), expected)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_activity_counts_the_python_expressions(batch: int) -> None:
+    bits = torch.rand(batch, 6, generator=generator(batch)) < 0.5
+    wirings = tuple(torch.randint(6, (2, 6), generator=generator(layer)) for layer in range(3))
+    logits = [torch.randn(6, 16, generator=generator(layer)) for layer in range(3)]
+    network = Pass(wirings, n_features=6, relaxation=Soft(), n_groups=2, group_tau=1.0)
+    activity = reference.discrete_activity(network, logits, bits)
+    values = bits.T.tolist()
+    for layer, wiring in enumerate(wirings):
+        gates = logits[layer].argmax(-1).tolist()
+        values = [
+            [BOOLEAN[gate](*pair) for pair in zip(values[a], values[b], strict=True)]
+            for gate, a, b in zip(gates, *wiring.tolist(), strict=True)
+        ]
+        assert activity[layer].tolist() == [sum(row) for row in values]
 
 
 def test_noise_is_the_documented_philox() -> None:

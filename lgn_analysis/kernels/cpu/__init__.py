@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lgn_analysis.gates import N_GATES
@@ -34,7 +35,7 @@ from lgn_analysis.kernels.cpu.evaluation import (
     evaluate_packed,
     gate_layer_rows,
 )
-from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.layout import BLOCK, Wires
 from lgn_analysis.kernels.cpu.plans import find_plan
 from lgn_analysis.kernels.cpu.run import PackedSamples, TrainingRun
 from lgn_analysis.kernels.cpu.selection import Rule, draw_gumbel
@@ -48,6 +49,7 @@ __all__ = [
     "NAME",
     "PackedSamples",
     "TrainingRun",
+    "discrete_activity",
     "discrete_forward",
     "gate_layer",
     "gate_layer_packed",
@@ -58,6 +60,8 @@ __all__ = [
 ]
 
 NAME: Final = "cpu"
+_NO_COUNTS: Final = np.empty(0, dtype=np.int32)
+_NO_ACTIVITY: Final = np.empty(0, dtype=np.int64)
 
 
 def gumbel(
@@ -139,26 +143,52 @@ def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> T
         logits: [width, 16] of every layer.
         bits: bool [batch, n_features].
     """
-    plan = find_plan(network.wirings, network.n_features, network.n_groups)
-    wires, batch = plan.wires, bits.shape[0]
+    counts = torch.empty(bits.shape[0], network.n_groups, dtype=torch.int32)
+    wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
+    _evaluate(wires, logits, bits, counts=counts.numpy().reshape(-1))
+    return counts
+
+
+def discrete_activity(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    """Return on how many samples each gate is 1: int64 [depth, width]; see :func:`discrete_forward`."""
+    wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
+    by_position = np.zeros((wires.depth, wires.width), dtype=np.int64)
+    _evaluate(wires, logits, bits, activity=by_position.reshape(-1))
+    activity = torch.empty(by_position.shape, dtype=torch.int64)
+    np.put_along_axis(activity.numpy(), _gate_order(wires), by_position, axis=1)
+    return activity
+
+
+def _gate_order(wires: Wires) -> NDArray[np.int64]:
+    """Return the gate at each position: int64 [depth, width]."""
     n_gates = wires.depth * wires.width
+    return wires.gate_at[:n_gates].reshape(wires.depth, wires.width).astype(np.int64)
+
+
+def _evaluate(
+    wires: Wires,
+    logits: Sequence[Tensor],
+    bits: Tensor,
+    counts: NDArray[np.int32] = _NO_COUNTS,
+    activity: NDArray[np.int64] = _NO_ACTIVITY,
+) -> None:
+    """Run :func:`evaluate_packed` on the gates that the logits choose."""
+    batch, n_gates = bits.shape[0], wires.depth * wires.width
     gates = np.empty(n_gates, dtype=np.uint8)
     if all(z.dtype == torch.float32 and z.is_contiguous() for z in logits):
         where = addresses([z.detach() for z in logits])
         run_together(choose_discrete, wires, where, gates, work=2.0 * n_gates)
     else:
         chosen = torch.stack([z.detach().argmax(-1) for z in logits]).numpy()
-        order = wires.gate_at[:n_gates].reshape(chosen.shape).astype(np.int64)
-        gates[:] = np.take_along_axis(chosen, order, axis=1).reshape(-1)
-    counts = torch.empty(batch, wires.n_groups, dtype=torch.int32)
+        gates[:] = np.take_along_axis(chosen, _gate_order(wires), axis=1).reshape(-1)
     run_in_parts(
         evaluate_packed,
         wires,
         gates,
         bits.contiguous().view(torch.uint8).numpy().reshape(-1),
         batch,
-        counts.numpy().reshape(-1),
+        counts,
+        activity,
         n_parts=-(-batch // (WORDS * BLOCK)),
         work=batch * n_gates / BLOCK,
     )
-    return counts

@@ -19,10 +19,18 @@ from lgn_analysis.kernels.cpu.simd import (
     load,
     load_like,
     longs,
+    n_ones,
     put,
     store,
 )
-from lgn_analysis.kernels.cpu.threads import finish_part, meet, share, take_part, wait_for_parts
+from lgn_analysis.kernels.cpu.threads import (
+    atomic_add,
+    finish_part,
+    meet,
+    share,
+    take_part,
+    wait_for_parts,
+)
 
 WORDS: Final = 8
 """Words of a row that go through the network together, one cache line."""
@@ -81,44 +89,69 @@ def gate_layer_rows(member, sources, gates, words, n_words, outputs):
 
 
 @entry
-def evaluate_packed(member, wires, gates, values, batch, counts):
-    """Write the group sums of the discrete network: int32 [batch, n_groups].
+def evaluate_packed(member, wires, gates, values, batch, counts, activity):
+    """Evaluate the discrete network and count its ones, by sample or by gate.
 
     Members take parts of 512 samples until none is left, and wait for no one who is late.
 
     Args:
         gates: uint8 [depth, width], by position.
         values: uint8 [batch, n_features], 0 or 1.
+        counts: int32 [batch, n_groups]; out: the group sums. Empty: not wanted.
+        activity: int64 [depth, width], by position; out: added to it, on how many samples each gate
+            is 1. Empty: not wanted.
     """
     n_parts = -(-batch // (WORDS * BLOCK))
     level_words = max(wires.n_features, wires.width) * WORDS
     words = np.empty(2 * level_words, dtype=np.int64)
     planes = np.empty(N_PLANES * WORDS, dtype=np.int64)
     of_word = np.empty(BLOCK, dtype=np.int32)
+    inside = np.empty(WORDS, dtype=np.int64)
+    own_activity = np.zeros(len(activity), dtype=np.int64)
+    n_taken = 0
     part = take_part(member)
     while part < n_parts:
         first_block = part * WORDS
         for word in range(min(WORDS, -(-batch // BLOCK) - first_block)):
             pack_block(values, wires.n_features, batch, first_block + word, words, word, WORDS)
+        _mark_samples(batch - first_block * BLOCK, inside)
         source, target = 0, level_words
         for layer in range(wires.depth):
-            _evaluate_layer(wires, layer, gates, words, source, target)
+            _evaluate_layer(wires, layer, gates, words, source, target, inside, own_activity)
             source, target = target, source
-        _write_counts(wires, words, source, first_block * BLOCK, batch, planes, of_word, counts)
-        finish_part(member)
+        if len(counts) > 0:
+            _write_counts(wires, words, source, first_block * BLOCK, batch, planes, of_word, counts)
+        n_taken += 1
         part = take_part(member)
+    if n_taken > 0:
+        for place in range(len(activity)):
+            atomic_add(activity, place, at(own_activity, place))
+    for _ in range(n_taken):
+        finish_part(member)
     wait_for_parts(member, n_parts)
 
 
 @device
-def _evaluate_layer(wires, layer, gates, words, source, target):
+def _mark_samples(n, inside):
+    """Write which bits of a part's words are samples: the first ``n``."""
+    for word in range(WORDS):
+        n_inside = min(max(n - word * BLOCK, 0), BLOCK)
+        inside[word] = -1 if n_inside == BLOCK else (1 << n_inside) - 1
+
+
+@device
+def _evaluate_layer(wires, layer, gates, words, source, target, inside, activity):
+    """Evaluate a layer on 512 samples; add the ones of each gate to ``activity``, if it is not empty."""
     base = layer * wires.width
+    samples = load(inside, 0, WORDS)
     for place in range(wires.width):
         a = source + at(wires.sources, 2 * (base + place)) * WORDS
         b = source + at(wires.sources, 2 * (base + place) + 1) * WORDS
         mask = 4 * at(gates, base + place)
         row = _evaluate_row(words, a, b, mask, longs(0, WORDS))
         store(words, target + place * WORDS, row)
+        if len(activity) > 0:
+            put(activity, base + place, at(activity, base + place) + n_ones(row & samples))
 
 
 @device

@@ -43,7 +43,7 @@ _sched_yield: Final = types.ExternalFunction("sched_yield", types.int32())
 
 
 @intrinsic
-def _atomic_add(typing: Any, array: Any, index: Any, value: Any) -> Any:
+def atomic_add(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Add to an element of an int64 array, visible to all threads, and return what it was."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -91,7 +91,7 @@ def meet(member):
         return True
     member.meetings[0] += 1
     expected = member.n_members * member.meetings[0]
-    _atomic_add(member.sync, _ARRIVED, 1)
+    atomic_add(member.sync, _ARRIVED, 1)
     spins = 0
     while _atomic_load(member.sync, _ARRIVED) < expected:
         spins += 1
@@ -109,13 +109,13 @@ def take_part(member):
 
     For kernels that share out parts instead of meeting; see :func:`wait_for_parts`.
     """
-    return _atomic_add(member.sync, _TAKEN, 1)
+    return atomic_add(member.sync, _TAKEN, 1)
 
 
 @device
 def finish_part(member):
     """Say that a part that was taken is done."""
-    _atomic_add(member.sync, _FINISHED, 1)
+    atomic_add(member.sync, _FINISHED, 1)
 
 
 @device

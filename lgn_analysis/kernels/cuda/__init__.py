@@ -28,7 +28,7 @@ from lgn_analysis.kernels.cuda.bits import pack_bits, thermometer, unpack_bits
 from lgn_analysis.kernels.cuda.curvature import Curvature
 from lgn_analysis.kernels.cuda.forward import gates_forward_packed, group_sums
 from lgn_analysis.kernels.cuda.layer import GateLayer
-from lgn_analysis.kernels.cuda.network import discrete_forward, training_forward
+from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
 from lgn_analysis.kernels.cuda.relax import Draw, noise
 from lgn_analysis.kernels.cuda.step import PackedSamples, Pixels, TrainingRun
 from lgn_analysis.noise import MAX_GATES, NoiseKey
@@ -39,6 +39,7 @@ __all__ = [
     "PackedSamples",
     "Pixels",
     "TrainingRun",
+    "discrete_activity",
     "discrete_forward",
     "gate_layer",
     "gate_layer_packed",

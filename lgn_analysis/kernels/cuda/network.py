@@ -6,7 +6,8 @@ last; otherwise they are floats. Floats of the backward pass live for one layer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -132,12 +133,24 @@ def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> T
         logits: [n_out, 16] of every layer, any real dtype.
         bits: bool [batch, n_features].
     """
+    words = deque(_discrete_layers(network, logits, bits), maxlen=1).pop()
+    return group_counts(words, network.n_groups, bits.shape[0])
+
+
+def discrete_activity(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    """Return on how many samples each gate is 1: int64 [depth, width]; see :func:`discrete_forward`."""
+    layers = _discrete_layers(network, logits, bits)
+    return torch.stack([reference.count_ones(words, bits.shape[0]) for words in layers])
+
+
+def _discrete_layers(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Iterator[Tensor]:
+    """Yield each layer's discrete outputs, packed: int64 [n_out, n_words]."""
     words = pack_bits(bits.T)
     for z, consumers in zip(logits, consumers_of_layers(network), strict=True):
         z = z.detach()
         gates = gates_of(z.contiguous()) if z.dtype in _KERNEL_DTYPES else z.argmax(-1)
         words = gates_forward_packed(words, consumers.wiring, gates)
-    return group_counts(words, network.n_groups, bits.shape[0])
+        yield words
 
 
 def training_forward(

@@ -60,6 +60,22 @@ def test_discrete_network_is_the_reference(batch: int, dtype: torch.dtype, n_thr
     assert torch.equal(sums.to(dtype) / case.network.group_tau, expected)
 
 
+@pytest.mark.parametrize("batch", [*BATCHES, 511, 512, 513])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_activity_is_the_reference(batch: int, dtype: torch.dtype, n_threads: int) -> None:
+    case = make_case(GumbelST(), dtype=dtype)
+    bits = case.bits(batch)
+    activity = cpu.discrete_activity(case.network, case.logits, bits)
+    expected = reference.discrete_activity(case.network, case.logits, bits)
+    assert activity.dtype == torch.int64
+    assert torch.equal(activity, expected)
+
+
+def test_without_samples_no_gate_is_active() -> None:
+    case = make_case(GumbelST())
+    assert not cpu.discrete_activity(case.network, case.logits, case.bits(0)).any()
+
+
 def test_group_sums_count_far_beyond_one_byte() -> None:
     case = make_case(GumbelST(), width=1206, n_classes=2)
     with torch.no_grad():

@@ -29,6 +29,7 @@ from lgn_analysis.kernels.cpu.simd import (
     longs,
     low_half,
     maximum,
+    n_ones,
     prefetch,
     put,
     select,
@@ -243,3 +244,13 @@ def test_asking_ahead_beyond_an_array_is_harmless() -> None:
         return a[0]
 
     assert run(np.ones(64, dtype=np.float32)) == 1.0
+
+
+def test_ones_are_counted_over_all_lanes() -> None:
+    @njit
+    def run(values: Any) -> Any:
+        return n_ones(load(values, 0, 8))
+
+    for values in (longs_at_random(8), np.full(8, -1), np.zeros(8, dtype=np.int64)):
+        expected = sum(bin(value % 2**64).count("1") for value in values.tolist())
+        assert run(values) == expected

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lgn_analysis.errors import NotDifferentiableError
-from lgn_analysis.kernels.cuda.network import discrete_forward, training_forward
+from lgn_analysis.kernels import reference
+from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
@@ -146,6 +147,14 @@ def test_the_discrete_network_counts_the_bits_of_its_groups(
     counts = discrete_forward(twins.network, logits, twins.bits)
     expected = twins.model.to(dtype)(twins.bits, mode="discrete") * twins.network.group_tau
     torch.testing.assert_close(counts, expected.round().to(torch.int32))
+
+
+@pytest.mark.parametrize("batch", [1, 63, 64, 65, 130])
+def test_activity_is_the_reference(batch: int, device: torch.device) -> None:
+    twins = Twins("gumbel-st", device, batch=batch)
+    activity = discrete_activity(twins.network, twins.logits, twins.bits)
+    expected = reference.discrete_activity(twins.network, twins.logits, twins.bits)
+    torch.testing.assert_close(activity, expected)
 
 
 def test_a_backward_pass_can_be_repeated_to_the_same_bits(device: torch.device) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from lgn_analysis.kernels.cpu.simd.vector import ELEMENTS, Vector, indices, to_vector
@@ -108,6 +108,21 @@ def maximum(typing: Any, left: Any, right: Any) -> Any:
         return _larger(builder, *values)
 
     return kind(left, right), generate
+
+
+@intrinsic
+def n_ones(typing: Any, vector: Any) -> Any:
+    """Return how many bits of a vector of integers are one, as int64."""
+    if not isinstance(vector, Vector) or vector.is_float:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        suffix = f"v{vector.lanes}i{vector.element.lstrip('uint')}"
+        counts = _call(builder, f"llvm.ctpop.{suffix}", vector.ir, args)
+        summed = _call(builder, f"llvm.vector.reduce.add.{suffix}", vector.ir.element, [counts])
+        return context.cast(builder, summed, ELEMENTS[vector.element][1], types.int64)
+
+    return types.int64(vector), generate
 
 
 @intrinsic
