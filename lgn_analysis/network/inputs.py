@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError
+
+_NO_BITS: Final = (
+    "discrete mode works on bits, and the inputs hold values other than 0 and 1; "
+    'threshold them first (lgn.thermometer), or use mode="soft"'
+)
 
 
 def check_features(x: Tensor, n_features: int) -> None:
@@ -43,11 +50,11 @@ def as_bits(x: Tensor) -> Tensor:
     """Return x as bool, or raise where it holds anything but 0 and 1."""
     if x.dtype == torch.bool:
         return x
-    if not bool(((x == 0) | (x == 1)).all()):
-        raise InvalidInputError(
-            "discrete mode works on bits, and the inputs hold values other than 0 and 1; "
-            'threshold them first (lgn.thermometer), or use mode="soft"'
-        )
+    are_bits = ((x == 0) | (x == 1)).all()
+    if torch.compiler.is_compiling():  # a compiled program looks when it runs
+        torch._assert_async(are_bits, _NO_BITS)
+    elif not bool(are_bits):
+        raise InvalidInputError(_NO_BITS)
     return x.to(torch.bool)
 
 

@@ -184,8 +184,10 @@ class LogicNetwork(nn.Module):
                 the logits is NaN in the outputs, and so is +inf; -inf is an option never taken.)
         """
         discrete = mode == "discrete" or (mode is None and not self.training)
-        if structural_departure(self, LogicNetwork, discrete=discrete) or hook_departure(
-            self, inside=True
+        if (
+            torch.compiler.is_compiling()
+            or structural_departure(self, LogicNetwork, discrete=discrete)
+            or hook_departure(self, inside=True)
         ):
             return self._forward_by_layers(x, mode, draw)
         check_features(x, self.n_features)
@@ -193,6 +195,8 @@ class LogicNetwork(nn.Module):
         resolved = resolve_mode(mode, self.training, relaxation)
         whole = select_network_backend(self.device, self.backend)
         if whole is None or not is_fusible(resolved, x, [layer.logits for layer in self.layers]):
+            if discrete:
+                return self._forward_packed(x)
             return self._forward_by_layers(x, mode, draw)
         if chooses_gates(resolved, relaxation):
             check_choices(self.layers)
@@ -281,8 +285,22 @@ class LogicNetwork(nn.Module):
             outputs = whole.training_forward(network, logits, flat_values(x), key)
         return outputs.reshape(*x.shape[:-1], self.group_sum.n_groups)
 
+    def _forward_packed(self, x: Tensor) -> Tensor:
+        """Return class logits of the discrete network by packed bits, layer by layer."""
+        bits = as_bits(x.reshape(-1, self.n_features))
+        words = self._kernels.pack_bits(bits.T)
+        for layer in self.layers:
+            words = layer.forward_packed(words)
+        outputs = self._kernels.unpack_bits(words, len(bits)).T.to(self.dtype)
+        return self.group_sum.forward(outputs).reshape(*x.shape[:-1], self.group_sum.n_groups)
+
     def _noise_key(self, draw: int | NoiseKey | None) -> NoiseKey:
         if draw is None:
+            if torch.compiler.is_exporting() or torch._C._is_tracing():
+                raise InvalidInputError(
+                    "a program that is exported or traced would draw the same noise in every call; "
+                    'export model.eval() or mode="soft", or name the draw: draw=0'
+                )
             return fresh_key(Purpose.TRAINING)
         if isinstance(draw, NoiseKey):
             return draw
