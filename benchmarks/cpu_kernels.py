@@ -166,7 +166,7 @@ def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
     logits = [z.detach() for z in model.parameters()]
     moments = [[torch.zeros_like(z) for z in logits] for _ in range(2)]
     plan = autograd.find_plan(network.wirings, size.n_features, N_CLASSES)
-    wires, work = plan.wires, run._make_workspace(plan, size.batch, network)
+    wires, work = plan.wires, run._make_workspace(plan.wires, size.batch, network)
     data = Batches(size, torch.bool)
     order = np.arange(size.batch, dtype=np.int64)
     packed = cpu.pack_bits(data.x).numpy().reshape(-1)

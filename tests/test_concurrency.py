@@ -359,21 +359,37 @@ def child_says(question: Callable[[], bool]) -> bool:
 
 @needs_fork
 @forks
-def test_a_forked_child_has_one_thread_and_a_team_of_its_own_when_it_asks() -> None:
+def test_a_forked_child_has_as_many_threads_and_a_team_of_its_own() -> None:
     before = cpu.gumbel(KEY, 0, 100)
+    large = torch.ones(2**20)  # shared out by torch itself
 
     def question() -> bool:
-        alone = torch.get_num_threads() == 1 and torch.equal(cpu.gumbel(KEY, 0, 100), before)
-        torch.set_num_threads(2)
-        return alone and torch.equal(cpu.gumbel(KEY, 0, 100), before)
+        same = torch.get_num_threads() == 3 and large.sum() == 2**20
+        return bool(same) and torch.equal(cpu.gumbel(KEY, 0, 100), before)
 
-    assert child_says(question)
-    assert torch.get_num_threads() == 3
-    assert torch.equal(cpu.gumbel(KEY, 0, 100), before)
+    for _ in range(3):
+        assert large.sum() == 2**20
+        assert child_says(question)
+        assert torch.get_num_threads() == 3
+        assert torch.equal(cpu.gumbel(KEY, 0, 100), before)
 
 
 @needs_fork
-def test_a_child_of_a_process_without_the_cpu_kernels_has_one_thread_too() -> None:
+@forks
+def test_a_fork_of_another_thread_has_threads_too() -> None:
+    """Each thread that calls torch has OpenMP threads of its own."""
+    large = torch.ones(2**20)
+
+    def fork() -> bool:
+        return bool(large.sum() == 2**20) and child_says(lambda: bool(large.sum() == 2**20))
+
+    assert large.sum() == 2**20
+    assert at_once([fork, fork]) == [True, True]
+    assert large.sum() == 2**20
+
+
+@needs_fork
+def test_a_child_of_a_process_without_the_cpu_kernels_has_as_many_threads_too() -> None:
     program = """
         import os, signal, sys, warnings
         import torch
@@ -388,7 +404,8 @@ def test_a_child_of_a_process_without_the_cpu_kernels_has_one_thread_too() -> No
         child = os.fork()
         if child == 0:
             signal.alarm(60)
-            os._exit(0 if torch.equal(model(x, mode="soft"), before) else 1)
+            same = torch.equal(model(x, mode="soft"), before)
+            os._exit(0 if same and torch.get_num_threads() == 2 else 1)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=LONG, check=True)

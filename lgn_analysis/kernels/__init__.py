@@ -5,15 +5,17 @@ contiguous row. It is chosen by the tensor's device and can be forced by name. O
 functions of :class:`NetworkBackend` runs a whole network at once. A module is imported when it is
 first chosen.
 
-A forked child begins with one thread, whatever its parent had.
+A process that has imported this can fork: its child computes on as many threads as it did itself.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -153,11 +155,15 @@ def _default(device_type: str) -> str:
     return device_type if found else reference.NAME
 
 
-def _after_fork() -> None:
-    # Where the parent has used torch's OpenMP threads, a child that calls for them waits for ever.
-    # The workers of torch's own data loaders begin with one for the same reason.
-    torch.set_num_threads(1)
+_OMP_PAUSE_HARD: Final = 2
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _end_idle_threads() -> None:
+    # GNU's OpenMP keeps its threads waiting for work. A forked child has none of them, does not know
+    # it, and waits for ever in torch's first parallel operation. So the thread that forks ends its
+    # own before, and both processes begin new ones when they need them.
+    ctypes.CDLL(torch._C.__file__).omp_pause_resource_all(_OMP_PAUSE_HARD)
+
+
+if sys.platform == "linux" and torch.backends.openmp.is_available():
+    os.register_at_fork(before=_end_idle_threads)

@@ -35,7 +35,7 @@ from lgn_analysis.kernels.cpu.evaluation import (
     evaluate_packed,
     gate_layer_rows,
 )
-from lgn_analysis.kernels.cpu.layout import BLOCK, Wires
+from lgn_analysis.kernels.cpu.layout import BLOCK, Wires, check_reads
 from lgn_analysis.kernels.cpu.plans import find_plan
 from lgn_analysis.kernels.cpu.run import PackedSamples, TrainingRun
 from lgn_analysis.kernels.cpu.selection import Rule, draw_gumbel
@@ -96,12 +96,18 @@ def gumbel(
 
 
 def gate_layer_packed(words: Tensor, wiring: Tensor, gates: Tensor) -> Tensor:
-    """Return the outputs of discrete gates [n_out, n_words] on packed bits [n_in, n_words]."""
+    """Return the outputs of discrete gates [n_out, n_words] on packed bits [n_in, n_words].
+
+    Raises:
+        InvalidInputError: the wiring reads an input that is not there.
+    """
     n_words = words.shape[1]
+    sources = wiring.contiguous().numpy()
+    check_reads(sources, words.shape[0], "a layer")
     outputs = torch.empty(len(gates), n_words, dtype=torch.int64)
     run_together(
         gate_layer_rows,
-        wiring.contiguous().numpy().reshape(-1),
+        sources.reshape(-1),
         gates.to(torch.int64).contiguous().numpy(),
         words.contiguous().numpy().reshape(-1),
         n_words,

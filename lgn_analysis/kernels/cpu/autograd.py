@@ -114,7 +114,9 @@ def training_forward(
 def _run_forward(
     network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], *, keeps: bool
 ) -> tuple[Tensor, Tape]:
-    plan = find_plan(network.wirings, network.n_features, network.n_groups)
+    plan = find_plan(
+        network.wirings, network.n_features, network.n_groups, first_layer=network.first_layer
+    )
     wires, batch = plan.wires, x.shape[0]
     n_blocks, n_gates = -(-batch // BLOCK), wires.depth * wires.width
     x = x.detach().contiguous()

@@ -78,24 +78,23 @@ def level_start(wires, level):
     return 0 if level == 0 else wires.n_features + 1 + (level - 1) * (wires.width + 1)
 
 
-def build_wires(wirings: Sequence[NDArray[np.int64]], n_features: int, n_groups: int) -> Wires:
+def build_wires(
+    wirings: Sequence[NDArray[np.int64]], n_features: int, n_groups: int, first_layer: int = 0
+) -> Wires:
     """Return the wires of a network.
 
     Args:
         wirings: int64 [2, width] a layer.
         n_features: inputs of the first layer.
         n_groups: output groups, a divisor of the width.
+        first_layer: what the first of these layers is called in errors.
 
     Raises:
         InvalidInputError: a gate reads what is not there; the kernels would not notice.
     """
     width, depth = wirings[0].shape[1], len(wirings)
     for layer, wiring in enumerate(wirings):
-        n_in = n_features if layer == 0 else width
-        if wiring.min() < 0 or wiring.max() >= n_in:
-            raise InvalidInputError(
-                f"layer {layer} reads inputs {wiring.min()}..{wiring.max()}, and it has {n_in}"
-            )
+        check_reads(wiring, n_features if layer == 0 else width, f"layer {first_layer + layer}")
     gate_at = np.empty((depth, width), dtype=np.uint32)
     position_of = np.empty((depth, width), dtype=np.uint32)
     sources = np.empty((depth, width, 2), dtype=np.uint32)
@@ -133,6 +132,16 @@ def build_wires(wirings: Sequence[NDArray[np.int64]], n_features: int, n_groups:
         starts=np.concatenate(starts),
         consumers=_padded(consumers, 2 * 3),
     )
+
+
+def check_reads(wiring: NDArray[np.int64], n_in: int, reader: str) -> None:
+    """Raise unless all numbers of a wiring are those of inputs, 0..n_in-1; ``reader`` is who reads."""
+    low, high = int(wiring.min()), int(wiring.max())
+    if low < 0 or high >= n_in:
+        raise InvalidInputError(
+            f"{reader} reads input {low if low < 0 else high}, and it has inputs 0..{n_in - 1}; "
+            "write numbers of that range into its wiring"
+        )
 
 
 def _padded(array: NDArray[np.uint32], per_row: int) -> NDArray[np.uint32]:

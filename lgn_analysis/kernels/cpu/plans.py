@@ -6,7 +6,6 @@ the step: so a pass borrows its arrays, and they come back when the last who nee
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lgn_analysis.kernels.cpu.compiling import entry
 from lgn_analysis.kernels.cpu.layout import Wires, build_wires
+from lgn_analysis.kernels.cpu.simd import at
 
 Array = NDArray[Any]
 Sizes = Mapping[str, tuple[int, Any]]
@@ -82,37 +83,52 @@ def empty(n: int, dtype: Any) -> Array:
 _PLANS: Final = WeakTensorKeyDictionary()
 
 
-def find_plan(wirings: Sequence[Tensor], n_features: int, n_groups: int) -> Plan:
-    """Return the plan of a network, the one of before while its wiring is unchanged.
+def find_plan(
+    wirings: Sequence[Tensor], n_features: int, n_groups: int, *, first_layer: int = 0
+) -> Plan:
+    """Return the plan of a network, the one of before while its wiring holds the same numbers.
 
     Args:
         wirings: int64 [2, width] a layer, on the CPU.
         n_features: inputs of the first layer.
         n_groups: output groups, a divisor of the width.
+        first_layer: what the first of these layers is called in errors.
+
+    Raises:
+        InvalidInputError: a gate reads an input that its layer does not have.
     """
-    # Kept with the first wiring, which does not hold the others. They must be the very tensors of
-    # before, for the numbers of dead ones are used again; an in-place change raises a version.
-    sizes = (n_features, n_groups, *map(_version, wirings))
+    # Numbers are compared, not versions: what is written by way of NumPy or ``.data`` raises none.
+    arrays = [wiring.numpy() for wiring in wirings]
     known = _PLANS.get(wirings[0])
-    if known is not None and known.sizes == sizes and known.is_of(wirings):
+    if known is not None and known.is_of(arrays, n_features, n_groups):
         return known.plan
-    plan = Plan(build_wires([wiring.numpy() for wiring in wirings], n_features, n_groups))
-    _PLANS[wirings[0]] = _Known(plan, sizes, [weakref.ref(wiring) for wiring in wirings])
+    copies = [array.astype(np.int64, order="C") for array in arrays]
+    plan = Plan(build_wires(copies, n_features, n_groups, first_layer))
+    _PLANS[wirings[0]] = _Known(plan, copies)
     return plan
 
 
 @dataclass(frozen=True)
 class _Known:
     plan: Plan
-    sizes: tuple[int, ...]
-    wirings: list[weakref.ref[Tensor]]
+    wirings: list[NDArray[np.int64]]
 
-    def is_of(self, wirings: Sequence[Tensor]) -> bool:
-        return len(self.wirings) == len(wirings) and all(
-            ref() is wiring for ref, wiring in zip(self.wirings, wirings, strict=True)
+    def is_of(self, wirings: Sequence[Array], n_features: int, n_groups: int) -> bool:
+        wires = self.plan.wires
+        return (
+            (wires.n_features, wires.n_groups) == (n_features, n_groups)
+            and len(self.wirings) == len(wirings)
+            and all(
+                kept.shape == wiring.shape and _are_equal(kept.reshape(-1), wiring.reshape(-1))
+                for kept, wiring in zip(self.wirings, wirings, strict=True)
+            )
         )
 
 
-def _version(wiring: Tensor) -> int:
-    # A tensor made in inference mode counts no versions.
-    return 0 if wiring.is_inference() else wiring._version
+@entry
+def _are_equal(first, second):
+    """Return whether two arrays of one length hold the same integers."""
+    difference = 0
+    for place in range(len(first)):
+        difference |= at(first, place) ^ at(second, place)
+    return difference == 0

@@ -14,8 +14,8 @@ from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import N_GATES
 from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, make_rule
 from lgn_analysis.kernels.cpu.confidence import Adaptation
-from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
-from lgn_analysis.kernels.cpu.plans import Plan, empty, find_plan
+from lgn_analysis.kernels.cpu.layout import BLOCK, Wires, count_rows
+from lgn_analysis.kernels.cpu.plans import empty, find_plan
 from lgn_analysis.kernels.cpu.selection import Adam
 from lgn_analysis.kernels.cpu.steps import Batches, Parameters, Workspace, train_dense, train_packed
 from lgn_analysis.kernels.cpu.threads import run_together
@@ -57,7 +57,6 @@ class TrainingRun:
         adam: AdamRule,
     ) -> None:
         self._network = network
-        self._plan = find_plan(network.wirings, network.n_features, network.n_groups)
         self._logits = [z.detach() for z in logits]
         self._moments = list(moments)
         self._data = samples.words.numpy().reshape(-1)
@@ -93,10 +92,11 @@ class TrainingRun:
             are NaN, have moved nothing.
         """
         n_steps, batch = order.shape
-        wires, network = self._plan.wires, self._network
+        network = self._network
+        wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
         check_taus(network, taus, n_steps)
         if self._work is None or self._batch != batch:
-            self._work, self._batch = _make_workspace(self._plan, batch, network), batch
+            self._work, self._batch = _make_workspace(wires, batch, network), batch
         adam = Adam(
             lr=float(self._adam.lr if lr is None else lr),
             beta1=float(self._adam.betas[0]),
@@ -142,8 +142,8 @@ class TrainingRun:
         return torch.from_numpy(losses)
 
 
-def _make_workspace(plan: Plan, batch: int, network: Pass) -> Workspace:
-    wires, hard = plan.wires, network.relaxation.hard
+def _make_workspace(wires: Wires, batch: int, network: Pass) -> Workspace:
+    hard = network.relaxation.hard
     n_gates, n_blocks = wires.depth * wires.width, -(-batch // BLOCK)
     n_rows = count_rows(wires)
     return Workspace(

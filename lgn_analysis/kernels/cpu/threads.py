@@ -6,8 +6,7 @@ that member's share, and calls :func:`meet` where all must have arrived. No resu
 many members there are: shares are ranges of outputs, and every output is computed by one member in
 one order.
 
-Threads do not survive a fork: a forked child has a team of its own, as soon as it asks for more than
-the one thread that it begins with.
+Threads do not survive a fork: a forked child has a team of its own.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels.seam import Pass
 
 
@@ -28,7 +29,7 @@ class Consumers:
             one feature twice is listed twice.
         partners: int32 [2·n_out], the feature that the reader's other slot reads.
         n_in: number of features.
-        version: the version of the wiring it was made from.
+        source: int64 [2, n_out], a copy of the wiring it was made from.
     """
 
     wiring: Tensor
@@ -36,12 +37,13 @@ class Consumers:
     readers: Tensor
     partners: Tensor
     n_in: int
-    version: int
+    source: Tensor
 
     @classmethod
     def of(cls, wiring: Tensor, n_in: int) -> Consumers:
         """Turn a wiring int64 [2, n_out] over ``n_in`` features round."""
         n_out = wiring.shape[1]
+        wiring = wiring.clone()
         flat = wiring.reshape(-1)
         order = torch.argsort(flat, stable=True)
         counts = torch.zeros(n_in, dtype=torch.int64, device=wiring.device)
@@ -54,23 +56,47 @@ class Consumers:
             readers=(2 * (order % n_out) + order // n_out).to(torch.int32),
             partners=wiring.flip(0).reshape(-1)[order].to(torch.int32),
             n_in=n_in,
-            version=wiring._version,
+            source=wiring,
         )
 
 
 _CACHE: Final = WeakIdKeyDictionary()
 
 
-def consumers_of(wiring: Tensor, n_in: int) -> Consumers:
-    """Return the consumers of a wiring, made once for each tensor and again if it was written to."""
+def consumers_of(wiring: Tensor, n_in: int, reader: str = "a layer") -> Consumers:
+    """Return the consumers of a wiring, made once for each tensor and again if it was written to.
+
+    Numbers are compared, not versions: what is written by way of ``.data`` raises none. The host
+    waits for the answer, except while a CUDA graph is captured, where it must not.
+
+    Raises:
+        InvalidInputError: a gate reads an input that is not there; ``reader`` is the layer.
+    """
     found: Consumers | None = _CACHE.get(wiring)
-    if found is None or found.version != wiring._version or found.n_in != n_in:
+    if found is None or found.n_in != n_in or _is_changed(wiring, found.source):
+        low, high = (int(bound) for bound in wiring.aminmax())
+        if low < 0 or high >= n_in:
+            raise InvalidInputError(
+                f"{reader} reads input {low if low < 0 else high}, and it has inputs 0..{n_in - 1}; "
+                "write numbers of that range into its wiring"
+            )
         found = Consumers.of(wiring, n_in)
         _CACHE[wiring] = found
     return found
 
 
+def _is_changed(wiring: Tensor, source: Tensor) -> bool:
+    if wiring.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.equal(wiring, source)
+
+
 def consumers_of_layers(network: Pass) -> list[Consumers]:
-    """Return the consumers of every layer of a network."""
+    """Return the consumers of every layer of a network; see :func:`consumers_of`."""
     widths = [network.n_features, *(wiring.shape[1] for wiring in network.wirings[:-1])]
-    return [consumers_of(w, n_in) for w, n_in in zip(network.wirings, widths, strict=True)]
+    return [
+        consumers_of(wiring, n_in, f"layer {layer}")
+        for layer, (wiring, n_in) in enumerate(
+            zip(network.wirings, widths, strict=True), start=network.first_layer
+        )
+    ]

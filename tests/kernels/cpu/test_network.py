@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.kernels import cpu
 from lgn_analysis.kernels.cpu import plans
+from lgn_analysis.network import LogicLayer
 from lgn_analysis.relaxations import GumbelSoft, GumbelST, HardST, Relaxation, Soft
 from tests.kernels.cpu.conftest import BATCHES, Case, make_case
 
@@ -158,6 +159,54 @@ def test_wiring_that_changes_in_place_is_noticed() -> None:
     compare(case, case.bits(65))
 
 
+@pytest.mark.parametrize("way", ["data", "numpy", "storage"])
+def test_wiring_that_is_written_to_behind_the_versions_back_is_noticed(way: str) -> None:
+    case = make_case(GumbelST())
+    compare(case, case.bits(65))
+    wiring = case.network.wirings[1]
+    view = {"data": wiring.data, "numpy": wiring.numpy(), "storage": wiring.view(-1).detach()}[way]
+    before = wiring._version
+    for place, value in ((3, 5), (69, 7)):
+        view.reshape(2, 70)[1, place] = value
+        compare(case, case.bits(65))
+    if way != "storage":
+        assert wiring._version == before
+
+
+@pytest.mark.parametrize(("value", "layer", "last"), [(41, 0, 40), (-1, 0, 40), (70, 2, 69)])
+def test_wiring_out_of_range_is_refused_wherever_it_was_written(
+    value: int, layer: int, last: int
+) -> None:
+    case = make_case(GumbelST())
+    bits = case.bits(65)
+    cpu.discrete_forward(case.network, case.logits, bits)
+    case.network.wirings[layer].numpy()[1, 69] = value
+    message = rf"layer {layer} reads input {value}, and it has inputs 0\.\.{last}; write"
+    for forward in (
+        lambda: cpu.training_forward(case.network, case.logits, bits, case.key),
+        lambda: cpu.discrete_forward(case.network, case.logits, bits),
+        lambda: cpu.discrete_activity(case.network, case.logits, bits),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            forward()
+
+
+@pytest.mark.parametrize("value", [-1, 41])
+def test_one_packed_layer_never_reads_out_of_bounds(value: int) -> None:
+    case = make_case(GumbelST())
+    layer = case.model.layers[0]
+    layer.wiring.data[0, 2] = value
+    with pytest.raises(InvalidInputError, match=rf"reads input {value}, and it has inputs 0\.\.40"):
+        cpu.gate_layer_packed(cpu.pack_bits(case.bits(9).T), layer.wiring, layer.gates)
+
+
+def test_a_layer_is_named_by_its_own_number() -> None:
+    layer = LogicLayer(20, 40, relaxation=GumbelST(), seed=1, index=4).train()
+    layer.wiring.data[1, 7] = 20
+    with pytest.raises(InvalidInputError, match="layer 4 reads input 20"):
+        layer(torch.zeros(3, 20))
+
+
 def test_wiring_that_is_exchanged_is_noticed_even_under_the_number_of_a_dead_one() -> None:
     case = make_case(GumbelST())
     plan = plans.find_plan(case.network.wirings, 41, 5)
@@ -165,7 +214,8 @@ def test_wiring_that_is_exchanged_is_noticed_even_under_the_number_of_a_dead_one
     assert plans.find_plan(case.network.wirings, 41, 7) is not plan
     first, _, third = case.network.wirings
     plan = plans.find_plan((first, third.clone(), third), 41, 5)
-    assert plans.find_plan((first, third.clone(), third), 41, 5) is not plan
+    assert plans.find_plan((first, third.clone(), third), 41, 5) is plan
+    assert plans.find_plan((first, third.flip(1), third), 41, 5) is not plan
 
 
 def test_a_network_made_in_inference_mode_runs() -> None:

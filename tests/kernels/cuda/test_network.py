@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
 from lgn_analysis.kernels.seam import Pass
@@ -155,6 +155,21 @@ def test_activity_is_the_reference(batch: int, device: torch.device) -> None:
     activity = discrete_activity(twins.network, twins.logits, twins.bits)
     expected = reference.discrete_activity(twins.network, twins.logits, twins.bits)
     torch.testing.assert_close(activity, expected)
+
+
+def test_wiring_written_behind_its_versions_back_is_noticed(device: torch.device) -> None:
+    twins = Twins("gumbel-st", device, batch=7)
+    discrete_forward(twins.network, twins.logits, twins.bits)
+    wiring = twins.network.wirings[1]
+    wiring.data[:] = wiring.data.flip(1)
+    counts = discrete_forward(twins.network, twins.logits, twins.bits)
+    expected = twins.model(twins.bits, mode="discrete") * twins.network.group_tau
+    torch.testing.assert_close(counts, expected.round().to(torch.int32))
+    wiring.data[1, 3] = 20
+    with pytest.raises(
+        InvalidInputError, match=r"layer 1 reads input 20, and it has inputs 0\.\.19"
+    ):
+        discrete_forward(twins.network, twins.logits, twins.bits)
 
 
 def test_a_backward_pass_can_be_repeated_to_the_same_bits(device: torch.device) -> None:
