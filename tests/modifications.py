@@ -277,6 +277,7 @@ def plain_list(network: LogicNetwork) -> None:
 
 
 _MIXED: Final = "the layers differ in relaxation"
+_OTHER_GRADIENT: Final = "is not the derivative of its loss"
 
 MODIFICATIONS: Final = (
     Modification("subclassed group sum", lambda n: become(n.group_sum, Halved)),
@@ -301,11 +302,13 @@ MODIFICATIONS: Final = (
         "backward hook on a layer",
         hooked(one, "full_backward_hook", halve_gradient),
         changes=False,
+        refuses=(("probe", _OTHER_GRADIENT),),
     ),
     Modification(
         "backward hook on the group sum",
         hooked(head, "full_backward_hook", halve_gradient),
         changes=False,
+        refuses=(("probe", _OTHER_GRADIENT),),
     ),
     Modification("hook on logits", logits_hook, changes=False),
     Modification("hook on accumulated gradients", accumulate_hook, changes=False),
@@ -325,7 +328,12 @@ MODIFICATIONS: Final = (
     Modification("shared logits", share),
     Modification("frozen logits", frozen, changes=False),
     Modification("resized layers", wider),
-    Modification("re-typed layer", other_dtype, changes=False),
+    Modification(
+        "re-typed layer",
+        other_dtype,
+        changes=False,
+        refuses=(("probe", "the parameters mix dtypes"),),
+    ),
     Modification(
         "mixed relaxations", mixed("relaxation", Soft(0.5)), refuses=(("evaluate", _MIXED),)
     ),
@@ -359,6 +367,10 @@ MODIFICATIONS: Final = (
         lambda n: become(n, Skipping),
         refuses=(("usage", "does not call its layers [1]"),),
     ),
-    Modification("logits torn", torn),
-    Modification("layer without modes", lambda n: become(n.layers[1], Modeless)),
+    Modification("logits torn", torn, refuses=(("probe", "layer 1 has 6 gates, and by hand"),)),
+    Modification(
+        "layer without modes",
+        lambda n: become(n.layers[1], Modeless),
+        refuses=(("probe", "takes no mode and no draw"),),
+    ),
 )

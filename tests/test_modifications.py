@@ -7,6 +7,7 @@ modification of a network on the reference kernels, called module by module; or 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 import lgn_analysis as lgn
 from lgn_analysis.errors import LGNError
+from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.kernels.reference import unpack_bits
 from lgn_analysis.network import LogicLayer, LogicNetwork, specify
 from lgn_analysis.noise import NoiseKey, Purpose
@@ -36,7 +38,8 @@ RELAXATION = pytest.mark.parametrize("relaxation", [GumbelST(), Soft()], ids=lam
 
 def make(backend: str | None, **options: Any) -> LogicNetwork:
     arguments: dict[str, Any] = {"relaxation": GumbelST(), "dtype": torch.float32} | options
-    return LogicNetwork(N_FEATURES, 12, 3, 3, 1.5, seed=5, backend=backend, **arguments)
+    width = arguments.pop("width", 12)
+    return LogicNetwork(N_FEATURES, width, 3, 3, 1.5, seed=5, backend=backend, **arguments)
 
 
 def outcome(function: Any) -> Any:
@@ -197,3 +200,61 @@ def test_a_halved_group_sum_is_halved_everywhere() -> None:
     assert not math.isclose(
         lgn.evaluate(halved, (X, Y)).soft_loss, lgn.evaluate(whole, (X, Y)).soft_loss, rel_tol=1e-4
     )
+
+
+def dense_hessian(network: LogicNetwork) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss, gradient and Hessian of the soft loss by double backward on the network itself."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    value = functional.cross_entropy(network(X, mode="soft"), Y)
+    gradients = torch.autograd.grad(
+        value, parameters, create_graph=True, materialize_grads=True, allow_unused=True
+    )
+    gradient = torch.cat([g.reshape(-1) for g in gradients])
+    rows = [
+        torch.cat(
+            [
+                g.reshape(-1)
+                for g in torch.autograd.grad(
+                    entry, parameters, retain_graph=True, materialize_grads=True, allow_unused=True
+                )
+            ]
+        )
+        if entry.requires_grad
+        else torch.zeros_like(gradient)
+        for entry in gradient
+    ]
+    return value.detach(), gradient.detach(), torch.stack(rows)
+
+
+GRADIENT_HOOKS = {
+    "hook on logits",
+    "hook on accumulated gradients",
+    "backward hook on a layer",
+    "backward hook on the group sum",
+}
+"""They change what ``backward`` leaves in the gradients, and no loss."""
+
+
+@TABLE
+def test_probe(modification: Modification) -> None:
+    def small(backend: str | None) -> LogicNetwork:
+        return make(backend, width=6, dtype=torch.float64, relaxation=Soft(0.7))
+
+    plain = small("reference")
+    ignored = modification.name in GRADIENT_HOOKS
+    with nullcontext() if ignored else modification.on(plain), differentiable_forward():
+        expected = outcome(lambda: dense_hessian(plain))
+    with modification.on(small(None)) as network:
+        probe = outcome(lambda: lgn.HessianProbe(network, (X, Y)))
+        if isinstance(probe, str):
+            refusals = [text for column, text in modification.refuses if column == "probe"]
+            assert any(text in probe for text in refusals), probe
+            return
+        value, gradient, hessian = expected
+        assert probe.loss() == pytest.approx(float(value), rel=1e-12)
+        torch.testing.assert_close(probe.grad(), gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(probe.dense(), hessian, rtol=1e-9, atol=1e-12)
+        v = torch.randn(len(gradient), generator=torch.Generator().manual_seed(0)).double()
+        torch.testing.assert_close(probe @ v, hessian @ v, rtol=1e-9, atol=1e-12)
+        trace = probe.trace(n_probes=64)  # false alarms: 6e-7 a modification, were it normal
+        assert abs(trace.estimate - float(hessian.trace())) <= 5 * trace.stderr
