@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn import functional
 from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import NetworkBackend
-from lgn_analysis.kernels.seam import AdamRule, Moments, Run
+from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, Run
 from lgn_analysis.network import LogicNetwork, specify
 from lgn_analysis.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.relaxations import make_relaxation
@@ -85,13 +85,15 @@ class Steps:
     ) -> None:
         self.model = model
         self.schedule = schedule
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=lr)
+        self._optimised = list(model.parameters())
+        self.optimiser = torch.optim.Adam(self._optimised, lr=lr)
         self.batch_size = batch_size
         self.seed = seed
         self._x = x
         self._y = y.to(model.device)
         self._on_device: Tensor | None = None
-        self._run: tuple[object, Run] | None = None
+        self._packed: tuple[NetworkBackend, Any] | None = None
+        self._run: _Prepared | None = None
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
         self._share = ranks.share(batch_size)
@@ -111,11 +113,11 @@ class Steps:
         last. ``progress`` is called with a number of steps when that many have been taken.
         """
         self.model.train()
-        backend = self._whole_step_backend()
-        if backend is None:
+        run = self._whole_steps()
+        if run is None:
             pieces = self._by_autograd(first, until)
         else:
-            pieces = self._by_backend(backend, first, until)
+            pieces = self._by_backend(run, first, until)
         losses: list[float] = []
         for piece in pieces:
             losses += _until_not_finite(piece)
@@ -126,14 +128,22 @@ class Steps:
             self.model.set_tau(self.schedule.at(first + len(losses)))
         return losses
 
-    def _whole_step_backend(self) -> NetworkBackend | None:
-        """Return the backend that takes whole steps, None where autograd has to."""
+    def _whole_steps(self) -> Run | None:
+        """Return what takes whole steps of the model as it is now, None where autograd has to."""
+        backend, network = self.model.network_backend, specify(self.model, training=True).network
         taken = {int(state["step"]) for state in self.optimiser.state.values() if state}
         if ranks.world()[1] > 1 or self._x.dtype != torch.bool or len(taken) > 1:
             return None
-        if specify(self.model, training=True).network is None:
+        parameters = list(self.model.parameters())
+        if backend is None or network is None or not _same(parameters, self._optimised):
             return None
-        return self.model.network_backend
+        if self.schedule is not None:  # each step brings its own temperature
+            relaxation = replace(network.relaxation, tau=self.schedule.start)
+            network = replace(network, relaxation=relaxation)
+        if self._run is None or not self._run.serves(backend, network, parameters):
+            run = self._make_run(backend, network)
+            self._run = _Prepared.of(backend, network, parameters, run)
+        return self._run.run
 
     def _by_autograd(self, first: int, until: int) -> Iterator[list[float]]:
         """Yield the losses of some steps at a time; on a CPU of each, before it moves anything."""
@@ -174,14 +184,8 @@ class Steps:
                 losses.clear()
                 yield together.tolist()
 
-    def _by_backend(self, backend: NetworkBackend, first: int, until: int) -> Iterator[list[float]]:
+    def _by_backend(self, run: Run, first: int, until: int) -> Iterator[list[float]]:
         model = self.model
-        relaxation = model.relaxation
-        if self.schedule is not None:
-            relaxation = replace(relaxation, tau=self.schedule.start)  # each step brings its own
-        made_for = (backend.NAME, relaxation, model.layers[0].grad_factor)
-        if self._run is None or self._run[0] != made_for:
-            self._run = made_for, self._make_run(backend)
         at_once = MOST_AT_ONCE
         if model.device.type == "cpu":
             work = model.n_gates * self.batch_size
@@ -193,21 +197,24 @@ class Steps:
             taus = None
             if self.schedule is not None:
                 taus = [self.schedule.at(number) for number in range(step, step + n)]
-            losses = self._run[1].run(order, key, steps_done=self._steps_done(), taus=taus)
+            losses = run.run(order, key, steps_done=self._steps_done(), taus=taus)
             for state in self.optimiser.state.values():
                 state["step"] += n
             yield losses.tolist()
 
-    def _make_run(self, backend: NetworkBackend) -> Run:
+    def _make_run(self, backend: NetworkBackend, network: Pass) -> Run:
         device = self.model.device
-        # In pieces: all bits, a byte each, may not fit the device.
-        words = [backend.pack_bits(rows.to(device)) for rows in self._x.split(_ROWS)]
+        if self._packed is None or self._packed[0] is not backend:
+            # In pieces: all bits, a byte each, may not fit the device.
+            words = [backend.pack_bits(rows.to(device)) for rows in self._x.split(_ROWS)]
+            packed = backend.PackedSamples(torch.cat(words), network.n_features)
+            self._packed = backend, packed
         group = self.optimiser.param_groups[0]
         return backend.TrainingRun(
-            self.model.as_pass(),
+            network,
             list(self.model.parameters()),
             [self._moments(parameter) for parameter in self.model.parameters()],
-            backend.PackedSamples(torch.cat(words), self.model.n_features),
+            self._packed[1],
             self._y,
             AdamRule(group["lr"], group["betas"], group["eps"]),
         )
@@ -231,6 +238,41 @@ class Steps:
             generator = generator_for(self.seed, Purpose.DATA_ORDER, epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self._y), generator=generator)
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Training steps that were prepared for a network, its wirings and where its logits lay then."""
+
+    backend: NetworkBackend
+    network: Pass
+    run: Run
+    wirings: tuple[Tensor, ...]
+    addresses: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, backend: NetworkBackend, network: Pass, logits: Sequence[Tensor], run: Run
+    ) -> _Prepared:
+        wirings = tuple(wiring.clone() for wiring in network.wirings)
+        return cls(backend, network, run, wirings, tuple(z.data_ptr() for z in logits))
+
+    def serves(self, backend: NetworkBackend, network: Pass, logits: Sequence[Tensor]) -> bool:
+        """Return whether the network is still the one that the steps were prepared for."""
+        if tuple(z.data_ptr() for z in logits) != self.addresses:
+            return False
+        theirs = replace(self.network, wirings=(), confidences=())
+        same = backend is self.backend and replace(network, wirings=(), confidences=()) == theirs
+        return (
+            same
+            and _same(network.confidences, self.network.confidences)
+            and len(network.wirings) == len(self.wirings)
+            and all(map(torch.equal, network.wirings, self.wirings))
+        )
+
+
+def _same(one: Sequence[object], other: Sequence[object]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def _until_not_finite(losses: list[float]) -> list[float]:

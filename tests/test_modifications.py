@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from lgn_analysis.hessian.forward_context import differentiable_forward
 from torch import Tensor
 from torch.nn import functional
 
 import lgn_analysis as lgn
 from lgn_analysis.errors import LGNError
-from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.kernels.reference import unpack_bits
 from lgn_analysis.network import LogicLayer, LogicNetwork, specify
 from lgn_analysis.noise import NoiseKey, Purpose

@@ -124,3 +124,27 @@ def test_a_schedule_of_tau_by_hand_is_obeyed(separable_data: Dataset) -> None:
         trained.append(parameters(steps))
     for mine, theirs in zip(*trained, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0.05 * LR)
+
+
+@pytest.mark.parametrize("change", ["group_tau", "wiring", "data", "parameter"])
+def test_a_network_changed_between_steps_is_trained_as_it_is(
+    separable_data: Dataset, change: str
+) -> None:
+    """As PyTorch would: a parameter that the optimiser does not know stays as it is."""
+    trained = []
+    for backend in (None, "reference"):
+        steps = make_steps(separable_data, backend)
+        steps.advance(0, 2, nothing)
+        layer = steps.model.layers[1]
+        if change == "group_tau":
+            steps.model.group_sum.group_tau = 0.5
+        elif change == "wiring":
+            layer.wiring.data[:] = layer.wiring.flip(1)
+        elif change == "data":
+            layer.logits.data = layer.logits.detach().flip(0)
+        else:
+            layer.logits = torch.nn.Parameter(layer.logits.detach().clone())
+        steps.advance(2, 5, nothing)
+        trained.append([z.detach().clone() for z in parameters(steps)])
+    for mine, theirs in zip(*trained, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0.05 * LR)
