@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Final
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lgn_analysis.errors import NotDifferentiableError
-from lgn_analysis.hessian.losses import batch_losses, in_double
+from lgn_analysis.hessian.losses import ModuleLoss, batch_losses, in_double_values
 from lgn_analysis.hessian.module_hessian import METHODS, ModuleHessian
 from lgn_analysis.hessian.network_hessian import NetworkHessian
-from lgn_analysis.hessian.operators import LossFn, ParameterOperator, ParamLoss
+from lgn_analysis.hessian.operators import ParameterOperator, ParamLoss
 from lgn_analysis.hessian.smoothing import GumbelNoise
 from lgn_analysis.hessian.verification import (
     DTYPE_RTOL,
@@ -24,9 +22,6 @@ from lgn_analysis.hessian.verification import (
     check_products,
     random_signs,
 )
-
-_FEW: Final = 16
-"""Samples that derivatives are checked on."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +74,7 @@ def check_whole(operator: ParameterOperator, kind: str) -> list[dict[str, object
 
 
 def check_differences(
-    model: nn.Module,
-    loss_fn: LossFn,
+    loss: ModuleLoss,
     operator: ParameterOperator,
     x: Tensor,
     y: Tensor,
@@ -93,27 +87,24 @@ def check_differences(
     In float64 where module and loss run in it, and then the operator's own dtype against that. A
     :class:`NetworkHessian`'s kernels are compared with automatic differentiation.
     """
-    x, y = x[:_FEW], y[:_FEW]
-    kind = type(model).__name__
+    kind = type(loss.module).__name__
     method = operator.method if isinstance(operator, ModuleHessian) else "double-backward"
     products = METHODS[method]
 
-    def first_loss(of: nn.Module, x: Tensor, y: Tensor, loss_fn: LossFn) -> ParamLoss:
-        loss = batch_losses(of, loss_fn, noise=noise, tau=tau)[0]
-        return lambda params: loss(params, x, y)
+    def first_loss(of: ModuleLoss, x: Tensor, y: Tensor) -> ParamLoss:
+        first = batch_losses(of, noise=noise, tau=tau, live=method == "live")[0]
+        return lambda params: first(params, x, y)
 
-    native, params = first_loss(model, x, y, loss_fn), operator.params
+    native, params = first_loss(loss, x, y), operator.params
     what = f"H v of {len(y)} samples by {method}"
-    try:
-        wide_model = copy.deepcopy(model).double()
-        wide = [part.double() if part.is_floating_point() else part for part in (x, y)]
-        exact = first_loss(wide_model, wide[0], wide[1], in_double(loss_fn))
-        everything = dict(wide_model.named_parameters())
-        at = {name: everything[name].detach() for name in params}
-        runs_in_double = exact(at).dtype == torch.float64
-    except (RuntimeError, TypeError, NotImplementedError):
-        runs_in_double = False
-    if not runs_in_double:
+    exact: ParamLoss | None = native
+    at = params
+    if operator.dtype != torch.float64:
+        at = {name: value.double() for name, value in params.items()}
+        in_64 = [in_double_values(part) for part in (x, y)]
+        wide = loss.in_double(at, *in_64)
+        exact = None if wide is None else first_loss(wide, *in_64)
+    if exact is None:
         _, error = check_products(native, params, products, kind=kind, lowered=True)
         return [_row("finite differences", error, LOWERED_RTOL, f"{what}, {operator.dtype}")]
     blocks, error = check_products(exact, at, products, kind=kind, lowered=False)

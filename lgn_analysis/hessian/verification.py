@@ -1,4 +1,4 @@
-"""Checks that a loss is a mean over samples, and that H v is its Hessian.
+"""Checks that H v is the Hessian of a loss.
 
 A custom backward that calls raw kernels gives products that are wrong and symmetric all the same.
 So symmetry is no check; finite differences are.
@@ -6,17 +6,14 @@ So symmetry is no check; finite differences are.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
-from lgn_analysis.hessian.batches import Batch
+from lgn_analysis.errors import NotDifferentiableError
 from lgn_analysis.hessian.module_hessian import value_and_gradient
 from lgn_analysis.hessian.operators import ParamLoss, Params, unflatten
 
@@ -30,94 +27,6 @@ LOWERED_RTOL: Final = 5e-2
 
 DTYPE_RTOL: Final = 1e-2
 """Relative error of H v in the module's own dtype against float64."""
-
-_CLASS_LOSSES: Final = (functional.cross_entropy, functional.nll_loss)
-_CLASS_MODULES: Final = (nn.CrossEntropyLoss, nn.NLLLoss)
-
-
-def check_labels(loss_fn: Any, batches: Sequence[Batch], n_classes: int) -> None:
-    """Raise where a loss over classes meets an integer label outside 0..n_classes-1."""
-    if not _is_over_classes(loss_fn):
-        return
-    for _, y in batches:
-        # Floating labels [n, n_classes] are shares of the classes.
-        if y.ndim == 1 and y.dtype not in (torch.int64, torch.uint8):
-            raise InvalidInputError(f"class labels must be int64, got {y.dtype}; convert: y.long()")
-    labels = [y for _, y in batches if not (y.is_floating_point() or y.dtype == torch.bool)]
-    if labels:
-        low, high = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
-        if low < 0 or high >= n_classes:
-            raise InvalidInputError(
-                f"labels must lie in 0..{n_classes - 1}, got {low}..{high}; the last is out of "
-                f"bounds for {n_classes} classes"
-            )
-
-
-def check_network_data(loss_fn: Any, batches: Sequence[Batch], n_features: int) -> None:
-    """Raise unless batches are samples [n, n_features] of a logic gate network, labelled as the loss asks."""
-    for x, y in batches:
-        if x.ndim != 2 or x.shape[1] != n_features or x.is_complex():
-            raise InvalidInputError(
-                f"expected inputs [batch, {n_features}] of real numbers, got {x.dtype} of shape "
-                f"{tuple(x.shape)}"
-            )
-        shares = y.is_floating_point() and y.ndim == 2
-        if _is_over_classes(loss_fn) and y.ndim != 1 and not shares:
-            raise InvalidInputError(
-                "labels must be class numbers [n], or shares of the classes [n, n_classes] in a "
-                f"floating dtype, got {y.dtype} of shape {tuple(y.shape)}"
-            )
-
-
-def _is_over_classes(loss_fn: Any) -> bool:
-    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    return function in _CLASS_LOSSES or isinstance(function, _CLASS_MODULES)
-
-
-def check_additive(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> None:
-    """Raise unless the loss of a batch is the mean over its samples; asked for several batches."""
-    whole, parts = in_parts(loss, x, y)
-    if not is_close(whole, parts):
-        raise InvalidInputError(
-            f"the loss of a batch ({whole:.6g}) is not the mean over its samples ({parts:.6g}), so "
-            "several batches add up to no mean. Batch normalisation in training mode, class weights "
-            "and ignored labels do this: call model.eval(), or pass one batch"
-        )
-
-
-def in_parts(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return the loss of a batch, and the mean of the losses of two parts of it."""
-    whole, n = loss(x, y), len(x)
-    if n < 2:
-        return whole, whole
-    cut = max(1, n // 3)
-    return whole, (cut * loss(x[:cut], y[:cut]) + (n - cut) * loss(x[cut:], y[cut:])) / n
-
-
-def is_close(whole: float, parts: float) -> bool:
-    """Return whether the two of :func:`in_parts` are one number but for rounding."""
-    return abs(whole - parts) <= 1e-3 * max(abs(whole), abs(parts))
-
-
-def couples_samples(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> bool:
-    """Return whether the second derivatives of a loss of outputs [batch, n] mix samples.
-
-    Along signs of the samples, ``∂(Σ r_i w·g_i)/∂o_i`` is ``r_i`` times what it is without them,
-    unless another sample has a part in it.
-    """
-    leaf = outputs.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
-    if len(outputs) < 2 or not gradient.requires_grad:
-        return False
-    weights = 1.0 + torch.arange(outputs.shape[1], device=outputs.device) / outputs.shape[1]
-    signs = random_signs(outputs[:, 0].contiguous()).unsqueeze(1)
-    weighted = (gradient * weights.to(gradient)).sum(1, keepdim=True)
-    (plain,) = torch.autograd.grad(weighted.sum(), leaf, retain_graph=True)
-    (signed,) = torch.autograd.grad((signs * weighted).sum(), leaf)
-    error = float((signed - signs * plain).norm())
-    return error > 1e3 * torch.finfo(leaf.dtype).eps * (
-        float(plain.norm()) + float(gradient.detach().norm())
-    )
 
 
 def check_products(
