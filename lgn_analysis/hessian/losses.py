@@ -17,6 +17,7 @@ from torch.nn import functional
 from lgn_analysis.arguments import shown
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian.batches import Batch
+from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.hessian.operators import BatchLoss, LossFn, Params
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
 from lgn_analysis.hessian.verification import check_additive, check_labels
@@ -82,9 +83,10 @@ def batch_losses(
             # Batch normalisation writes its running statistics in place.
             buffers = {name: value.clone() for name, value in model.named_buffers()}
         device = next(iter(params.values())).device
-        with _TURN:
-            output = functional_call(model, {**params, **buffers}, (x.to(device),), mode)
-        return loss_fn(output, y.to(device))
+        with differentiable_forward():
+            with _TURN:
+                output = functional_call(model, {**params, **buffers}, (x.to(device),), mode)
+            return loss_fn(output, y.to(device))
 
     if not isinstance(model, LogicNetwork):
         return [lambda params, x, y: loss_at({**frozen, **params}, x, y)]
