@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,19 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.hessian.differences import product, random_signs
 from lgn_analysis.hessian.losses import batch_losses, in_double
-from lgn_analysis.hessian.module_hessian import METHODS, ModuleHessian
+from lgn_analysis.hessian.module_hessian import ModuleHessian
 from lgn_analysis.hessian.network_hessian import NetworkHessian
-from lgn_analysis.hessian.operators import LossFn, ParameterOperator, ParamLoss
-from lgn_analysis.hessian.smoothing import GumbelNoise
-from lgn_analysis.hessian.verification import (
-    DTYPE_RTOL,
-    LOWERED_RTOL,
-    RTOL,
-    check_lowered,
-    check_products,
-    random_signs,
+from lgn_analysis.hessian.operators import (
+    BatchLoss,
+    LossFn,
+    ParameterOperator,
+    ParamLoss,
+    Params,
 )
+from lgn_analysis.hessian.smoothing import GumbelNoise
+from lgn_analysis.hessian.verification import DTYPE_RTOL, check_lowered, check_products
+from lgn_analysis.hessian.widening import NARROW, Widened, double_copy
 
 _FEW: Final = 16
 """Samples that derivatives are checked on."""
@@ -93,40 +93,75 @@ def check_differences(
     In float64 where module and loss run in it, and then the operator's own dtype against that. A
     :class:`NetworkHessian`'s kernels are compared with automatic differentiation.
     """
-    x, y = x[:_FEW], y[:_FEW]
-    kind = type(model).__name__
     method = operator.method if isinstance(operator, ModuleHessian) else "double-backward"
-    products = METHODS[method]
-
-    def first_loss(of: nn.Module, x: Tensor, y: Tensor, loss_fn: LossFn) -> ParamLoss:
-        loss = batch_losses(of, loss_fn, noise=noise, tau=tau)[0]
-        return lambda params: loss(params, x, y)
-
-    native, params = first_loss(model, x, y, loss_fn), operator.params
+    params = operator.params
+    native = batch_losses(model, loss_fn, noise=noise, tau=tau)[0]
+    x, y = _first_samples(native, params, x, y)
+    wide = [part.double() if part.dtype in NARROW else part for part in (x, y)]
+    exact = _exact_loss(model, loss_fn, params, *wide, noise=noise, tau=tau)
+    if exact is None:
+        loss, pair, at = native, (x, y), params
+    else:
+        loss, pair = exact, (wide[0], wide[1])
+        at = {name: value.double() for name, value in params.items()}
     what = f"H v of {len(y)} samples by {method}"
-    try:
-        wide_model = copy.deepcopy(model).double()
-        wide = [part.double() if part.is_floating_point() else part for part in (x, y)]
-        exact = first_loss(wide_model, wide[0], wide[1], in_double(loss_fn))
-        everything = dict(wide_model.named_parameters())
-        at = {name: everything[name].detach() for name in params}
-        runs_in_double = exact(at).dtype == torch.float64
-    except (RuntimeError, TypeError, NotImplementedError):
-        runs_in_double = False
-    if not runs_in_double:
-        _, error = check_products(native, params, products, kind=kind, lowered=True)
-        return [_row("finite differences", error, LOWERED_RTOL, f"{what}, {operator.dtype}")]
-    blocks, error = check_products(exact, at, products, kind=kind, lowered=False)
-    rows = [_row("finite differences", error, RTOL, f"{what}, float64")]
+    found = check_products(
+        _on(loss, *pair), at, method, model=model, fewer=_on(loss, *(part[:2] for part in pair))
+    )
+    dtype = next(iter(at.values())).dtype
+    rows = [
+        _row("finite differences", found.error, found.allowed, f"{what}, {dtype}, {found.what}")
+    ]
+    if exact is None:
+        return rows
     if operator.dtype != torch.float64:
-        error = check_lowered(native, params, products, blocks, kind=kind)
-        rows.append(_row("dtype", error, DTYPE_RTOL, f"{what}, {operator.dtype} against float64"))
+        found = check_lowered(
+            _on(native, x, y), _on(exact, *wide), params, method, kind=type(model).__name__
+        )
+        rows.append(_row("dtype", found.error, found.allowed, f"{what}, {found.what}"))
     if isinstance(operator, NetworkHessian):
-        error = _check_kernels(operator, x, y, torch.cat(list(blocks.values())))
+        error = _check_kernels(operator, x, y, product(_on(exact, *wide), at, method))
         rows.append(
             _row("kernels", error, DTYPE_RTOL, f"H v of {len(y)} samples by {operator.method}")
         )
     return rows
+
+
+def _first_samples(loss: BatchLoss, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a few samples, or all where the loss takes no fewer (a graph, a state of that size)."""
+    try:
+        loss(params, x[:_FEW], y[:_FEW])
+    except (RuntimeError, ValueError, IndexError):
+        return x, y
+    return x[:_FEW], y[:_FEW]
+
+
+def _exact_loss(
+    model: nn.Module,
+    loss_fn: LossFn,
+    params: Params,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: GumbelNoise | None,
+    tau: float | None,
+) -> BatchLoss | None:
+    """Return the loss in float64, or None where module or loss do not run in it."""
+    try:
+        inner = batch_losses(double_copy(model), in_double(loss_fn), noise=noise, tau=tau)[0]
+
+        def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
+            with Widened():
+                return inner(params, x, y)
+
+        value = loss({name: value.double() for name, value in params.items()}, x, y)
+    except Exception:  # what a module's own code raises where it asserts a dtype
+        return None
+    return loss if value.dtype == torch.float64 else None
+
+
+def _on(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
+    return lambda params: loss(params, x, y)
 
 
 def _check_kernels(operator: NetworkHessian, x: Tensor, y: Tensor, exact: Tensor) -> float:
