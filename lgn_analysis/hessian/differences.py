@@ -79,8 +79,11 @@ class CentralDifferences:
         self._direction = random_signs(self._point)
         self._rows = product(loss, params, method)
         if not bool(torch.isfinite(self._rows).all()):
+            pieces = self._rows.split([value.numel() for value in params.values()])
+            bad = [n for n, piece in zip(params, pieces, strict=True) if not piece.isfinite().all()]
             raise NotDifferentiableError(
-                "H v is not finite where the loss is: a norm or a root of zero has no derivative there"
+                f"H v is not finite in {', '.join(bad)}, though the loss is: a norm or a root of zero has "
+                "no second derivative"
             )
         self._value, gradient = value_and_gradient(loss, params)
         self._size = float(gradient.norm())
@@ -160,12 +163,12 @@ def random_signs(like: Tensor) -> Tensor:
 
 
 def moved_a_little(params: Params) -> Params:
-    """Return parameters moved at random by a hundredth of their root mean square."""
+    """Return parameters moved at random by a tenth of their root mean square."""
     point = flat(params)
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(len(point), generator=generator, dtype=torch.float64).to(point)
     scale = float(point.double().square().mean().sqrt()) or 1.0
-    return unflatten(point + 1e-2 * scale * noise, params)
+    return unflatten(point + 0.1 * scale * noise, params)
 
 
 def flat(params: Params) -> Tensor:

@@ -1,4 +1,4 @@
-"""A module in float64, whatever dtype it asks for itself: what its derivatives are compared with."""
+"""Modules in float64, whatever dtype they ask for: what their derivatives are compared with."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-NARROW: Final = (torch.float32, torch.bfloat16, torch.float16)
+_NARROW: Final = (torch.float32, torch.bfloat16, torch.float16)
 _CASTS: Final = (Tensor.float, Tensor.half, Tensor.bfloat16)
 
 
-def double_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a module in float64.
-
-    Hooks such as weight norm's leave a tensor with a graph in an attribute, which ``deepcopy`` alone
-    refuses to copy.
-    """
+def copy_of(model: nn.Module) -> nn.Module:
+    """Return a copy of a module, also where a hook such as weight norm's left a graph in an attribute."""
     memo: dict[int, Any] = {
         id(value): value.detach().clone()
         for part in model.modules()
         for value in vars(part).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, memo).double()
+    return copy.deepcopy(model, memo)
 
 
 class Widened(TorchFunctionMode):
@@ -43,14 +39,15 @@ class Widened(TorchFunctionMode):
             func = Tensor.double
         if _writes(func):
             return func(*args, **(kwargs or {}))
-        args, kwargs = tree_map(_wide, (args, kwargs or {}))
-        return tree_map(_wide, func(*args, **kwargs))
+        args, kwargs = tree_map(widened, (args, kwargs or {}))
+        return tree_map(widened, func(*args, **kwargs))
 
 
-def _wide(item: Any) -> Any:
+def widened(item: Any) -> Any:
+    """Return a narrow floating tensor, or dtype, in float64, and anything else as it is."""
     if isinstance(item, torch.dtype):
-        return torch.float64 if item in NARROW else item
-    return item.double() if isinstance(item, Tensor) and item.dtype in NARROW else item
+        return torch.float64 if item in _NARROW else item
+    return item.double() if isinstance(item, Tensor) and item.dtype in _NARROW else item
 
 
 def _writes(func: Any) -> bool:

@@ -324,6 +324,27 @@ def test_residual_networks_are_probed_in_spite_of_their_kinks(seed, dtype):
     assert deviation(probe @ v.to(dtype), wide @ v.double()) < 1e-4
 
 
+class PartlyInFloat32(nn.Module):
+    """A layer norm that is computed in float32 whatever the module's dtype, as many are."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        weight, bias = self.norm.weight.float(), self.norm.bias.float()
+        normed = functional.layer_norm(hidden.float(), (5,), weight, bias)
+        return self.last(normed.to(hidden.dtype).tanh())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, F64], ids=str)
+def test_rounding_inside_a_module_is_not_taken_for_a_wrong_product(dtype):
+    torch.manual_seed(0)
+    probe = lgn.HessianProbe(PartlyInFloat32().to(dtype), (normal(24, 4).to(dtype), LABELS))
+    probe.check()
+
+
 def test_the_network_of_the_report_is_probed():
     torch.manual_seed(0)
     model, x = residual_network(24, 4).eval(), normal(16, 3, 16, 16)
