@@ -86,7 +86,10 @@ def describe_nonfinite(parts: Sequence[Tensor]) -> str | None:
 
 
 def _outside_inference(part: Tensor) -> Tensor:
-    return part.clone() if part.is_inference() else part
+    if not part.is_inference():
+        return part
+    with torch.inference_mode(False):
+        return part.clone()
 
 
 def _read_twice(data: Any) -> list[Batch]:

@@ -216,7 +216,7 @@ def _sources(module: nn.Module | None) -> list[_Source]:
 
 def _reachable(part: nn.Module) -> dict[str, Any]:
     """Return a module's own attributes, and what its forward names outside itself."""
-    forward = type(part).forward
+    forward = getattr(type(part), "forward", None)  # a scripted module has none
     if type(part).__module__.startswith("torch.") or not inspect.isfunction(forward):
         return vars(part)
     names = inspect.getclosurevars(forward)

@@ -95,7 +95,14 @@ def recognise(loss_fn: Any) -> KnownLoss | None:
             return None
         return _from_options(loss_fn.func, loss_fn.keywords)
     if isinstance(loss_fn, nn.Module):
-        function = _FUNCTIONS.get(type(loss_fn))
+        function = next(
+            (
+                function
+                for kind, function in _FUNCTIONS.items()
+                if isinstance(loss_fn, kind) and type(loss_fn).forward is kind.forward
+            ),
+            None,
+        )
         if function is None or _is_changed(loss_fn):
             return None
         return _from_options(function, {**vars(loss_fn), **dict(loss_fn.named_buffers())})
@@ -140,15 +147,23 @@ def strict(loss_fn: Any) -> Callable[[Tensor, Tensor], Tensor]:
         return loss_fn
 
     def with_equal_shapes(output: Tensor, y: Tensor) -> Tensor:
-        if isinstance(output, Tensor) and output.shape != y.shape:
-            raise InvalidInputError(
-                f"{known.function.__name__} needs targets of the outputs' shape; outputs are "
-                f"{tuple(output.shape)} and targets {tuple(y.shape)}, which torch would broadcast "
-                "to another loss: reshape y, or the module's output"
-            )
+        if isinstance(output, Tensor):
+            check_shapes(loss_fn, output.shape, y.shape)
         return loss_fn(output, y)
 
     return with_equal_shapes
+
+
+def check_shapes(loss_fn: Any, outputs: Sequence[int], targets: Sequence[int]) -> None:
+    """Raise where a loss of torch by elements meets targets of another shape than the outputs."""
+    known = recognise(loss_fn)
+    if known is None or known.over_classes or tuple(outputs) == tuple(targets):
+        return
+    raise InvalidInputError(
+        f"{known.function.__name__} needs targets of the outputs' shape; outputs are {tuple(outputs)} "
+        f"and targets {tuple(targets)}, which torch would broadcast to another loss: reshape y, or "
+        "the module's output"
+    )
 
 
 def weights_of(known: KnownLoss | None) -> Callable[[Tensor], float]:

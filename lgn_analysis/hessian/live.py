@@ -93,6 +93,7 @@ class LiveLoss:
             leaves = [held[name] for name in params]
             before = {name: held[name].detach().clone() for name in values}
             needed = [leaf.requires_grad for leaf in leaves]
+            hooks = [leaf._backward_hooks for leaf in leaves]
             try:
                 for name, value in values.items():
                     _write(held[name], value)
@@ -105,9 +106,11 @@ class LiveLoss:
                         )
                 for leaf in leaves:
                     leaf.requires_grad_()
+                    leaf._backward_hooks = None  # a hook changes gradients, and not the loss
                 yield leaves
             finally:
-                for leaf, flag in zip(leaves, needed, strict=True):
+                for leaf, flag, hook in zip(leaves, needed, hooks, strict=True):
+                    leaf._backward_hooks = hook
                     leaf.requires_grad_(flag)
                 for name, value in before.items():
                     _write(held[name], value)
@@ -156,7 +159,7 @@ class _Gradient(torch.autograd.Function):
         ctx.save_for_backward(scale, *values)
         _, gradients = live.value_and_gradients(dict(zip(names, values, strict=True)))
         return tuple(
-            torch.zeros_like(value) if gradient is None else scale * gradient
+            torch.zeros_like(value) if gradient is None else scale * gradient.to_dense()
             for value, gradient in zip(values, gradients, strict=True)
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lgn_analysis.arguments import shown
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.hessian.known_losses import recognise, strict
 from lgn_analysis.hessian.live import TURN, LiveLoss
@@ -92,7 +92,11 @@ class ModuleLoss:
             return as_mean(self._strict(output, self._given(y)))
 
     def writes(self, x: Tensor, y: Tensor) -> bool:
-        """Return whether a call changes x, y or the module's buffers in place."""
+        """Return whether a call changes x, y or the module's buffers in place.
+
+        Raises:
+            NotDifferentiableError: it changes the module's parameters.
+        """
         given = [self._given(part).clone() for part in (x, y)]
         before = [part.clone() for part in given]
         touched = [False]
@@ -102,6 +106,12 @@ class ModuleLoss:
             versions = [part._version for part in parts]
             value = self._call(*given, as_they_are=True)
             touched[0] = [part._version for part in parts] != versions
+            for name, parameter in self.module.named_parameters():
+                if not torch.equal(parameter, self.frozen[name]):
+                    raise NotDifferentiableError(
+                        f"{type(self.module).__name__} changes its parameter {name} when it is called "
+                        "(max_norm of an embedding?), so its loss is no function of fixed parameters"
+                    )
             return value
 
         self._live(call).value({})

@@ -103,8 +103,9 @@ class ModuleHessian(ParameterOperator):
 
     def row_products(self, rows: Tensor) -> Tensor:
         """Return H v for each row v of ``rows`` [k, n_params], in float64."""
-        total = torch.zeros_like(rows, dtype=torch.float64)
         with isolated(self.device):
+            rows = rows.clone() if rows.is_inference() else rows
+            total = torch.zeros_like(rows, dtype=torch.float64)
             for place, (weight, loss) in enumerate(self._weighted):
                 for index, product in enumerate(self._piece_products(place, loss, rows)):
                     total[index] += weight * product.double()
@@ -127,8 +128,8 @@ class ModuleHessian(ParameterOperator):
 
     def gradient(self) -> Tensor:
         """Return ∇L [n_params] in float64."""
-        total = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
         with isolated(self.device):
+            total = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
             for weight, loss in self._weighted:
                 total += weight * value_and_gradient(loss, self.params)[1]
         return ranks.total(total)
@@ -146,7 +147,7 @@ def value_and_gradient(loss: ParamLoss, params: Params) -> tuple[float, Tensor]:
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     value = loss(leaves)
     gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-    return float(value.detach()), torch.cat([g.reshape(-1).double() for g in gradient])
+    return float(value.detach()), _flat(gradient).double()
 
 
 def _graph(loss: ParamLoss, params: Params) -> tuple[Tensor, list[Tensor]]:
@@ -154,7 +155,13 @@ def _graph(loss: ParamLoss, params: Params) -> tuple[Tensor, list[Tensor]]:
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     inputs = list(leaves.values())
     parts = torch.autograd.grad(loss(leaves), inputs, create_graph=True, materialize_grads=True)
-    return torch.cat([part.reshape(-1) for part in parts]), inputs
+    return _flat(parts), inputs
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    """Return gradients in one vector; those of some embeddings are sparse."""
+    dense = (part.to_dense() if part.layout != torch.strided else part for part in parts)
+    return torch.cat([part.reshape(-1) for part in dense])
 
 
 def _backward_again(
@@ -171,7 +178,7 @@ def _backward_again(
             retain_graph=keep or index + 1 < len(rows),
             materialize_grads=True,
         )
-        yield torch.cat([part.reshape(-1) for part in product])
+        yield _flat(product)
 
 
 def _double_backward(loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:

@@ -221,9 +221,11 @@ class HessianProbe:
 
         def product(v: Any) -> Any:
             tensor = torch.as_tensor(v, dtype=self.dtype, device=self.device)
-            return (self @ tensor.reshape(self.shape[0], -1)).cpu().numpy().reshape(v.shape)
+            product = self @ tensor.reshape(self.shape[0], -1)
+            return product.to(dtype).cpu().numpy().reshape(v.shape)
 
-        numpy_dtype = {torch.float32: "float32", torch.float64: "float64"}[self.dtype]
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        numpy_dtype = str(dtype).removeprefix("torch.")
         return LinearOperator(
             self.shape, matvec=product, matmat=product, rmatvec=product, dtype=numpy_dtype
         )

@@ -44,6 +44,11 @@ def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) ->
                 else "only floating parameters have derivatives"
             )
             raise InvalidInputError(f"{name} is {value.dtype}, and {reason}")
+        if value.is_inference():
+            raise InvalidInputError(
+                f"{name} was made in torch.inference_mode() and can have no gradient; build {kind} "
+                "outside of it, and take over the values by load_state_dict"
+            )
     dtypes = {value.dtype for value in chosen.values()}
     if len(dtypes) > 1:
         raise InvalidInputError(f"the parameters mix dtypes {sorted(map(str, dtypes))}")

@@ -14,7 +14,13 @@ from lgn_analysis.errors import InvalidInputError, LGNError, NotDifferentiableEr
 from lgn_analysis.hessian.batches import Batch, describe_nonfinite
 from lgn_analysis.hessian.differences import random_signs
 from lgn_analysis.hessian.forward_context import draws_random
-from lgn_analysis.hessian.known_losses import NO_MEAN, check_labels, recognise, weights_of
+from lgn_analysis.hessian.known_losses import (
+    NO_MEAN,
+    check_labels,
+    check_shapes,
+    recognise,
+    weights_of,
+)
 from lgn_analysis.hessian.losses import ModuleLoss
 from lgn_analysis.hessian.means import check_additive, is_additive
 from lgn_analysis.hessian.module_hessian import METHODS, Plan, graph_bytes, value_and_gradient
@@ -26,8 +32,14 @@ _TRIAL: Final = 64
 _FEW: Final = 16
 """Samples that derivatives are checked on."""
 
-_SAME: Final = 2e-6
-"""Relative difference of derivatives by the same operations. A false alarm costs only time."""
+_SAME: Final = {torch.float64: 1e-10}
+"""Relative difference of derivatives by the same operations; 2e-6 in a narrower dtype.
+
+A false alarm costs only time.
+"""
+
+_STEP: Final = 1e-2
+"""By how much parameters are moved, in their own size, to compare losses there."""
 
 _DOUBLED: Final = 1e-3
 """How near to 2 the ratio of two values of a sum over samples lies."""
@@ -36,7 +48,7 @@ _LONGEST: Final = 400
 """Characters of another library's message that are passed on."""
 
 _NOT_FINITE: Final = (
-    "the gradient holds values that are NaN or infinite at these parameters, so there is no Hessian; "
+    "the first or second derivatives are NaN or infinite at these parameters, so there is no Hessian; "
     "a root, a norm or a logarithm at zero does this"
 )
 
@@ -51,6 +63,7 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
         InvalidInputError: data and loss do not fit, or make no mean.
         NotDifferentiableError: there is no gradient in these parameters, or it has no derivative.
     """
+    chosen = {name: value.clone() for name, value in chosen.items()}  # some modules write to them
     few, is_part = _trial(loss, chosen, batches)
     refuse_draws(lambda: loss.live_loss(*few).value(chosen), loss.module)
     loss.copies = loss.writes(*few)
@@ -94,6 +107,9 @@ def _trial(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> tuple[
     for few in trials:
         try:
             output = loss.output(few[0])
+            if isinstance(output, Tensor) and output.ndim and len(output) == len(few[1]):
+                whole = len(trials[-1][1]), *output.shape[1:]
+                check_shapes(loss.loss_fn, whole, trials[-1][1].shape)
             if isinstance(output, Tensor) and output.ndim > 1:
                 # On a GPU a label out of range is an assertion that ends the process: look before.
                 check_labels(loss.loss_fn, batches, output.shape[1])
@@ -173,7 +189,7 @@ def _look_at_all(
     Raises:
         InvalidInputError: one of them is no number, or draws random numbers.
     """
-    weigh = weights_of(recognise(loss.loss_fn))
+    weigh, rtol = weights_of(recognise(loss.loss_fn)), _same(chosen)
     same = True
 
     def look() -> None:
@@ -186,7 +202,7 @@ def _look_at_all(
             if not bool(torch.isfinite(found[1]).all()):
                 raise NotDifferentiableError(_NOT_FINITE)
             if compare and same:
-                same = _agree(found, value_and_gradient(loss.live_loss(x, y), chosen))
+                same = _agree(found, value_and_gradient(loss.live_loss(x, y), chosen), rtol)
 
     name = draws_random(look, loss.module)
     if name is not None:
@@ -208,15 +224,21 @@ def _method(loss: ModuleLoss, chosen: Params, few: Batch) -> str:
     """Return the first method whose loss, gradient and product are those of plain calls."""
     functional, live = _of(loss.functional, *few), loss.live_loss(*few)
     plain = _attempt("live", live, chosen)
+    if not isinstance(plain, Exception) and not bool(torch.isfinite(plain[1]).all()):
+        raise NotDifferentiableError(_NOT_FINITE)
     failures = []
     for method in ("double-backward", "forward-over-reverse"):
         found = _attempt(method, functional, chosen)
         if isinstance(found, Exception):
             failures.append(f"{method}: {_said(found)}")
-        elif not isinstance(plain, Exception):
-            return method if _agree(found, plain) else "live"
-        elif _gradients_agree(functional, live, chosen):
-            return method
+        elif isinstance(plain, Exception):
+            if _agree_elsewhere(functional, live, chosen):
+                return method
+        else:
+            same = _agree(found, plain, _same(chosen)) and _agree_elsewhere(
+                functional, live, chosen
+            )
+            return method if same else "live"
     if not isinstance(plain, Exception):
         return "live"
     failures.append(f"plain calls of the module: {_said(plain)}")
@@ -237,38 +259,48 @@ def _attempt(method: str, loss: ParamLoss, params: Params) -> tuple[float, Tenso
     return value, torch.cat([gradient, product.double()])
 
 
-def _gradients_agree(functional: ParamLoss, live: ParamLoss, params: Params) -> bool:
-    """Return whether two losses have one gradient here and a step away.
+def _agree_elsewhere(functional: ParamLoss, live: ParamLoss, params: Params) -> bool:
+    """Return whether two losses have one gradient a step away.
 
-    A hidden term may have no gradient here, as a penalty has none at zero.
+    What a backward calls again, and what a module once computed from its parameters, is right where
+    they are. A hidden term may have no gradient there, as a penalty has none at zero.
     """
-    moved = {
-        name: value + random_signs(value.reshape(-1)).view_as(value) * (value.abs() + 1) / 16
-        for name, value in params.items()
-    }
+    moved = {}
+    for name, value in params.items():
+        signs = random_signs(value.reshape(-1)).view_as(value)
+        moved[name] = value + _STEP * signs * (value.abs() + _root_mean_square(value) + _STEP)
+    found = _gradient_or_error(functional, moved)
+    expected = _gradient_or_error(live, moved)
+    if isinstance(expected, Exception) or isinstance(found, Exception):
+        return isinstance(expected, Exception)  # outside the domain of the module
+    return _agree(found, expected, _same(params))
+
+
+def _gradient_or_error(loss: ParamLoss, params: Params) -> tuple[float, Tensor] | Exception:
     try:
-        return all(
-            _agree(value_and_gradient(functional, at), value_and_gradient(live, at))
-            for at in (params, moved)
-        )
-    except Exception as error:
-        raise NotDifferentiableError(
-            f"the loss cannot be differentiated by plain calls of the module: {_said(error)}"
-        ) from error
+        return value_and_gradient(loss, params)
+    except Exception as error:  # whatever a module raises at other parameters
+        return error
 
 
-def _agree(found: tuple[float, Tensor], expected: tuple[float, Tensor]) -> bool:
+def _same(params: Params) -> float:
+    return _SAME.get(next(iter(params.values())).dtype, 2e-6)
+
+
+def _agree(found: tuple[float, Tensor], expected: tuple[float, Tensor], rtol: float) -> bool:
     """Return whether two losses and vectors of derivatives are the same but for rounding."""
     value, other = found[0], expected[0]
-    if abs(value - other) > _SAME * abs(other):
+    if not math.isclose(value, other, rel_tol=rtol) and not math.isnan(other):
         return False
+    if not bool(torch.isfinite(expected[1]).all()):
+        return torch.equal(torch.isfinite(found[1]), torch.isfinite(expected[1]))
     error = (found[1] - expected[1]).abs()
     # Number by number: the share of a small penalty is lost in the length of the whole.
-    return bool((error <= _SAME * (expected[1].abs() + 0.1 * _root_mean_square(expected[1]))).all())
+    return bool((error <= rtol * (expected[1].abs() + 0.1 * _root_mean_square(expected[1]))).all())
 
 
-def _root_mean_square(vector: Tensor) -> float:
-    return float(vector.square().mean().sqrt())
+def _root_mean_square(values: Tensor) -> float:
+    return float(values.square().mean().sqrt()) if values.numel() else 0.0
 
 
 def _of(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
@@ -276,4 +308,5 @@ def _of(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
 
 
 def _said(error: Exception | None) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST]
+    said = " ".join(str(error).split())[:_LONGEST]
+    return said if " " in said else f"{type(error).__name__} {said}".rstrip()
