@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from lgn_analysis.errors import NotDifferentiableError
 from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.hessian.operators import Params
+
+T = TypeVar("T")
 
 TURN: Final = threading.RLock()
 """A module that holds a probe's parameters: one thread at a time may have it so."""
@@ -58,6 +60,11 @@ class LiveLoss:
         """Return the loss."""
         with self._holding(params):
             return self._call().detach()
+
+    def look_at(self, params: Params, look: Callable[[Tensor], T]) -> T:
+        """Return ``look(value)`` of the loss with its graph."""
+        with self._holding(params):
+            return look(self._call())
 
     def gradient_and_product(
         self, params: Params, direction: Sequence[Tensor]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from lgn_analysis.arguments import shown
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
@@ -21,6 +19,7 @@ from lgn_analysis.hessian.known_losses import recognise, strict
 from lgn_analysis.hessian.live import TURN, LiveLoss
 from lgn_analysis.hessian.operators import BatchLoss, LossFn, Params
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
+from lgn_analysis.hessian.widening import Widened, copy_of, widened
 from lgn_analysis.network import LogicNetwork
 
 
@@ -69,6 +68,7 @@ class ModuleLoss:
         self._device = next(iter(self.frozen.values())).device
         self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
         self._training = [part.training for part in module.modules()]
+        self._widens = False
         self._mode = {"mode": "soft"} if isinstance(module, LogicNetwork) else {}
         # Other threads may call a network while a probe computes, so a copy takes other values.
         self._vessel = copy.deepcopy(module) if isinstance(module, LogicNetwork) else module
@@ -86,7 +86,7 @@ class ModuleLoss:
         buffers = self._buffers
         if self.copies or any(self._training):  # batch normalisation writes its running statistics
             buffers = {name: value.clone() for name, value in buffers.items()}
-        with TURN, self._in_its_modes(self._vessel), differentiable_forward():
+        with TURN, self._in_its_modes(self._vessel), differentiable_forward(), self._widening():
             values = {**self.frozen, **buffers, **params}
             output = functional_call(self._vessel, values, (self._given(x),), self._mode)
             return as_mean(self._strict(output, self._given(y)))
@@ -129,13 +129,14 @@ class ModuleLoss:
         """
         try:
             with TURN:
-                module = copy.deepcopy(self.module)
+                module = copy_of(self.module)
             values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             for name, value in {**self.frozen, **self._buffers}.items():
                 values[name].data.copy_(value)
             module.double()
             wide = ModuleLoss(module, in_double(self.loss_fn), copies=self.copies)
             wide._training = self._training
+            wide._widens = True
             value = wide.live_loss(x, y).value(params)
             probed = {name: self.frozen[name] for name in params}
             _, reached = self._live(lambda: wide._call(x, y)).value_and_gradients(probed)
@@ -163,8 +164,12 @@ class ModuleLoss:
     def _call(self, x: Tensor, y: Tensor, *, as_they_are: bool = False) -> Tensor:
         """Return the loss of a batch by a plain call of the module, with its graph."""
         x, y = (part if as_they_are else self._given(part) for part in (x, y))
-        with self._in_its_modes(self.module):
+        with self._in_its_modes(self.module), self._widening():
             return as_mean(self._strict(self.module(x, **self._mode), y))
+
+    def _widening(self) -> AbstractContextManager[object]:
+        """Compute in float64 what a module asks for in less, if this is a copy in float64."""
+        return Widened() if self._widens else nullcontext()
 
     def _given(self, part: Tensor) -> Tensor:
         """Return x or y as the module gets it: a forward may ask it to require gradients."""
@@ -207,45 +212,22 @@ def batch_losses(
     return [under(draw) for draw in (range(noise.draws) if noise else (None,))]
 
 
-class _InDouble(TorchFunctionMode):
-    """Every function of torch takes floating tensors as float64."""
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        args, kwargs = tree_map(_widened, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-
-def _widened(value: Any) -> Any:
-    narrow = isinstance(value, Tensor) and value.is_floating_point()
-    return value.double() if narrow and value.dtype != torch.float64 else value
-
-
 def in_double(loss_fn: Any) -> Any:
-    """Return a loss that takes outputs in float64, whatever tensors it holds itself."""
+    """Return a known loss with its class weights, if any, in float64; any other as it is."""
     if recognise(loss_fn) is None:
-
-        def with_wide_tensors(output: Tensor, y: Tensor) -> Any:
-            with _InDouble():
-                return loss_fn(output, y)
-
-        return with_wide_tensors
+        return loss_fn
     if isinstance(loss_fn, nn.Module):
         return copy.deepcopy(loss_fn).double()
     if isinstance(loss_fn, functools.partial):
-        keywords = {name: _widened(value) for name, value in loss_fn.keywords.items()}
+        keywords = {name: widened(value) for name, value in loss_fn.keywords.items()}
         return functools.partial(loss_fn.func, **keywords)
     return loss_fn
 
 
 def in_double_values(part: Tensor) -> Tensor:
     """Return inputs or targets in float64, labels and bits as they are."""
-    return _widened(part)
+    wide: Tensor = widened(part)
+    return wide
 
 
 def reads_parameters(model: LogicNetwork, loss_fn: LossFn, outputs: Tensor, y: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.batches import Batch
-from lgn_analysis.hessian.verification import random_signs
+from lgn_analysis.hessian.differences import random_signs
 
 _RTOL: Final = 1e-4
 """Relative difference between a mean and the sum of its parts that may be rounding, at least."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError, LGNError, NotDifferentiableError
 from lgn_analysis.hessian.batches import Batch, describe_nonfinite
+from lgn_analysis.hessian.differences import random_signs
 from lgn_analysis.hessian.forward_context import draws_random
 from lgn_analysis.hessian.known_losses import (
     NO_MEAN,
@@ -24,7 +25,6 @@ from lgn_analysis.hessian.losses import ModuleLoss
 from lgn_analysis.hessian.means import check_additive, is_additive
 from lgn_analysis.hessian.module_hessian import METHODS, Plan, graph_bytes, value_and_gradient
 from lgn_analysis.hessian.operators import BatchLoss, LossFn, ParamLoss, Params
-from lgn_analysis.hessian.verification import random_signs
 
 _TRIAL: Final = 64
 """Samples that a module is tried on, where it takes so few."""
