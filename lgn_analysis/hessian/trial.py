@@ -48,7 +48,7 @@ _LONGEST: Final = 400
 """Characters of another library's message that are passed on."""
 
 _NOT_FINITE: Final = (
-    "the first or second derivatives are NaN or infinite at these parameters, so there is no Hessian; "
+    "the first or second derivatives are not finite at these parameters, so there is no Hessian; "
     "a root, a norm or a logarithm at zero does this"
 )
 

@@ -156,7 +156,7 @@ def test_losses_of_one_s_own_that_are_no_mean_over_samples_are_one_batch_or_refu
 
 
 def test_a_batch_without_labels_that_count_is_named_where_the_loss_is_one_s_own():
-    with pytest.raises(InvalidInputError, match="the loss of batch 3 is nan.*pass one batch"):
+    with pytest.raises(InvalidInputError, match=r"the loss of batch 3 is nan.*pass one batch"):
         lgn.HessianProbe(linear(), (X, later_ignored()), loss_fn=padded, batch_size=16)
 
 

@@ -141,7 +141,7 @@ DRAWS = {
 def test_a_forward_that_is_random_now_and_then_is_refused_every_time(draw):
     for seed in range(12):
         torch.manual_seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  (that state is what is meant)
         random.seed(seed)
         with pytest.raises(InvalidInputError, match="draws random numbers"):
             lgn.HessianProbe(StochasticDepth(draw), (X, Y), check=False)
@@ -265,7 +265,7 @@ def test_inference_mode_around_a_probe_and_its_data_costs_nothing():
     made_there = nn.Linear(4, 3)
     with torch.inference_mode():
         made_there.weight = nn.Parameter(torch.zeros(3, 4))
-    with pytest.raises(InvalidInputError, match="was made in torch.inference_mode"):
+    with pytest.raises(InvalidInputError, match="was made in torch"):
         lgn.HessianProbe(made_there, (X, Y))
 
 
@@ -438,7 +438,7 @@ class Complex(nn.Module):
 def test_parameters_that_have_no_hessian_are_named():
     with pytest.raises(InvalidInputError, match="weight of LazyLinear has no shape"):
         lgn.HessianProbe(nn.LazyLinear(3), (X, Y))
-    with pytest.raises(InvalidInputError, match="w is torch.complex128"):
+    with pytest.raises(InvalidInputError, match=r"w is torch\.complex128"):
         lgn.HessianProbe(Complex(), (X, Y))
     with pytest.raises(InvalidInputError, match="meta device"):
         lgn.HessianProbe(nn.Linear(4, 3, device="meta"), (X, Y))
@@ -458,7 +458,7 @@ def test_data_without_samples_to_count_are_refused():
 def test_a_module_that_renormalises_its_weights_is_refused_and_left_alone():
     model = nn.Sequential(nn.Embedding(7, 4, max_norm=0.5), nn.Linear(4, 3))
     weight = model[0].weight.detach().clone()
-    with pytest.raises(NotDifferentiableError, match="changes its parameter 0.weight"):
+    with pytest.raises(NotDifferentiableError, match=r"changes its parameter 0\.weight"):
         lgn.HessianProbe(model, (torch.arange(96) % 7, Y))
     assert torch.equal(model[0].weight, weight)
 
