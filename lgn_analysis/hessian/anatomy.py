@@ -18,7 +18,7 @@ diagonal belongs to layers made discrete alone; the rest is what they do to one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -37,9 +37,21 @@ from lgn_analysis.hessian.anatomy_result import (
     AnatomyResult,
     discrete_sets,
 )
-from lgn_analysis.hessian.losses import as_mean, check_loss, in_double, is_known
+from lgn_analysis.hessian.known_losses import (
+    check_reduction,
+    check_targets,
+    is_known,
+    recognise,
+    weights_of,
+)
+from lgn_analysis.hessian.losses import (
+    as_mean,
+    check_loss,
+    in_double,
+    refuse_hidden_parameters,
+)
+from lgn_analysis.hessian.means import check_additive
 from lgn_analysis.hessian.operators import LossFn, isolated
-from lgn_analysis.hessian.verification import check_additive
 from lgn_analysis.kernels import reference
 from lgn_analysis.memory import require_memory
 from lgn_analysis.metrics import batches, check_labels, split_tensors
@@ -94,16 +106,23 @@ def gap_anatomy(
         "lower batch_size",
         device=model.device,
     )
+    known = recognise(loss_fn)
+    check_reduction(known)
+    check_targets(loss_fn, [(x, y)])
+    weigh, draws = weights_of(known), not is_known(loss_fn)
     loss_fn = in_double(loss_fn)
     soft, hard = _coefficients(model)
+    if known is None:
+        with isolated(model.device, draws=draws):
+            _refuse_other_losses(model, soft, batches(x, y, batch_size, model.device), loss_fn)
     tally = _Tally(model.depth)
     for inputs, labels in batches(x, y, batch_size, model.device):
-        with isolated(model.device, draws=not is_known(loss_fn)):
-            if tally.n == 0 and len(y) > batch_size:
-                _refuse_other_means(model, soft, inputs, labels, loss_fn)
-            _add_states(tally, model, soft, hard, inputs, labels, loss_fn)
-            _add_expansion(tally, model, soft, hard, inputs, labels, loss_fn)
-    interactions = (tally.second / tally.n).cpu().numpy()
+        weight = weigh(labels)
+        with isolated(model.device, draws=draws):
+            _add_states(tally, model, soft, hard, inputs, labels, loss_fn, weight)
+            if weight:
+                _add_expansion(tally, model, soft, hard, inputs, labels, loss_fn, weight)
+    interactions = (tally.second / tally.weight).cpu().numpy()
     return AnatomyResult(
         split=split,
         n=tally.n,
@@ -120,6 +139,7 @@ class _Tally:
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.n = 0
+        self.weight = 0.0
         n_states = sum(1 for _ in discrete_sets(depth))
         self.hits = [0] * n_states
         self.flips = [0] * n_states
@@ -156,6 +176,7 @@ def _add_states(
     x: Tensor,
     y: Tensor,
     loss_fn: LossFn,
+    weight: float,
 ) -> None:
     features = x.T.double()
     at_soft, at_hard = (_tail(model, features, c, 0) for c in (soft, hard))
@@ -179,8 +200,9 @@ def _add_states(
         baseline = predicted if baseline is None else baseline  # the first state is all soft
         tally.hits[index] += int((predicted == y).sum())
         tally.flips[index] += int((predicted != baseline).sum())
-        tally.loss[index] += len(y) * float(as_mean(loss_fn(outputs, y)))
+        tally.loss[index] += weight * float(as_mean(loss_fn(outputs, y))) if weight else 0.0
     tally.n += len(y)
+    tally.weight += weight
 
 
 def _add_expansion(
@@ -191,6 +213,7 @@ def _add_expansion(
     x: Tensor,
     y: Tensor,
     loss_fn: LossFn,
+    weight: float,
 ) -> None:
     """Add ⟨∇_c L, Δc⟩ by layers, and ½ Δcᵀ ∇²_c L Δc by pairs of them."""
     leaves = [c.clone().requires_grad_() for c in soft]
@@ -199,24 +222,33 @@ def _add_expansion(
     gradient = torch.autograd.grad(loss, leaves, create_graph=True)
     for layer, (slope, step) in enumerate(zip(gradient, steps, strict=True)):
         along = (slope * step).sum()
-        tally.first[layer] += len(y) * float(along.detach())
+        tally.first[layer] += weight * float(along.detach())
         if not along.requires_grad:  # one layer and a linear loss
             continue
         products = torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True)
         for other, (product, delta) in enumerate(zip(products, steps, strict=True)):
-            tally.second[layer, other] += len(y) * float((product * delta).sum()) / 2
+            tally.second[layer, other] += weight * float((product * delta).sum()) / 2
 
 
-def _refuse_other_means(
-    model: LogicNetwork, soft: Sequence[Tensor], x: Tensor, y: Tensor, loss_fn: LossFn
+@torch.no_grad()
+def _refuse_other_losses(
+    model: LogicNetwork,
+    soft: Sequence[Tensor],
+    pieces: Iterable[tuple[Tensor, Tensor]],
+    loss_fn: LossFn,
 ) -> None:
-    with torch.no_grad():
-        outputs: Tensor = model.group_sum(_tail(model, x.T.double(), soft, 0)[-1].T)
-        check_additive(lambda part, labels: float(loss_fn(part, labels)), outputs, y)
+    """Raise where a loss of the user's own adds up to no mean, or is none of outputs and labels."""
+
+    def value(outputs: Tensor, y: Tensor) -> Tensor:
+        return as_mean(loss_fn(outputs, y)).reshape(1)
+
+    outputs = [(model.group_sum(_tail(model, x.T.double(), soft, 0)[-1].T), y) for x, y in pieces]
+    refuse_hidden_parameters(model, loss_fn, *outputs[0], what="a gap anatomy")
+    check_additive(value, outputs, weigh=weights_of(None))
 
 
 def _states_frame(tally: _Tally, interactions: NDArray[np.float64]) -> pd.DataFrame:
-    first = (tally.first / tally.n).numpy()
+    first = (tally.first / tally.weight).numpy()
     rows = []
     for index, (scheme, layer, discrete) in enumerate(discrete_sets(tally.depth)):
         where = [*discrete]
@@ -227,8 +259,8 @@ def _states_frame(tally: _Tally, interactions: NDArray[np.float64]) -> pd.DataFr
                 "layer": layer,
                 "n_discrete": len(where),
                 "accuracy": tally.hits[index] / tally.n,
-                "loss": tally.loss[index] / tally.n,
-                "delta_loss": (tally.loss[index] - tally.loss[0]) / tally.n,
+                "loss": tally.loss[index] / tally.weight,
+                "delta_loss": (tally.loss[index] - tally.loss[0]) / tally.weight,
                 "flips": tally.flips[index],
                 "first_order": slope,
                 "second_order": curvature,

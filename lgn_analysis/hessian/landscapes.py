@@ -32,16 +32,27 @@ from lgn_analysis.hessian.directions import (
     filter_direction,
     upright,
 )
+from lgn_analysis.hessian.known_losses import (
+    check_labels,
+    check_network_data,
+    check_reduction,
+    check_targets,
+    recognise,
+    strict,
+    weights_of,
+)
 from lgn_analysis.hessian.landscape_result import LandscapeResult
-from lgn_analysis.hessian.losses import as_mean, check_loss
+from lgn_analysis.hessian.losses import (
+    as_mean,
+    check_loss,
+    in_double,
+    in_double_values,
+    refuse_hidden_parameters,
+)
+from lgn_analysis.hessian.means import check_additive
 from lgn_analysis.hessian.operators import LossFn, Params
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.smoothing import GumbelNoise, check_noise, perturbed_logits
-from lgn_analysis.hessian.verification import (
-    check_additive,
-    check_labels,
-    check_network_data,
-)
 from lgn_analysis.memory import require_memory
 from lgn_analysis.network import LogicNetwork, as_bits, require_network
 
@@ -101,6 +112,8 @@ def landscape(
     pieces = as_batches(data, batch_size)
     check_network_data(loss_fn, pieces, model.n_features)
     check_labels(loss_fn, pieces, model.n_classes)
+    check_reduction(recognise(loss_fn))
+    check_targets(loss_fn, pieces)
     coordinates = _coordinates(directions, dims, grid, span)
     n_params = N_GATES * model.n_gates
     require_memory(
@@ -178,15 +191,21 @@ class _MeanLoss:
         self, model: LogicNetwork, pieces: Sequence[Batch], loss_fn: LossFn, tau: float
     ) -> None:
         # A copy: while it is called it holds other logits, and other threads may call the model.
-        self._model, self._loss_fn, self._tau = copy.deepcopy(model), loss_fn, tau
-        self._pieces = [(x.to(model.device), y.to(model.device)) for x, y in pieces]
+        self._model, self._tau = copy.deepcopy(model), tau
+        self._loss_fn = in_double(strict(loss_fn))
+        self._pieces = [
+            (x.to(model.device), in_double_values(y).to(model.device)) for x, y in pieces
+        ]
+        self._weigh = weights_of(recognise(loss_fn))
+        self._weight = sum(self._weigh(y) for _, y in pieces)
         self.n = sum(len(y) for _, y in pieces)
         y = pieces[0][1]
         self._classes = y.ndim == 1 and not (y.is_floating_point() or y.dtype == torch.bool)
-        if len(pieces) > 1:
-            x, y = self._pieces[0]
+        if recognise(loss_fn) is None:
             at = {name: value.detach() for name, value in model.named_parameters()}
-            check_additive(lambda out, y: float(loss_fn(out, y)), self._outputs(at, x), y)
+            outputs = [(self._outputs(at, x), y) for x, y in self._pieces]
+            refuse_hidden_parameters(model, self._loss_fn, *outputs[0], what="a landscape")
+            check_additive(self._value, outputs, weigh=self._weigh)
 
     def __call__(self, logits: Params, shift: Params | None) -> tuple[float, float]:
         if shift is not None:
@@ -195,10 +214,13 @@ class _MeanLoss:
         logits = perturbed_logits(logits, self._model, None, None, tau=self._tau)
         loss, hits = 0.0, 0
         for x, y in self._pieces:
-            outputs = self._outputs(logits, x)
-            loss += len(y) * float(as_mean(self._loss_fn(outputs, y)))
+            outputs, weight = self._outputs(logits, x), self._weigh(y)
+            loss += weight * float(self._value(outputs, y)) if weight else 0.0
             hits += int((outputs.argmax(-1) == y).sum()) if self._classes else 0
-        return loss / self.n, hits / self.n if self._classes else math.nan
+        return loss / self._weight, hits / self.n if self._classes else math.nan
+
+    def _value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return as_mean(self._loss_fn(outputs, y)).detach().reshape(1)
 
     @torch.no_grad()
     def _outputs(self, logits: Params, x: Tensor) -> Tensor:

@@ -22,8 +22,15 @@ from tqdm.auto import tqdm
 
 from lgn_analysis.arguments import positive, real, seed_number, shown, whole
 from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.hessian.batches import as_batches
 from lgn_analysis.hessian.intervals import mean_interval, ratio_interval, standard_error
-from lgn_analysis.hessian.losses import check_loss, in_double
+from lgn_analysis.hessian.losses import (
+    check_loss,
+    in_double,
+    in_double_values,
+    refuse_hidden_parameters,
+)
+from lgn_analysis.hessian.network_trial import soft_outputs
 from lgn_analysis.hessian.operators import LossFn, ParameterOperator
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.results import TraceResult
@@ -97,7 +104,12 @@ def lemma1(
         raise InvalidInputError(f"scales must be finite and above zero, got {[*scales]}")
     tau = model.relaxation.tau if tau is None else positive("tau", tau)
     wide = copy.deepcopy(model).double()
-    probe = HessianProbe(wide, data, loss_fn=in_double(loss_fn), tau=tau, batch_size=batch_size)
+    pieces = [(x, in_double_values(y)) for x, y in as_batches(data, batch_size)]
+    probe = HessianProbe(wide, pieces, loss_fn=in_double(loss_fn), tau=tau)
+    x, y = pieces[0]
+    refuse_hidden_parameters(
+        model, in_double(loss_fn), soft_outputs(wide, x), y.to(model.device), what="Lemma 1"
+    )
     trace = probe.trace(rtol=trace_rtol, n_probes=trace_probes, seed=seed)
     lines = _lines(wide, probe.operator, scales, draws, order, seed, progress)
     return pd.DataFrame(

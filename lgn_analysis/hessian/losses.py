@@ -1,43 +1,26 @@
-"""The losses that a probe differentiates, as functions of parameters, and the refusal of what is none."""
+"""The losses that a probe differentiates, as functions of parameters."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import threading
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
 
 from lgn_analysis.arguments import shown
 from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
-from lgn_analysis.hessian.batches import Batch
+from lgn_analysis.hessian.forward_context import differentiable_forward
+from lgn_analysis.hessian.known_losses import recognise, strict
+from lgn_analysis.hessian.live import TURN, LiveLoss
 from lgn_analysis.hessian.operators import BatchLoss, LossFn, Params
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
-from lgn_analysis.hessian.verification import check_additive, check_labels
+from lgn_analysis.hessian.widening import Widened, copy_of, widened
 from lgn_analysis.network import LogicNetwork
-
-_FEW: Final = 16
-"""Samples that show the shape of an output."""
-
-_TRIAL: Final = 64
-"""Samples that a loss is tried on."""
-
-_TURN: Final = threading.RLock()
-"""``functional_call`` puts parameters into the module itself: one thread at a time may."""
-
-_KNOWN_LOSSES: Final = (functional.cross_entropy, functional.mse_loss, functional.nll_loss)
-
-
-def is_known(loss_fn: Any) -> bool:
-    """Return whether a loss is one of torch's: differentiable, and without random numbers."""
-    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    return function in _KNOWN_LOSSES or type(function).__module__ == "torch.nn.modules.loss"
 
 
 def check_loss(loss_fn: object) -> None:
@@ -64,145 +47,211 @@ def as_mean(value: object) -> Tensor:
     return value
 
 
-def batch_losses(
-    model: nn.Module, loss_fn: LossFn, *, noise: GumbelNoise | None, tau: float | None
-) -> list[BatchLoss]:
-    """Return the losses of which a probe's is the mean: one, or one for each draw of the noise.
+class ModuleLoss:
+    """The loss of a module over batches, as it is called at this moment.
 
-    Parameters that are not given are the module's, copied now.
+    Parameters, buffers and training flags are those of now: what happens to the module later does not
+    reach it. A LogicNetwork is called in soft mode.
+
+    Args:
+        module: the user's own.
+        loss_fn: ``loss_fn(output, y)``.
+        copies: whether to call it on copies of x, y and buffers, since it writes to them.
     """
-    if isinstance(model, LogicNetwork):
-        model = copy.deepcopy(model)  # other threads may call their own meanwhile
-    frozen = {name: value.detach().clone() for name, value in model.named_parameters()}
-    mode = {"mode": "soft"} if isinstance(model, LogicNetwork) else {}
 
-    def loss_at(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        buffers = {}
-        if not mode and any(part.training for part in model.modules()):
-            # Batch normalisation writes its running statistics in place.
-            buffers = {name: value.clone() for name, value in model.named_buffers()}
-        device = next(iter(params.values())).device
-        with _TURN:
-            output = functional_call(model, {**params, **buffers}, (x.to(device),), mode)
-        return loss_fn(output, y.to(device))
+    def __init__(self, module: nn.Module, loss_fn: LossFn, *, copies: bool = True) -> None:
+        self.module = module
+        self.loss_fn = loss_fn
+        self._strict = strict(loss_fn)
+        self.copies = copies
+        self.frozen = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self._device = next(iter(self.frozen.values())).device
+        self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
+        self._training = [part.training for part in module.modules()]
+        self._widens = False
+        self._mode = {"mode": "soft"} if isinstance(module, LogicNetwork) else {}
+        # Other threads may call a network while a probe computes, so a copy takes other values.
+        self._vessel = copy.deepcopy(module) if isinstance(module, LogicNetwork) else module
 
-    if not isinstance(model, LogicNetwork):
-        return [lambda params, x, y: loss_at({**frozen, **params}, x, y)]
-    network = model
+    def live(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of a batch by a plain call of the module; see :class:`LiveLoss`."""
+        return self.live_loss(x, y)(params)
+
+    def live_loss(self, x: Tensor, y: Tensor) -> LiveLoss:
+        """Return the loss of a batch by plain calls of the module."""
+        return self._live(lambda: self._call(x, y))
+
+    def functional(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of a batch with ``params`` handed to the module for its own."""
+        buffers = self._buffers
+        if self.copies or any(self._training):  # batch normalisation writes its running statistics
+            buffers = {name: value.clone() for name, value in buffers.items()}
+        with TURN, self._in_its_modes(self._vessel), differentiable_forward(), self._widening():
+            values = {**self.frozen, **buffers, **params}
+            output = functional_call(self._vessel, values, (self._given(x),), self._mode)
+            return as_mean(self._strict(output, self._given(y)))
+
+    def writes(self, x: Tensor, y: Tensor) -> bool:
+        """Return whether a call changes x, y or the module's buffers in place.
+
+        Raises:
+            NotDifferentiableError: it changes the module's parameters.
+        """
+        given = [self._given(part).clone() for part in (x, y)]
+        before = [part.clone() for part in given]
+        touched = [False]
+
+        def call() -> Tensor:
+            parts = [*given, *self.module.buffers()]
+            versions = [part._version for part in parts]
+            value = self._call(*given, as_they_are=True)
+            touched[0] = [part._version for part in parts] != versions
+            for name, parameter in self.module.named_parameters():
+                if not torch.equal(parameter, self.frozen[name]):
+                    raise NotDifferentiableError(
+                        f"{type(self.module).__name__} changes its parameter {name} when it is called "
+                        "(max_norm of an embedding?), so its loss is no function of fixed parameters"
+                    )
+            return value
+
+        self._live(call).value({})
+        return touched[0] or not all(map(torch.equal, given, before))
+
+    def in_double(self, params: Params, x: Tensor, y: Tensor) -> ModuleLoss | None:
+        """Return the loss of a copy of the module in float64; None where it has none.
+
+        Modules may insist on another dtype, and a loss may read the parameters of the module itself.
+
+        Args:
+            params: where the loss is tried, in float64.
+            x: inputs to try it on, in float64.
+            y: their targets.
+        """
+        try:
+            with TURN:
+                module = copy_of(self.module)
+            values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            for name, value in {**self.frozen, **self._buffers}.items():
+                values[name].data.copy_(value)
+            module.double()
+            wide = ModuleLoss(module, in_double(self.loss_fn), copies=self.copies)
+            wide._training = self._training
+            wide._widens = True
+            value = wide.live_loss(x, y).value(params)
+            probed = {name: self.frozen[name] for name in params}
+            _, reached = self._live(lambda: wide._call(x, y)).value_and_gradients(probed)
+        except Exception:  # whatever a module raises in another dtype
+            return None
+        if value.dtype != torch.float64 or any(gradient is not None for gradient in reached):
+            return None
+        return wide
+
+    def output(self, x: Tensor) -> Any:
+        """Return what the module gives for x, by a plain call."""
+        kept: list[Any] = []
+
+        def call() -> Tensor:
+            with self._in_its_modes(self.module):
+                kept.append(self.module(self._given(x), **self._mode))
+            return torch.zeros(())
+
+        self._live(call).value({})
+        return kept[0]
+
+    def _live(self, call: Callable[[], Tensor]) -> LiveLoss:
+        return LiveLoss(self.module, call, {**self.frozen, **self._buffers})
+
+    def _call(self, x: Tensor, y: Tensor, *, as_they_are: bool = False) -> Tensor:
+        """Return the loss of a batch by a plain call of the module, with its graph."""
+        x, y = (part if as_they_are else self._given(part) for part in (x, y))
+        with self._in_its_modes(self.module), self._widening():
+            return as_mean(self._strict(self.module(x, **self._mode), y))
+
+    def _widening(self) -> AbstractContextManager[object]:
+        """Compute in float64 what a module asks for in less, if this is a copy in float64."""
+        return Widened() if self._widens else nullcontext()
+
+    def _given(self, part: Tensor) -> Tensor:
+        """Return x or y as the module gets it: a forward may ask it to require gradients."""
+        given = part.detach().to(self._device)
+        if self.copies:
+            given = given.clone()
+        return given.requires_grad_() if part.requires_grad else given
+
+    @contextmanager
+    def _in_its_modes(self, module: nn.Module) -> Iterator[None]:
+        """Call a module's parts in the training flags that they had."""
+        parts = list(zip(module.modules(), self._training, strict=True))
+        changed = [(part, part.training) for part, flag in parts if part.training != flag]
+        try:
+            for part, flag in parts:
+                if part.training != flag:
+                    part.training = flag
+            yield
+        finally:
+            for part, flag in changed:
+                part.training = flag
+
+
+def batch_losses(
+    loss: ModuleLoss, *, noise: GumbelNoise | None, tau: float | None, live: bool = False
+) -> list[BatchLoss]:
+    """Return the losses of which a probe's is the mean: one, or one for each draw of the noise."""
+    if live:
+        return [loss.live]
+    network = loss.module
+    if not isinstance(network, LogicNetwork):
+        return [loss.functional]
 
     def under(draw: int | None) -> BatchLoss:
         # All logits are perturbed, whichever of them are probed.
-        return lambda params, x, y: loss_at(
-            perturbed_logits({**frozen, **params}, network, noise, draw, tau=tau), x, y
+        return lambda params, x, y: loss.functional(
+            perturbed_logits({**loss.frozen, **params}, network, noise, draw, tau=tau), x, y
         )
 
     return [under(draw) for draw in (range(noise.draws) if noise else (None,))]
 
 
-def refuse_bad_loss(
-    model: nn.Module, loss_fn: LossFn, loss: BatchLoss, chosen: Params, batches: Sequence[Batch]
-) -> None:
-    """Raise unless ``loss`` is one fixed, finite mean over samples with a gradient in ``chosen``.
-
-    Labels are looked at in all batches, everything else on the first samples.
-    """
-    x, y = (part[:_TRIAL] for part in batches[0])
-    _refuse_bad_labels(model, loss_fn, batches)
-    params = {name: value.detach().requires_grad_() for name, value in chosen.items()}
-    try:
-        value = loss(params, x, y)
-    except IndexError as error:
-        raise InvalidInputError(f"loss_fn refused the labels: {error}") from error
-    as_mean(value)
-    gradients: Sequence[Tensor | None] = ()
-    if value.requires_grad:
-        gradients = torch.autograd.grad(value, list(params.values()), allow_unused=True)
-    if all(gradient is None for gradient in gradients):
-        raise NotDifferentiableError(
-            "the module's output carries no gradient in these parameters (an argmax in "
-            "eval() mode, or torch.no_grad()): call model.train(), or give the LogicNetwork "
-            "itself, which is probed in soft mode"
-        )
-    if not bool(torch.isfinite(value)):
-        raise InvalidInputError(f"the loss is {float(value.detach())}; there is nothing to probe")
-    with torch.no_grad():
-        if not torch.equal(loss(chosen, x, y), loss(chosen, x, y)):
-            raise InvalidInputError(
-                "two evaluations of the loss differ: the module draws random numbers (Gumbel "
-                "noise or dropout in train() mode?), so it has no one Hessian; probe a "
-                "deterministic forward, or a LogicNetwork with noise=GumbelNoise(...)"
-            )
-        twice = loss(chosen, torch.cat([x, x]), torch.cat([y, y]))
-    if not torch.allclose(value.detach(), twice, rtol=1e-3):
-        raise InvalidInputError(
-            "loss_fn must be the mean over samples, and its value changes when every sample "
-            "is repeated; use reduction='mean'"
-        )
-    if len(batches) > 1:
-        with torch.no_grad():
-            check_additive(lambda x, y: float(loss(chosen, x, y)), x, y)
-
-
-def _refuse_bad_labels(model: nn.Module, loss_fn: LossFn, batches: Sequence[Batch]) -> None:
-    # On a GPU a label out of range is an assertion that ends the process: look before.
-    if isinstance(model, LogicNetwork):
-        check_labels(loss_fn, batches, model.n_classes)
-        return
-    x, _ = batches[0]
-    outputs: list[Any] = []
-
-    def keep(output: Any, y: Tensor) -> Tensor:
-        outputs.append(output)
-        return y
-
-    with torch.no_grad():
-        (forward,) = batch_losses(model, keep, noise=None, tau=None)
-        forward(dict(model.named_parameters()), x[:_FEW], x[:_FEW])
-    if isinstance(outputs[0], Tensor) and outputs[0].ndim > 1:
-        check_labels(loss_fn, batches, outputs[0].shape[1])
-
-
 def in_double(loss_fn: Any) -> Any:
-    """Return the loss with its class weights, if any, in float64."""
+    """Return a loss that takes outputs in float64, whatever tensors it holds itself."""
+    if recognise(loss_fn) is None:
+
+        def with_wide_tensors(output: Tensor, y: Tensor) -> Any:
+            with Widened():
+                return loss_fn(output, y)
+
+        return with_wide_tensors
     if isinstance(loss_fn, nn.Module):
         return copy.deepcopy(loss_fn).double()
     if isinstance(loss_fn, functools.partial):
-        keywords = {
-            name: value.double()
-            if isinstance(value, Tensor) and value.is_floating_point()
-            else value
-            for name, value in loss_fn.keywords.items()
-        }
-        return functools.partial(loss_fn.func, *loss_fn.args, **keywords)
+        keywords = {name: widened(value) for name, value in loss_fn.keywords.items()}
+        return functools.partial(loss_fn.func, **keywords)
     return loss_fn
 
 
-def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> Params:
-    """Return the parameters by name; patterns are globs, None takes those that need gradients."""
-    everything = dict(model.named_parameters())
-    if patterns is None:
-        chosen = {name: value for name, value in everything.items() if value.requires_grad}
-    else:
-        wanted = [patterns] if isinstance(patterns, str) else patterns
-        if not (isinstance(wanted, Sequence) and all(isinstance(name, str) for name in wanted)):
-            raise InvalidInputError(
-                f"params must be names of parameters, or patterns of them, got {shown(patterns)}"
-            )
-        for pattern in wanted:
-            if not any(fnmatchcase(name, pattern) for name in everything):
-                raise InvalidInputError(
-                    f"no parameter matches {pattern!r}; there are {', '.join(everything)}"
-                )
-        chosen = {
-            name: value
-            for name, value in everything.items()
-            if any(fnmatchcase(name, pattern) for pattern in wanted)
-        }
-    if not chosen and patterns is not None:
-        raise InvalidInputError(f"params names nothing; choose from {', '.join(everything)}")
-    if not chosen:
-        raise InvalidInputError(f"{type(model).__name__} has no parameters that require gradients")
-    dtypes = {value.dtype for value in chosen.values()}
-    if len(dtypes) > 1:
-        raise InvalidInputError(f"the parameters mix dtypes {sorted(map(str, dtypes))}")
-    return {name: value.detach() for name, value in chosen.items()}
+def in_double_values(part: Tensor) -> Tensor:
+    """Return inputs or targets in float64, labels and bits as they are."""
+    wide: Tensor = widened(part)
+    return wide
+
+
+def reads_parameters(model: LogicNetwork, loss_fn: LossFn, outputs: Tensor, y: Tensor) -> bool:
+    """Return whether a loss depends on a network's logits by another way than its outputs."""
+
+    def call() -> Tensor:
+        return as_mean(loss_fn(outputs.detach(), y))
+
+    logits = {name: value.detach() for name, value in model.named_parameters()}
+    _, gradients = LiveLoss(model, call, {}).value_and_gradients(logits)
+    return any(gradient is not None for gradient in gradients)
+
+
+def refuse_hidden_parameters(
+    model: LogicNetwork, loss_fn: LossFn, outputs: Tensor, y: Tensor, *, what: str
+) -> None:
+    """Raise where a loss is one of more than outputs and targets, though ``what`` asks for that."""
+    if recognise(loss_fn) is None and reads_parameters(model, loss_fn, outputs, y):
+        raise InvalidInputError(
+            f"loss_fn reads the network's parameters beside its outputs (a penalty?), and {what} "
+            "takes a loss of (output, y) alone; leave that term out"
+        )

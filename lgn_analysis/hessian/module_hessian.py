@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -10,7 +12,6 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from lgn_analysis import ranks
-from lgn_analysis.errors import NotDifferentiableError
 from lgn_analysis.hessian.batches import Batch
 from lgn_analysis.hessian.operators import (
     MAX_BYTES,
@@ -23,30 +24,45 @@ from lgn_analysis.hessian.operators import (
 )
 from lgn_analysis.memory import require_memory
 
-_TRIAL: Final = 64
-"""Samples that the methods are tried on."""
+
+@dataclass(frozen=True)
+class Plan:
+    """How a module's loss is differentiated and summed.
+
+    Attributes:
+        method: one of :data:`METHODS`.
+        weigh: from the targets of a batch to what it counts in the mean.
+        shared: whether ranks may share out a batch, as they may where it is a mean over samples.
+        bytes_a_sample: that a graph of the gradient holds.
+        few: samples that the module takes by themselves, or a whole batch where it takes none such.
+    """
+
+    method: str
+    weigh: Callable[[Tensor], float]
+    shared: bool
+    bytes_a_sample: float
+    few: Batch
 
 
 class ModuleHessian(ParameterOperator):
     """H = ∇² of the mean loss over all samples, in a dict of parameters.
 
-    Sums over batches are float64, each batch weighted by its samples; ranks of a process group share
-    every batch. Two methods give the same product. ``"double-backward"`` differentiates ⟨∇L, v⟩ once
-    more, on graphs of ∇L that are kept while they fit ``max_bytes``. ``"forward-over-reverse"`` is
-    ``torch.func.jvp`` of ``torch.func.grad``, keeps nothing and takes longer; it is taken where the
-    first, tried on a few samples, does not go through.
+    Sums over batches are float64, each batch weighted by what it counts in the mean; ranks of a process
+    group share every batch. Three methods give the same product. ``"double-backward"`` differentiates
+    ⟨∇L, v⟩ once more, on graphs of ∇L that are kept while they fit ``max_bytes``.
+    ``"forward-over-reverse"`` is ``torch.func.jvp`` of ``torch.func.grad``, keeps nothing and takes
+    longer. ``"live"`` is the first on the module's own parameters, which hold the probe's values
+    meanwhile; it keeps nothing either. See :func:`.trial.plan_for` for which is taken.
 
     Args:
         batch_losses: mean losses, of which the loss is the mean.
         params: the parameters, copied.
         batches: the samples.
+        plan: how.
         max_bytes: memory for graphs that are kept.
 
     Attributes:
-        method: which of the two is in use.
-
-    Raises:
-        NotDifferentiableError: neither method goes through.
+        method: which of the three is in use.
     """
 
     def __init__(
@@ -54,25 +70,29 @@ class ModuleHessian(ParameterOperator):
         batch_losses: Sequence[BatchLoss],
         params: Params,
         batches: Sequence[Batch],
+        plan: Plan,
         *,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__(params)
-        n_samples = sum(len(y) for _, y in batches)
-        shares = [(x[part], y[part]) for x, y in batches for part in [ranks.uneven_share(len(y))]]
+        self.method = plan.method
+        weight = sum(plan.weigh(y) for _, y in batches)
+        alone = slice(None) if ranks.world()[0] == 0 else slice(0)
+        shares = [
+            (x[part], y[part])
+            for x, y in batches
+            for part in [ranks.uneven_share(len(y)) if plan.shared else alone]
+        ]
         # Weights add to one over batches, losses and ranks.
         self._weighted = [
-            (len(y) / n_samples / len(batch_losses), _at(loss, x, y))
+            (plan.weigh(y) / weight / len(batch_losses), _at(loss, x, y))
             for x, y in shares
-            if len(y)
+            if len(y) and plan.weigh(y)
             for loss in batch_losses
         ]
         self._graphs: dict[int, tuple[Tensor, list[Tensor]]] = {}
-        x, y = batches[0]
-        trial = _at(batch_losses[0], x[:_TRIAL], y[:_TRIAL])
-        with isolated(self.device):
-            self.method, per_trial = _choose_method(trial, self.params)
-        held = sum(len(y) for _, y in shares) * len(batch_losses) / min(len(x), _TRIAL) * per_trial
+        n_samples = sum(len(y) for _, y in shares)
+        held = n_samples * len(batch_losses) * plan.bytes_a_sample
         self.keeps_graphs = self.method == "double-backward" and held <= max_bytes
         require_memory(
             int(held) if self.keeps_graphs else 0,
@@ -83,8 +103,9 @@ class ModuleHessian(ParameterOperator):
 
     def row_products(self, rows: Tensor) -> Tensor:
         """Return H v for each row v of ``rows`` [k, n_params], in float64."""
-        total = torch.zeros_like(rows, dtype=torch.float64)
         with isolated(self.device):
+            rows = rows.clone() if rows.is_inference() else rows
+            total = torch.zeros_like(rows, dtype=torch.float64)
             for place, (weight, loss) in enumerate(self._weighted):
                 for index, product in enumerate(self._piece_products(place, loss, rows)):
                     total[index] += weight * product.double()
@@ -107,8 +128,8 @@ class ModuleHessian(ParameterOperator):
 
     def gradient(self) -> Tensor:
         """Return ∇L [n_params] in float64."""
-        total = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
         with isolated(self.device):
+            total = torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
             for weight, loss in self._weighted:
                 total += weight * value_and_gradient(loss, self.params)[1]
         return ranks.total(total)
@@ -126,7 +147,7 @@ def value_and_gradient(loss: ParamLoss, params: Params) -> tuple[float, Tensor]:
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     value = loss(leaves)
     gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-    return float(value.detach()), torch.cat([g.reshape(-1).double() for g in gradient])
+    return float(value.detach()), _flat(gradient).double()
 
 
 def _graph(loss: ParamLoss, params: Params) -> tuple[Tensor, list[Tensor]]:
@@ -134,7 +155,13 @@ def _graph(loss: ParamLoss, params: Params) -> tuple[Tensor, list[Tensor]]:
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     inputs = list(leaves.values())
     parts = torch.autograd.grad(loss(leaves), inputs, create_graph=True, materialize_grads=True)
-    return torch.cat([part.reshape(-1) for part in parts]), inputs
+    return _flat(parts), inputs
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    """Return gradients in one vector; those of some embeddings are sparse."""
+    dense = (part.to_dense() if part.layout != torch.strided else part for part in parts)
+    return torch.cat([part.reshape(-1) for part in dense])
 
 
 def _backward_again(
@@ -151,7 +178,7 @@ def _backward_again(
             retain_graph=keep or index + 1 < len(rows),
             materialize_grads=True,
         )
-        yield torch.cat([part.reshape(-1) for part in product])
+        yield _flat(product)
 
 
 def _double_backward(loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
@@ -169,42 +196,24 @@ Products = Callable[[ParamLoss, Params, Tensor], Iterator[Tensor]]
 METHODS: Final[dict[str, Products]] = {
     "double-backward": _double_backward,
     "forward-over-reverse": _forward_over_reverse,
+    "live": _double_backward,  # of a LiveLoss
 }
 
 
-def _choose_method(loss: ParamLoss, params: Params) -> tuple[str, int]:
-    """Return the first method that goes through, and the bytes that a graph of the gradient holds.
-
-    Not the faster one: a clock would decide on the bits of results.
-    """
-    rows = torch.ones(
-        1,
-        sum(value.numel() for value in params.values()),
-        dtype=next(iter(params.values())).dtype,
-        device=next(iter(params.values())).device,
-    )
+def graph_bytes(loss: ParamLoss, params: Params) -> float:
+    """Return the bytes that a graph of the gradient holds; infinity where they cannot be counted."""
     held: list[int] = []
 
     def count(tensor: Tensor) -> Any:
         held.append(tensor.numel() * tensor.element_size())
         return tensor
 
-    failures = []
-    for method, products in METHODS.items():
-        try:
-            list(products(loss, params, rows))
-            if method == "double-backward":
-                with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                    _graph(loss, params)
-            return method, sum(held)
-        except NotDifferentiableError:
-            raise
-        except (RuntimeError, NotImplementedError) as error:
-            failures.append(f"{method}: {str(error).splitlines()[0]}")
-    raise NotDifferentiableError(
-        f"the gradient of this module cannot be differentiated ({'; '.join(failures)}); a "
-        "custom autograd.Function needs a backward of differentiable operations"
-    )
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            _graph(loss, params)
+    except RuntimeError:  # torch.func inside the module forbids hooks on saved tensors
+        return math.inf
+    return float(sum(held))
 
 
 def _at(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:

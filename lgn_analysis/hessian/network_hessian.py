@@ -14,7 +14,7 @@ from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.gates import COEFFICIENTS, N_GATES
 from lgn_analysis.hessian.batches import Batch
-from lgn_analysis.hessian.losses import is_known
+from lgn_analysis.hessian.known_losses import is_known, recognise, strict, weights_of
 from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
 from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
 from lgn_analysis.kernels import Backend, reference, select_backend
@@ -50,8 +50,8 @@ class NetworkHessian(ParameterOperator):
     Args:
         model: a network for which :func:`is_plain` holds; its logits are copied.
         batches: bits and labels.
-        loss_fn: the mean over a batch. Samples must contribute by themselves, unless
-            ``couples`` is set.
+        loss_fn: the mean over a batch, which counts its samples, or what a loss of torch divides by.
+            Samples must contribute by themselves, unless ``couples`` is set.
         layers: the layers whose logits are probed, rising.
         noise: the frozen noise of a smoothed loss; None for none.
         tau: gate temperature.
@@ -82,7 +82,10 @@ class NetworkHessian(ParameterOperator):
         self.n_samples = sum(len(y) for _, y in batches)
         self._model = model
         self._network = model.as_pass("soft")
-        self._loss_fn = loss_fn
+        self._loss_fn = strict(loss_fn)
+        self._draws_random = not is_known(loss_fn)
+        weigh = weights_of(recognise(loss_fn))
+        weight = sum(weigh(y) for _, y in batches)
         self._tau = tau
         self._noise = noise
         self._draws: list[int | None] = list(range(noise.draws)) if noise else [None]
@@ -104,6 +107,7 @@ class NetworkHessian(ParameterOperator):
             device=model.device,
         )
         self._parts = list(_parts(batches, None if couples else most))
+        self._weights = [weigh(y) / weight / len(self._draws) for _, y in self._parts]
         self._max_bytes = self._room = max_bytes
         self._kept: dict[int, Curvature] = {}
         self._softmax_trace: Tensor | None = None
@@ -155,12 +159,13 @@ class NetworkHessian(ParameterOperator):
             if draws is not None and draw not in draws:
                 continue
             moved: Params | None = None
-            for number, (x, y) in enumerate(self._parts):
+            for number, ((x, y), weight) in enumerate(zip(self._parts, self._weights, strict=True)):
+                if not weight:  # every label is ignored
+                    continue
                 index = place * len(self._parts) + number
                 curvature = self._kept.get(index)
                 if curvature is None:
                     moved = moved or self._moved(draw)
-                    weight = len(y) / self.n_samples / len(self._draws)
                     curvature = self._make(moved, x, y, weight)
                     taken = self._bytes * len(y)
                     if taken <= self._room:
@@ -179,7 +184,7 @@ class NetworkHessian(ParameterOperator):
         def loss(outputs: Tensor) -> Tensor:
             return weight * loss_fn(outputs, labels)
 
-        with isolated(self.device, draws=not is_known(loss_fn)):
+        with isolated(self.device, draws=self._draws_random):
             curvature = self._backend.Curvature(
                 self._network,
                 [logits[name] for name in map(_name, range(self._model.depth))],

@@ -14,35 +14,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lgn_analysis.arguments import positive, real, shown, whole
-from lgn_analysis.errors import InvalidInputError, LGNError
+from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.activation import activation_trace
-from lgn_analysis.hessian.batches import as_batches
+from lgn_analysis.hessian.batches import Batch, as_batches
 from lgn_analysis.hessian.check import CheckReport, check_differences, check_whole
 from lgn_analysis.hessian.dense import rows_of
 from lgn_analysis.hessian.density import spectral_density
 from lgn_analysis.hessian.eigen import top_eigenpairs
 from lgn_analysis.hessian.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.losses import (
-    batch_losses,
-    check_loss,
+from lgn_analysis.hessian.known_losses import (
+    check_labels,
+    check_network_data,
+    check_reduction,
+    check_targets,
     is_known,
-    refuse_bad_loss,
-    select_parameters,
+    recognise,
 )
+from lgn_analysis.hessian.losses import ModuleLoss, batch_losses, check_loss
 from lgn_analysis.hessian.module_hessian import ModuleHessian
 from lgn_analysis.hessian.network_hessian import NetworkHessian, is_plain
+from lgn_analysis.hessian.network_trial import examine_network_loss
 from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
 from lgn_analysis.hessian.results import FrobeniusResult, TraceResult
+from lgn_analysis.hessian.selection import select_parameters
 from lgn_analysis.hessian.smoothing import GumbelNoise, check_noise
 from lgn_analysis.hessian.spectrum_results import DensityResult, EigenResult
 from lgn_analysis.hessian.trace import frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.verification import (
-    check_labels,
-    check_network_data,
-    couples_samples,
-    in_parts,
-    is_close,
-)
+from lgn_analysis.hessian.trial import first_that_count, plan_for
 from lgn_analysis.hessian.xtrace import xtrace_trace
 from lgn_analysis.memory import format_bytes, require_memory
 from lgn_analysis.network import LogicNetwork
@@ -53,9 +51,6 @@ _ESTIMATORS: Final = {
     "xtrace": xtrace_trace,
 }
 TRACE_METHODS: Final = ("auto", "activation", *_ESTIMATORS)
-
-_FEW: Final = 16
-"""Samples that a loss is tried on."""
 
 
 class HessianProbe:
@@ -123,8 +118,12 @@ class HessianProbe:
         self._batches = as_batches(data, batch_size)
         if noise is not None and not isinstance(model, LogicNetwork):
             raise InvalidInputError("noise perturbs gate logits and needs a LogicNetwork")
+        self._loss: ModuleLoss | None = None
+        self._few: Batch | None = None
+        check_reduction(recognise(loss_fn))
         if isinstance(model, LogicNetwork):
             check_network_data(loss_fn, self._batches, model.n_features)
+        check_targets(loss_fn, self._batches)
         self._tau = self._choose_tau(tau)
         chosen = select_parameters(model, params)
         known = is_plain(model) and is_known(loss_fn)
@@ -222,9 +221,11 @@ class HessianProbe:
 
         def product(v: Any) -> Any:
             tensor = torch.as_tensor(v, dtype=self.dtype, device=self.device)
-            return (self @ tensor.reshape(self.shape[0], -1)).cpu().numpy().reshape(v.shape)
+            product = self @ tensor.reshape(self.shape[0], -1)
+            return product.to(dtype).cpu().numpy().reshape(v.shape)
 
-        numpy_dtype = {torch.float32: "float32", torch.float64: "float64"}[self.dtype]
+        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        numpy_dtype = str(dtype).removeprefix("torch.")
         return LinearOperator(
             self.shape, matvec=product, matmat=product, rmatvec=product, dtype=numpy_dtype
         )
@@ -307,53 +308,49 @@ class HessianProbe:
         return float(given.pop() if given else self.model.relaxation.tau)
 
     def _make_operator(self, chosen: Params, max_bytes: int) -> ParameterOperator:
-        model, noise, tau = self.model, self.noise, self._tau
+        model, loss_fn = self.model, self.loss_fn
+        if not is_plain(model):
+            return self._module_hessian(chosen, max_bytes)
+        check_labels(loss_fn, self._batches, model.n_classes)
         couples = False
-        if is_plain(model) and self.loss_fn is functional.cross_entropy:
-            check_labels(self.loss_fn, self._batches, model.n_classes)  # all else is known
-        else:
-            losses = batch_losses(model, self.loss_fn, noise=noise, tau=tau)
-            try:
-                refuse_bad_loss(model, self.loss_fn, losses[0], chosen, self._batches)
-            except LGNError:
-                raise
-            except (RuntimeError, TypeError, ValueError) as error:
-                said = " ".join(str(error).split())
-                raise InvalidInputError(
-                    f"{type(model).__name__} or loss_fn cannot take these data: {said}"
-                ) from error
-            if not is_plain(model):
-                return ModuleHessian(losses, chosen, self._batches, max_bytes=max_bytes)
-            couples = self._couples(model)
+        if loss_fn is not functional.cross_entropy:  # of which all is known
+            found = examine_network_loss(model, loss_fn, self._batches)
+            if found.reads_parameters:
+                return self._module_hessian(chosen, max_bytes)
+            couples = found.couples
         return NetworkHessian(
             model,
             self._batches,
-            self.loss_fn,
+            loss_fn,
             layers=[int(name.split(".")[1]) for name in chosen],
-            noise=noise,
-            tau=tau or model.relaxation.tau,
+            noise=self.noise,
+            tau=self._tau or model.relaxation.tau,
             couples=couples,
             max_bytes=max_bytes,
         )
 
-    def _couples(self, model: LogicNetwork) -> bool:
-        """Return whether the samples of a batch have a part in each other's loss."""
-        x, y = (part[:_FEW].to(model.device) for part in self._batches[0])
+    def _module_hessian(self, chosen: Params, max_bytes: int) -> ModuleHessian:
+        loss = ModuleLoss(self.model, self.loss_fn)
+        plan = plan_for(loss, chosen, self._batches)
+        live = plan.method == "live"
+        if live and isinstance(self.model, LogicNetwork):
+            self._refuse_moved_logits(self.model)
+        losses = batch_losses(loss, noise=self.noise, tau=self._tau, live=live)
+        self._loss, self._few = loss, plan.few
+        return ModuleHessian(losses, chosen, self._batches, plan, max_bytes=max_bytes)
 
-        def loss(x: Tensor, y: Tensor) -> float:
-            return float(self.loss_fn(model(x, mode="soft"), y))
-
-        with torch.no_grad():
-            outputs = model(x, mode="soft")
-            mean = is_close(*in_parts(loss, x, y))
-        return not mean or couples_samples(lambda out: self.loss_fn(out, y), outputs)
+    def _refuse_moved_logits(self, model: LogicNetwork) -> None:
+        if self.noise is not None or self._tau != model.relaxation.tau:
+            raise InvalidInputError(
+                "loss_fn reads the network's logits beside its outputs, and noise or another tau "
+                "moves the logits of the outputs alone; leave out noise and tau, or that term"
+            )
 
     def _check_differences(self) -> list[dict[str, object]]:
-        x, y = self._batches[0]
+        loss = self._loss or ModuleLoss(self.model, self.loss_fn)
+        x, y = self._few or first_that_count(self.loss_fn, self._batches)
         with isolated(self.device, draws=self._draws):
-            return check_differences(
-                self.model, self.loss_fn, self.operator, x, y, noise=self.noise, tau=self._tau
-            )
+            return check_differences(loss, self.operator, x, y, noise=self.noise, tau=self._tau)
 
 
 def _check_options(

@@ -1,227 +1,215 @@
-"""Checks that a loss is a mean over samples, and that H v is its Hessian.
+"""Checks that H v is the Hessian of a loss.
 
 A custom backward that calls raw kernels gives products that are wrong and symmetric all the same.
-So symmetry is no check; finite differences are.
+So symmetry is no check; finite differences are, and what spoils them is told apart: rounding, and kinks
+of piecewise operations.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.autograd.function import BackwardCFunction
 
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
-from lgn_analysis.hessian.batches import Batch
+from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.hessian.differences import (
+    CentralDifferences,
+    excess_by_name,
+    moved_a_little,
+    product,
+)
+from lgn_analysis.hessian.kinks import count_kinks
+from lgn_analysis.hessian.live import LiveLoss
 from lgn_analysis.hessian.module_hessian import value_and_gradient
-from lgn_analysis.hessian.operators import ParamLoss, Params, unflatten
-
-Products = Callable[[ParamLoss, Params, Tensor], Iterator[Tensor]]
-
-RTOL: Final = 1e-4
-"""Relative error of H v against finite differences in float64, parameter by parameter."""
-
-LOWERED_RTOL: Final = 5e-2
-"""The same in a narrower dtype."""
+from lgn_analysis.hessian.operators import ParamLoss, Params
 
 DTYPE_RTOL: Final = 1e-2
-"""Relative error of H v in the module's own dtype against float64."""
+"""Relative error of H v in the module's own dtype against float64, where that dtype is float32."""
 
-_CLASS_LOSSES: Final = (functional.cross_entropy, functional.nll_loss)
-_CLASS_MODULES: Final = (nn.CrossEntropyLoss, nn.NLLLoss)
-
-
-def check_labels(loss_fn: Any, batches: Sequence[Batch], n_classes: int) -> None:
-    """Raise where a loss over classes meets an integer label outside 0..n_classes-1."""
-    if not _is_over_classes(loss_fn):
-        return
-    for _, y in batches:
-        # Floating labels [n, n_classes] are shares of the classes.
-        if y.ndim == 1 and y.dtype not in (torch.int64, torch.uint8):
-            raise InvalidInputError(f"class labels must be int64, got {y.dtype}; convert: y.long()")
-    labels = [y for _, y in batches if not (y.is_floating_point() or y.dtype == torch.bool)]
-    if labels:
-        low, high = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
-        if low < 0 or high >= n_classes:
-            raise InvalidInputError(
-                f"labels must lie in 0..{n_classes - 1}, got {low}..{high}; the last is out of "
-                f"bounds for {n_classes} classes"
-            )
+_DTYPE_ROUNDINGS: Final = 64
+"""The same in a narrower dtype, in units of its rounding."""
 
 
-def check_network_data(loss_fn: Any, batches: Sequence[Batch], n_features: int) -> None:
-    """Raise unless batches are samples [n, n_features] of a logic gate network, labelled as the loss asks."""
-    for x, y in batches:
-        if x.ndim != 2 or x.shape[1] != n_features or x.is_complex():
-            raise InvalidInputError(
-                f"expected inputs [batch, {n_features}] of real numbers, got {x.dtype} of shape "
-                f"{tuple(x.shape)}"
-            )
-        shares = y.is_floating_point() and y.ndim == 2
-        if _is_over_classes(loss_fn) and y.ndim != 1 and not shares:
-            raise InvalidInputError(
-                "labels must be class numbers [n], or shares of the classes [n, n_classes] in a "
-                f"floating dtype, got {y.dtype} of shape {tuple(y.shape)}"
-            )
+@dataclass(frozen=True)
+class Evidence:
+    """What a check of a product measured.
 
-
-def _is_over_classes(loss_fn: Any) -> bool:
-    function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    return function in _CLASS_LOSSES or isinstance(function, _CLASS_MODULES)
-
-
-def check_additive(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> None:
-    """Raise unless the loss of a batch is the mean over its samples; asked for several batches."""
-    whole, parts = in_parts(loss, x, y)
-    if not is_close(whole, parts):
-        raise InvalidInputError(
-            f"the loss of a batch ({whole:.6g}) is not the mean over its samples ({parts:.6g}), so "
-            "several batches add up to no mean. Batch normalisation in training mode, class weights "
-            "and ignored labels do this: call model.eval(), or pass one batch"
-        )
-
-
-def in_parts(loss: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return the loss of a batch, and the mean of the losses of two parts of it."""
-    whole, n = loss(x, y), len(x)
-    if n < 2:
-        return whole, whole
-    cut = max(1, n // 3)
-    return whole, (cut * loss(x[:cut], y[:cut]) + (n - cut) * loss(x[cut:], y[cut:])) / n
-
-
-def is_close(whole: float, parts: float) -> bool:
-    """Return whether the two of :func:`in_parts` are one number but for rounding."""
-    return abs(whole - parts) <= 1e-3 * max(abs(whole), abs(parts))
-
-
-def couples_samples(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> bool:
-    """Return whether the second derivatives of a loss of outputs [batch, n] mix samples.
-
-    Along signs of the samples, ``∂(Σ r_i w·g_i)/∂o_i`` is ``r_i`` times what it is without them,
-    unless another sample has a part in it.
+    Attributes:
+        error: relative.
+        allowed: what it may be.
+        what: what decided.
     """
-    leaf = outputs.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
-    if len(outputs) < 2 or not gradient.requires_grad:
-        return False
-    weights = 1.0 + torch.arange(outputs.shape[1], device=outputs.device) / outputs.shape[1]
-    signs = random_signs(outputs[:, 0].contiguous()).unsqueeze(1)
-    weighted = (gradient * weights.to(gradient)).sum(1, keepdim=True)
-    (plain,) = torch.autograd.grad(weighted.sum(), leaf, retain_graph=True)
-    (signed,) = torch.autograd.grad((signs * weighted).sum(), leaf)
-    error = float((signed - signs * plain).norm())
-    return error > 1e3 * torch.finfo(leaf.dtype).eps * (
-        float(plain.norm()) + float(gradient.detach().norm())
-    )
+
+    error: float
+    allowed: float
+    what: str
 
 
 def check_products(
-    loss: ParamLoss, params: Params, products: Products, *, kind: str, lowered: bool
-) -> tuple[dict[str, Tensor], float]:
-    """Return H v along a random v and its error, once gradient and H v agree with finite differences.
+    loss: ParamLoss,
+    params: Params,
+    method: str,
+    *,
+    model: nn.Module,
+    fewer: ParamLoss | None = None,
+) -> Evidence:
+    """Return the evidence that the gradient is the loss's, and that H v is the gradient's derivative.
 
-    Central differences at several steps, of the loss against the gradient and of the gradient
-    against H v, parameter by parameter; one passes at any step, because a kink can spoil others.
+    Central differences along a random v, of the loss against the gradient and of the gradient against
+    H v, parameter by parameter; one step that agrees is enough. Where none does, the branches of
+    piecewise operations that differ between the ends are counted: without any, the product is wrong.
+    With some at every step, a point beside the first decides, since activations may lie on a kink
+    exactly, and then fewer samples. With kinks in the way even there, two methods of differentiation
+    must agree, and no ``autograd.Function`` of Python's may be in the graph.
 
     Args:
         loss: of one batch.
         params: where.
-        products: the method under test.
-        kind: what to call the module.
-        lowered: whether all this is in less than float64.
+        method: the one under test, of :data:`.module_hessian.METHODS`.
+        model: the module, to say what may be wrong with it.
+        fewer: the loss of fewer samples.
 
     Raises:
-        NotDifferentiableError: naming the parameters whose rows of H v disagree.
+        NotDifferentiableError: naming the parameters whose rows of H v disagree, and what was seen.
     """
-    point = torch.cat([value.reshape(-1) for value in params.values()])
-    sizes = [value.numel() for value in params.values()]
-    steps = (1e-1, 3e-2, 1e-2, 3e-3) if lowered else (1e-4, 1e-5, 1e-6, 1e-7)
-    rtol = LOWERED_RTOL if lowered else RTOL
-    rounding = 100 * torch.finfo(point.dtype).eps
-    direction = random_signs(point)
-    scale = float(point.square().mean().sqrt()) or 1.0
-    (product,) = products(loss, params, direction.unsqueeze(0))
-    blocks = dict(zip(params, product.double().split(sizes), strict=True))
-    value, gradient = value_and_gradient(loss, params)
-    slope, size = float(gradient @ direction.double()), float(gradient.norm())
-    measured, is_gradient = slope, False
-    wrong = dict.fromkeys(params, math.inf)
-    whole = torch.cat(list(blocks.values()))
-    smallest = math.inf
-    for step in steps:
-        h = step * scale
-        ends = [
-            value_and_gradient(loss, unflatten(point + sign * h * direction, params))
-            for sign in (1, -1)
-        ]
-        if not is_gradient:
-            measured = (ends[0][0] - ends[1][0]) / (2 * h)
-            is_gradient = abs(measured - slope) <= rtol * size + rounding * abs(value) / h
-        difference = (ends[0][1] - ends[1][1]) / (2 * h)
-        floor = 1e-3 * rtol * float(difference.norm()) + rounding * size / h
-        smallest = min(smallest, float((whole - difference).norm() / (difference.norm() or 1.0)))
-        for name, piece in zip(params, difference.split(sizes), strict=True):
-            wrong[name] = min(wrong[name], _excess(blocks[name], piece, rtol, floor))
-        if is_gradient and not any(wrong.values()):
-            return blocks, smallest
-    if not is_gradient:
-        raise NotDifferentiableError(
-            f"the gradient of {kind} is not the derivative of its loss: along a random direction it "
-            f"says {slope:.4g}, finite differences say {measured:.4g}. A straight-through estimator "
-            "or a detached term does this; no Hessian belongs to such a gradient"
-        )
+    beside = moved_a_little(params)
+    places = [(loss, params, ""), (loss, beside, ", beside a kink")]
+    if fewer is not None:
+        places.append((fewer, beside, ", beside a kink, on fewer samples"))
+    for of, at, where in places:
+        trial = CentralDifferences(of, at, method)
+        if trial.agrees:
+            what = f"finite differences at step {trial.best.size:.0e}{where}"
+            return Evidence(trial.best.error, trial.rtol, what)
+        kinks = [count_kinks(of, *trial.ends(step.size)) for step in trial.steps]
+        if not all(kinks):
+            break
+    suspects = _suspects(model, loss, params)
+    error = _other_method_error(loss, params, method)
+    agree = error is not None and error <= trial.rtol
+    if all(kinks) and trial.is_gradient and agree and not suspects:
+        what = f"two methods agree; {min(kinks)} kinks in the way of finite differences"
+        return Evidence(error or 0.0, trial.rtol, what)
+    _complain(type(model).__name__, trial, kinks, suspects, error)
+
+
+def _complain(
+    kind: str, trial: CentralDifferences, kinks: list[int], suspects: str, error: float | None
+) -> NoReturn:
+    doubt = ", or kinks between the ends of every difference hide that it is right"
+    doubt = doubt if all(kinks) else ""
+    for slope in trial.slopes:
+        if not slope.agrees:
+            raise NotDifferentiableError(
+                f"the gradient of {kind} is not the derivative of its loss{doubt}: along one direction it "
+                f"says {slope.said:.4g}, finite differences say {slope.measured:.4g}. "
+                + (suspects or "A straight-through estimator or a detached term does this")
+                + "; no Hessian belongs to such a gradient"
+            )
+    seen = ", ".join(
+        f"{step.error:.1g} at {step.size:.0e} with {n} kinks between"
+        for step, n in zip(trial.steps, kinks, strict=True)
+    )
+    other = "does not run" if error is None else f"differs by {error:.1g}"
+    unknown = "No custom autograd.Function is in its graph, and what does this is not known"
     _refuse(
         kind,
-        wrong,
-        "H v is wrong against finite differences of the gradient. A custom autograd.Function whose "
-        "backward calls raw kernels, or detaches, does this; write it with differentiable operations",
+        trial.wrong,
+        f"H v is wrong against finite differences of the gradient{doubt} (relative error {seen}; "
+        f"another method of differentiation {other}). {suspects or unknown}",
     )
-    return blocks, smallest
 
 
 def check_lowered(
-    loss: ParamLoss, params: Params, products: Products, exact: dict[str, Tensor], *, kind: str
-) -> float:
-    """Return the error of H v in the module's own dtype against float64; raise where it is large."""
-    direction = random_signs(torch.cat([value.reshape(-1) for value in params.values()]))
-    (product,) = products(loss, params, direction.unsqueeze(0))
-    _, gradient = value_and_gradient(loss, params)
-    whole = torch.cat(list(exact.values()))
-    total = float(whole.norm())
-    floor = 1e-3 * total + 1e3 * torch.finfo(direction.dtype).eps * float(gradient.norm())
-    pieces = product.double().split([block.numel() for block in exact.values()])
-    wrong = {
-        name: _excess(piece, block, DTYPE_RTOL, floor)
-        for (name, block), piece in zip(exact.items(), pieces, strict=True)
-    }
+    loss: ParamLoss, exact: ParamLoss, params: Params, method: str, *, kind: str
+) -> Evidence:
+    """Return the error of H v in the module's own dtype against float64; raise where it is large.
+
+    A point beside the given one decides where the two dtypes fall on different sides of a kink there.
+
+    Args:
+        loss: in the parameters' dtype.
+        exact: the same in float64.
+        params: where.
+        method: of differentiation.
+        kind: what to call the module.
+    """
+    dtype = next(iter(params.values())).dtype
+    rtol = max(DTYPE_RTOL, _DTYPE_ROUNDINGS * torch.finfo(dtype).eps)
+    noise = min(1e3 * torch.finfo(dtype).eps, rtol / 8)
+    for at, where in ((params, ""), (moved_a_little(params), ", beside a kink")):
+        rows = product(loss, at, method)
+        expected = product(exact, {name: value.double() for name, value in at.items()}, method)
+        length = float(expected.norm())
+        size = float(value_and_gradient(loss, at)[1].norm())
+        wrong = excess_by_name(params, rows, expected, rtol, 0.1 * rtol * length + noise * size)
+        if not any(wrong.values()):
+            error = float((rows - expected).norm()) / (length or 1.0)
+            return Evidence(error, rtol, f"{dtype} against float64{where}")
     _refuse(
         kind,
         wrong,
-        f"H v in {direction.dtype} differs from float64. Its operations lose accuracy, or take "
+        f"H v in {dtype} differs from float64. Its operations lose accuracy, or take "
         "another path in that dtype; probe module.double()",
     )
-    return float((product.double() - whole).norm()) / (total or 1.0)
 
 
-def random_signs(like: Tensor) -> Tensor:
-    """Return the direction of all checks: signs of a fixed seed, in the dtype of ``like`` [n]."""
-    generator = torch.Generator().manual_seed(0)
-    return (2 * torch.randint(0, 2, (len(like),), generator=generator) - 1).to(like)
+def _other_method_error(loss: ParamLoss, params: Params, method: str) -> float | None:
+    """Return how far the products of two methods are apart, or None where the other does not run."""
+    if isinstance(loss, LiveLoss):
+        return None
+    backward, forward = "double-backward", "forward-over-reverse"
+    try:
+        one = product(loss, params, method)
+        two = product(loss, params, forward if method == backward else backward)
+    except Exception:  # whatever a module raises where it is called in another way
+        return None
+    return float((one - two).norm()) / (float(two.norm()) or 1.0)
 
 
-def _excess(found: Tensor, expected: Tensor, rtol: float, floor: float) -> float:
-    """Return the relative error where it is above tolerance, else zero."""
-    error, length = float((found - expected).norm()), float(expected.norm())
-    return 0.0 if error <= rtol * length + floor else error / (length or error)
+def _suspects(model: nn.Module, loss: ParamLoss, params: Params) -> str:
+    """Return what in a module is known to have wrong derivatives, or nothing."""
+    said = []
+    if isinstance(loss, LiveLoss):
+        names = loss.look_at(params, _custom_functions)
+    else:
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        names = _custom_functions(loss(leaves))
+    if names:
+        said.append(
+            f"Its graph holds the custom autograd.Function {', '.join(names)}: a backward that calls raw "
+            "kernels, or detaches, does this; write it with differentiable operations"
+        )
+    if any(part.training and "SpectralNorm" in _norms(part) for part in model.modules()):
+        said.append(
+            "spectral_norm in training mode moves its singular vectors at each call and takes them for "
+            "constants: call model.eval()"
+        )
+    return ". ".join(said)
 
 
-def _refuse(kind: str, wrong: dict[str, float], reason: str) -> None:
+def _norms(part: nn.Module) -> str:
+    """Return the classes of a module and of its hooks."""
+    return " ".join(type(item).__name__ for item in (part, *part._forward_pre_hooks.values()))
+
+
+def _custom_functions(value: Tensor) -> list[str]:
+    """Return the names of the ``autograd.Function`` subclasses of Python's in the graph of a value."""
+    waiting: list[Any] = [value.grad_fn]
+    seen: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    custom = (node for node in seen if isinstance(node, BackwardCFunction))
+    return sorted({type(node).__name__.removesuffix("Backward") for node in custom})
+
+
+def _refuse(kind: str, wrong: dict[str, float], reason: str) -> NoReturn:
     bad = [f"{name} ({error:.0%})" for name, error in wrong.items() if error > 0]
-    if bad:
-        more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-        raise NotDifferentiableError(f"{kind}, in {', '.join(bad[:4])}{more}: {reason}")
+    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+    raise NotDifferentiableError(f"{kind}, in {', '.join(bad[:4])}{more}: {reason}")

@@ -125,12 +125,15 @@ def test_batch_statistics_are_refused_over_several_batches_and_left_alone_in_one
     assert model[1].num_batches_tracked == 0
 
 
-def test_class_weights_make_no_mean_over_several_batches():
-    loss_fn = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 9.0]))
-    model, (x, y) = perceptron(torch.float32), data(dtype=torch.float32)
-    lgn.HessianProbe(model, (x, y), loss_fn=loss_fn)
-    with pytest.raises(InvalidInputError, match="not the mean over its samples"):
-        lgn.HessianProbe(model, (x, y), loss_fn=loss_fn, batch_size=7)
+def test_class_weights_of_torch_are_the_mean_over_all_batches_and_those_of_a_closure_are_refused():
+    weight = torch.tensor([1.0, 5.0, 9.0], dtype=torch.float64)
+    model, (x, y) = perceptron(), data()
+    loss_fn = nn.CrossEntropyLoss(weight=weight)
+    whole = lgn.HessianProbe(model, (x, y), loss_fn=loss_fn).dense()
+    split = lgn.HessianProbe(model, (x, y), loss_fn=loss_fn, batch_size=7).dense()
+    assert torch.allclose(split, whole, atol=1e-14)
+    with pytest.raises(InvalidInputError, match="several batches add up to no mean"):
+        lgn.HessianProbe(model, (x, y), loss_fn=lambda o, t: loss_fn(o, t), batch_size=7)
 
 
 def test_a_label_out_of_range_is_found_in_any_batch():

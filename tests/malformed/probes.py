@@ -66,7 +66,7 @@ PROBES: Final = [
     Call(
         "HessianProbe of a module on other features",
         lambda s: HessianProbe(nn.Linear(5, 3), (s.x.float(), s.y)),
-        "Linear or loss_fn cannot take these data: mat1 and mat2 shapes cannot be multiplied (16x12 and 5x3)",
+        "Linear or loss_fn cannot take these data: mat1 and mat2 shapes cannot be multiplied (45x12 and 5x3)",
     ),
     _on("a name", lambda s: 3, "expected (x, y) tensors or batches of them, got int"),
     _on("a data set", lambda s: s.data, "expected (x, y) tensors or batches of them, got Dataset"),
@@ -91,7 +91,7 @@ PROBES: Final = [
     _on(
         "missing values",
         lambda s: (s.x * torch.nan, s.y),
-        "the inputs hold values that are NaN or infinite",
+        "the inputs hold values that are NaN or infinite: nan at sample 0, entry [0]",
     ),
     _on(
         "other features",

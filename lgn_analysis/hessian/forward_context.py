@@ -1,0 +1,240 @@
+"""How a probed module is called: in operations that have second derivatives, and watched for draws."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import zip_longest
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lgn_analysis.hessian.unfused import UNFUSED
+
+_SWITCHES: Final = threading.Lock()
+_open = 0
+_restore = ExitStack()
+
+
+class _Unfused(TorchFunctionMode):
+    """Calls of fused functions go to the formulas of :mod:`.unfused`."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return UNFUSED.get(func, func)(*args, **(kwargs or {}))
+
+
+@contextmanager
+def differentiable_forward() -> Iterator[None]:
+    """Compute by formulas that can be differentiated twice, where PyTorch's fused kernels cannot.
+
+    Attention takes its mathematical kernel, ``nn.MultiheadAttention`` and encoder layers leave their
+    fast path, and what :mod:`.unfused` lists is computed there. Around every forward of a probed
+    module; where activations are checkpointed, around the backward too, which calls the forward again.
+
+    The first two are switches of the whole process: the first thread that enters sets them, the last
+    one that leaves puts them back.
+    """
+    _enter()
+    try:
+        with _Unfused():
+            yield
+    finally:
+        _leave()
+
+
+def _enter() -> None:
+    global _open
+    with _SWITCHES:
+        if _open == 0:
+            _restore.callback(
+                torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
+            )
+            torch.backends.mha.set_fastpath_enabled(False)
+            _restore.enter_context(sdpa_kernel(SDPBackend.MATH))
+        _open += 1
+
+
+def _leave() -> None:
+    global _open
+    with _SWITCHES:
+        _open -= 1
+        if _open == 0:
+            _restore.close()
+
+
+def draws_random(call: Callable[[], object], module: nn.Module | None = None) -> str | None:
+    """Return the name of what draws random numbers in ``call()``, or None.
+
+    Seen are PyTorch's generators, a module's own among them, Python's ``random``, NumPy's global state,
+    and generators of the last two that ``module`` or its parts hold or name in their ``forward``. What
+    a call seeds itself, the same each time, is no draw: so where there are draws a second call must
+    find the generators in other states. All states are put back.
+
+    Args:
+        call: takes no arguments; called once or twice.
+        module: whose attributes to look for generators in.
+    """
+    sources = _sources(module)
+    start = [source.get() for source in sources]
+    untouched = _after(sources)
+    watched = _Draws()
+    try:
+        with watched:
+            call()
+        first = [*watched.found, *_after(sources)]
+        if first == untouched:
+            return None
+        watched.found = []
+        with watched:
+            call()
+        second = [*watched.found, *_after(sources)]
+    finally:
+        for generator, state in watched.before.items():
+            generator.set_state(state)
+        for source, state in zip(sources, start, strict=True):
+            source.put(state)
+    return next((name for name, _ in _differences(first, second)), None)
+
+
+Draw = tuple[str, bytes]
+"""What drew, or where the state of a generator lies, and that state."""
+
+
+class _Draws(TorchDispatchMode):
+    """Notes every operation that draws, with the state of its generator, and puts none back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Draw] = []
+        self.before: dict[torch.Generator, Tensor] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = dict(
+            zip((argument.name for argument in func._schema.arguments), args, strict=False)
+        )
+        given.update(kwargs or {})
+        if torch.Tag.nondeterministic_seeded in func.tags and not _is_off(func, given):
+            generator = _generator_of(given)
+            state = generator.get_state()
+            self.before.setdefault(generator, state)
+            part = _calling_module()
+            name = f"torch.{func.overloadpacket.__name__}" + (f" in {part}" if part else "")
+            self.found.append((name, state.numpy().tobytes()))
+        return func(*args, **(kwargs or {}))
+
+
+def _is_off(func: Any, given: dict[str, Any]) -> bool:
+    """Return whether an operation that may draw does not: dropout 0, or not in training."""
+    for argument in func._schema.arguments:
+        value = given.get(argument.name, argument.default_value)
+        if argument.name in ("dropout", "dropout_p") and value == 0:
+            return True
+        if argument.name in ("train", "training") and value is False:
+            return True
+    return False
+
+
+def _generator_of(given: dict[str, Any]) -> torch.Generator:
+    values = list(given.values())
+    for value in values:
+        if isinstance(value, torch.Generator):
+            return value
+    devices = [value.device for value in values if isinstance(value, Tensor)]
+    device = torch.device(given.get("device") or (devices[0] if devices else "cpu"))
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return torch.cuda.default_generators[index]
+    return torch.default_generator
+
+
+def _calling_module() -> str | None:
+    """Return the class of the innermost module whose method is being run."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            return type(owner).__name__
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+class _Source(NamedTuple):
+    """A generator whose state can be read, and put back."""
+
+    name: str
+    get: Callable[[], Any]
+    put: Callable[[Any], object]
+
+
+def _sources(module: nn.Module | None) -> list[_Source]:
+    sources = [
+        _Source("PyTorch's generator", torch.get_rng_state, torch.set_rng_state),
+        _Source("Python's random", random.getstate, random.setstate),
+        _Source("numpy.random", np.random.get_state, np.random.set_state),
+    ]
+    if torch.cuda.is_initialized():
+        cuda = torch.cuda
+        sources.append(
+            _Source("PyTorch's CUDA generators", cuda.get_rng_state_all, cuda.set_rng_state_all)
+        )
+    for part in module.modules() if module is not None else ():
+        for name, value in _reachable(part).items():
+            label = f"{name} of {type(part).__name__}"
+            if isinstance(value, random.Random):
+                sources.append(_Source(label, value.getstate, value.setstate))
+            elif isinstance(value, np.random.RandomState):
+                sources.append(_Source(label, value.get_state, value.set_state))
+            elif isinstance(value, np.random.Generator):
+                bits = value.bit_generator
+                get, put = partial(getattr, bits, "state"), partial(setattr, bits, "state")
+                sources.append(_Source(label, get, put))
+    return sources
+
+
+def _reachable(part: nn.Module) -> dict[str, Any]:
+    """Return a module's own attributes, and what its forward names outside itself."""
+    forward = getattr(type(part), "forward", None)  # a scripted module has none
+    if type(part).__module__.startswith("torch.") or not inspect.isfunction(forward):
+        return vars(part)
+    names = inspect.getclosurevars(forward)
+    return {**names.globals, **names.nonlocals, **vars(part)}
+
+
+def _after(sources: list[_Source]) -> list[Draw]:
+    return [(source.name, pickle.dumps(_plain(source.get()))) for source in sources]
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.numpy().tobytes()
+    return [_plain(part) for part in state] if isinstance(state, list) else state
+
+
+def _differences(first: list[Draw], second: list[Draw]) -> Iterator[Draw]:
+    """Yield the draws of either call that the other has not, in order."""
+    for one, other in zip_longest(first, second):
+        if one != other:
+            yield one or other
