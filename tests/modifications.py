@@ -135,6 +135,11 @@ def patched(part: Callable[[LogicNetwork], nn.Module], by: Callable[[Tensor], Te
     return apply
 
 
+def patched_by_closure(network: LogicNetwork) -> None:
+    layer = network.layers[1]
+    layer.forward = lambda x, **options: 1 - LogicLayer.forward(layer, x, **options)  # type: ignore[method-assign]
+
+
 def patch_class(network: LogicNetwork) -> Callable[[], object]:
     plain = GroupSum.forward
     GroupSum.forward = lambda self, x: 3 * plain(self, x)  # type: ignore[method-assign]
@@ -144,8 +149,9 @@ def patch_class(network: LogicNetwork) -> Callable[[], object]:
 def wider(network: LogicNetwork) -> None:
     one, two = network.layers[1], network.layers[2]
     options: dict[str, Any] = {"relaxation": one.relaxation, "dtype": one.logits.dtype, "seed": 3}
-    network.layers[1] = LogicLayer(one.n_in, 20, index=1, **options)  # type: ignore[index]
-    network.layers[2] = LogicLayer(20, two.n_out, index=2, **options)  # type: ignore[index]
+    width = network.width + 2
+    network.layers[1] = LogicLayer(one.n_in, width, index=1, **options)  # type: ignore[index]
+    network.layers[2] = LogicLayer(width, two.n_out, index=2, **options)  # type: ignore[index]
 
 
 def other_dtype(network: LogicNetwork) -> None:
@@ -203,7 +209,7 @@ def pruned(network: LogicNetwork) -> None:
 
 
 def torn(network: LogicNetwork) -> None:
-    network.layers[1].logits = nn.Parameter(network.layers[1].logits.detach()[:5])
+    network.layers[1].logits = nn.Parameter(network.layers[1].logits.detach()[:2])
 
 
 def one(network: LogicNetwork) -> nn.Module:
@@ -314,6 +320,7 @@ MODIFICATIONS: Final = (
     Modification("hook on accumulated gradients", accumulate_hook, changes=False),
     Modification("hook on all modules", global_hook),
     Modification("patched layer", patched(one, lambda y: 1 - y)),
+    Modification("layer patched by a closure", patched_by_closure),
     Modification("patched group sum", patched(head, lambda y: y - 2)),
     Modification("patched network", patched(itself, lambda y: 2 * y)),
     Modification("patched class", patch_class),
@@ -367,7 +374,7 @@ MODIFICATIONS: Final = (
         lambda n: become(n, Skipping),
         refuses=(("usage", "does not call its layers [1]"),),
     ),
-    Modification("logits torn", torn, refuses=(("probe", "layer 1 has 6 gates, and by hand"),)),
+    Modification("logits torn", torn, refuses=(("probe", "gates, and by hand it was given"),)),
     Modification(
         "layer without modes",
         lambda n: become(n.layers[1], Modeless),

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from lgn_analysis.hessian.forward_context import differentiable_forward
 from torch import Tensor
 from torch.nn import functional
 
 import lgn_analysis as lgn
 from lgn_analysis.errors import LGNError
+from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.kernels.reference import unpack_bits
 from lgn_analysis.network import LogicLayer, LogicNetwork, specify
 from lgn_analysis.noise import NoiseKey, Purpose
@@ -31,6 +31,7 @@ LR = 0.05
 KEY = NoiseKey(1, Purpose.TRAINING, 3)
 X = random_bits(70, N_FEATURES)
 Y = torch.arange(70) % 3
+FEW = X[:20, :6]
 
 TABLE = pytest.mark.parametrize("modification", MODIFICATIONS, ids=lambda m: m.name)
 RELAXATION = pytest.mark.parametrize("relaxation", [GumbelST(), Soft()], ids=lambda r: r.name)
@@ -38,8 +39,8 @@ RELAXATION = pytest.mark.parametrize("relaxation", [GumbelST(), Soft()], ids=lam
 
 def make(backend: str | None, **options: Any) -> LogicNetwork:
     arguments: dict[str, Any] = {"relaxation": GumbelST(), "dtype": torch.float32} | options
-    width = arguments.pop("width", 12)
-    return LogicNetwork(N_FEATURES, width, 3, 3, 1.5, seed=5, backend=backend, **arguments)
+    n_features, width = arguments.pop("n_features", N_FEATURES), arguments.pop("width", 12)
+    return LogicNetwork(n_features, width, 3, 3, 1.5, seed=5, backend=backend, **arguments)
 
 
 def outcome(function: Any) -> Any:
@@ -205,7 +206,7 @@ def test_a_halved_group_sum_is_halved_everywhere() -> None:
 def dense_hessian(network: LogicNetwork) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss, gradient and Hessian of the soft loss by double backward on the network itself."""
     parameters = [p for p in network.parameters() if p.requires_grad]
-    value = functional.cross_entropy(network(X, mode="soft"), Y)
+    value = functional.cross_entropy(network(FEW, mode="soft"), Y[: len(FEW)])
     gradients = torch.autograd.grad(
         value, parameters, create_graph=True, materialize_grads=True, allow_unused=True
     )
@@ -238,14 +239,14 @@ GRADIENT_HOOKS = {
 @TABLE
 def test_probe(modification: Modification) -> None:
     def small(backend: str | None) -> LogicNetwork:
-        return make(backend, width=6, dtype=torch.float64, relaxation=Soft(0.7))
+        return make(backend, n_features=6, width=6, dtype=torch.float64, relaxation=Soft(0.7))
 
     plain = small("reference")
     ignored = modification.name in GRADIENT_HOOKS
     with nullcontext() if ignored else modification.on(plain), differentiable_forward():
         expected = outcome(lambda: dense_hessian(plain))
     with modification.on(small(None)) as network:
-        probe = outcome(lambda: lgn.HessianProbe(network, (X, Y)))
+        probe = outcome(lambda: lgn.HessianProbe(network, (FEW, Y[: len(FEW)])))
         if isinstance(probe, str):
             refusals = [text for column, text in modification.refuses if column == "probe"]
             assert any(text in probe for text in refusals), probe

@@ -54,7 +54,7 @@ from lgn_analysis.hessian.operators import LossFn, Params
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.smoothing import GumbelNoise, check_noise, perturbed_logits
 from lgn_analysis.memory import require_memory
-from lgn_analysis.network import LogicNetwork, as_bits, require_network
+from lgn_analysis.network import LogicNetwork, as_bits, require_plain
 
 DIRECTIONS: Final = ("filter", "eigen", "discrete")
 
@@ -103,7 +103,7 @@ def landscape(
     Raises:
         InvalidInputError: directions, grid or data do not fit.
     """
-    require_network(model, "a landscape")
+    require_plain(model, "a landscape")
     check_loss(loss_fn)
     check_noise(noise)
     seed = seed_number(seed)

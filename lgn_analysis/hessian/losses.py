@@ -70,8 +70,7 @@ class ModuleLoss:
         self._training = [part.training for part in module.modules()]
         self._widens = False
         self._mode = {"mode": "soft"} if isinstance(module, LogicNetwork) else {}
-        # Other threads may call a network while a probe computes, so a copy takes other values.
-        self._vessel = copy.deepcopy(module) if isinstance(module, LogicNetwork) else module
+        self._vessel = _vessel_of(module)
 
     def live(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of a batch by a plain call of the module; see :class:`LiveLoss`."""
@@ -191,6 +190,20 @@ class ModuleLoss:
         finally:
             for part, flag in changed:
                 part.training = flag
+
+
+def _vessel_of(module: nn.Module) -> nn.Module:
+    """Return the module that takes other values of the parameters.
+
+    Other threads may call a network while a probe computes, so a copy of it does, but for one that
+    cannot be copied, since it holds tensors that were computed (pruned logits, say).
+    """
+    if not isinstance(module, LogicNetwork):
+        return module
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError:
+        return module
 
 
 def batch_losses(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeGuard
 
 import torch
@@ -16,7 +16,7 @@ from lgn_analysis.gates import COEFFICIENTS, N_GATES
 from lgn_analysis.hessian.batches import Batch
 from lgn_analysis.hessian.known_losses import is_known, recognise, strict, weights_of
 from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
-from lgn_analysis.hessian.smoothing import GumbelNoise, perturbed_logits
+from lgn_analysis.hessian.smoothing import GumbelNoise, noisy_logits
 from lgn_analysis.kernels import Backend, reference, select_backend
 from lgn_analysis.kernels.seam import Curvature
 from lgn_analysis.memory import require_memory
@@ -81,7 +81,9 @@ class NetworkHessian(ParameterOperator):
         self.couples = couples
         self.n_samples = sum(len(y) for _, y in batches)
         self._model = model
-        self._network = model.as_pass("soft")
+        network = model.as_pass("soft")
+        # Copies, like the logits: what happens to the network afterwards does not reach the operator.
+        self._network = replace(network, wirings=tuple(w.clone() for w in network.wirings))
         self._loss_fn = strict(loss_fn)
         self._draws_random = not is_known(loss_fn)
         weigh = weights_of(recognise(loss_fn))
@@ -209,8 +211,7 @@ class NetworkHessian(ParameterOperator):
         return p, s - (p * s).sum(-1, keepdim=True)
 
     def _moved(self, draw: int | None) -> Params:
-        own = self._model.relaxation.tau  # the kernels divide by tau themselves
-        return perturbed_logits(self._logits, self._model, self._noise, draw, tau=own)
+        return noisy_logits(self._logits, self._noise, draw)  # the kernels divide by tau themselves
 
 
 def _name(layer: int) -> str:

@@ -43,7 +43,7 @@ from lgn_analysis.hessian.trace import frobenius_norm, hutchinson_trace
 from lgn_analysis.hessian.trial import first_that_count, plan_for
 from lgn_analysis.hessian.xtrace import xtrace_trace
 from lgn_analysis.memory import format_bytes, require_memory
-from lgn_analysis.network import LogicNetwork
+from lgn_analysis.network import LogicNetwork, require_plain
 
 _ESTIMATORS: Final = {
     "hutchinson": hutchinson_trace,
@@ -289,7 +289,8 @@ class HessianProbe:
         n = sum(len(y) for _, y in self._batches)
         what = "as called"
         if isinstance(self.model, LogicNetwork):
-            what = f"soft mode in z at tau {self._tau:g}, grad_factor ignored"
+            tau = "each layer's tau" if self._tau is None else f"tau {self._tau:g}"
+            what = f"soft mode in z at {tau}, grad_factor ignored"
         noise = f", {self.noise}" if self.noise else ""
         return (
             f"HessianProbe({kind}, {what}{noise}, {self.shape[0]} parameters, {n} samples, "
@@ -305,6 +306,10 @@ class HessianProbe:
         given = {t for t in (tau, self.noise.tau if self.noise else None) if t is not None}
         if len(given) > 1:
             raise InvalidInputError(f"tau is {tau} and noise.tau {self.noise.tau}; give one")  # type: ignore[union-attr]
+        if given or self.noise:
+            require_plain(self.model, "a probe with noise or a tau of its own", hooks=False)
+        elif not is_plain(self.model):
+            return None  # every layer its own
         return float(given.pop() if given else self.model.relaxation.tau)
 
     def _make_operator(self, chosen: Params, max_bytes: int) -> ParameterOperator:
@@ -340,7 +345,7 @@ class HessianProbe:
         return ModuleHessian(losses, chosen, self._batches, plan, max_bytes=max_bytes)
 
     def _refuse_moved_logits(self, model: LogicNetwork) -> None:
-        if self.noise is not None or self._tau != model.relaxation.tau:
+        if self.noise is not None or (self._tau and self._tau != model.relaxation.tau):
             raise InvalidInputError(
                 "loss_fn reads the network's logits beside its outputs, and noise or another tau "
                 "moves the logits of the outputs alone; leave out noise and tau, or that term"

@@ -38,6 +38,21 @@ def check_noise(noise: object) -> None:
         raise InvalidInputError(f"noise must be a GumbelNoise or None, got {shown(noise)}")
 
 
+def noisy_logits(
+    params: Params, noise: GumbelNoise | None, draw: int | None, scale: float = 1.0
+) -> Params:
+    """Return logits z + s·g, g one draw of the noise; without noise z."""
+    if noise is None or draw is None:
+        return dict(params)
+    key = NoiseKey(noise.seed, Purpose.PROBE, draw)
+    moved = {}
+    for name, z in params.items():
+        layer = int(name.split(".")[1])
+        g = gumbel(key, layer, len(z), dtype=z.dtype, device=z.device)
+        moved[name] = z + scale * g
+    return moved
+
+
 def perturbed_logits(
     params: Params,
     model: LogicNetwork,
@@ -51,15 +66,8 @@ def perturbed_logits(
     The model divides by its own tau, so the logits are scaled by ``tau_model / tau``; tau None is
     the noise's, or else the model's.
     """
-    own = model.relaxation.tau
-    tau = tau or (noise.tau if noise else None) or own
-    perturbed = dict(params)
-    for index, layer in enumerate(model.layers):
-        name = f"layers.{index}.logits"
-        if name in params:
-            z = params[name]
-            if noise is not None and draw is not None:
-                key = NoiseKey(noise.seed, Purpose.PROBE, draw)
-                z = z + scale * gumbel(key, index, layer.n_out, dtype=z.dtype, device=z.device)
-            perturbed[name] = z if tau == own else z * (own / tau)
-    return perturbed
+    moved = noisy_logits(params, noise, draw, scale)
+    tau = tau or (noise.tau if noise else None)
+    if tau is None or tau == model.relaxation.tau:
+        return moved
+    return {name: z * (model.relaxation.tau / tau) for name, z in moved.items()}
