@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.hessian.operators import SymmetricOperator
+from lgn_analysis.hessian.operators import SymmetricOperator, row_products
 from lgn_analysis.memory import format_bytes, require_memory
 
 METHODS: Final = ("auto", "lanczos", "dense")
@@ -42,20 +41,20 @@ def dense_matrix(operator: SymmetricOperator, *, max_bytes: int) -> NDArray[np.f
         f"the eigenvalues of a dense matrix of {n} rows",
         "use method='lanczos'",
     )
-    rows = rows_of(operator, lambda units: operator.matmat(units.T).double().T)
+    rows = rows_of(operator)
     if not bool(rows.isfinite().all()):
         raise InvalidInputError("the product of the operator and a unit vector is not finite")
     matrix: NDArray[np.float64] = rows.T.cpu().numpy()
     return matrix
 
 
-def rows_of(operator: SymmetricOperator, multiply: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return H e_i for all i as rows, float64 [n, n]; ``multiply`` takes and gives rows [k, n]."""
+def rows_of(operator: SymmetricOperator) -> Tensor:
+    """Return H e_i for all i as rows, float64 [n, n]."""
     n = operator.shape[0]
     matrix = torch.empty(n, n, dtype=torch.float64, device=operator.device)
     for start in range(0, n, _COLUMNS):
         width = min(_COLUMNS, n - start)
         unit = torch.zeros(width, n, dtype=operator.dtype, device=operator.device)
         unit[torch.arange(width), start + torch.arange(width)] = 1
-        matrix[start : start + width] = multiply(unit)
+        matrix[start : start + width] = row_products(operator, unit)
     return matrix

@@ -25,7 +25,7 @@ from torch import Tensor
 from lgn_analysis.arguments import shown
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.hessian.intervals import form_reach
-from lgn_analysis.hessian.operators import SymmetricOperator
+from lgn_analysis.hessian.operators import SymmetricOperator, row_products
 from lgn_analysis.memory import format_bytes, require_memory
 
 PROBES: Final = ("rademacher", "gaussian")
@@ -107,8 +107,7 @@ def multiply(operator: SymmetricOperator, rows: Tensor) -> Tensor:
     Raises:
         InvalidInputError: a product is not finite.
     """
-    columns = rows.to(device=operator.device, dtype=operator.dtype).T
-    images = operator.matmat(columns).T.to(torch.float64, memory_format=torch.contiguous_format)
+    images = row_products(operator, rows)
     if not bool(images.isfinite().all()):
         raise InvalidInputError("a product with the operator is not finite; it has no trace")
     return images

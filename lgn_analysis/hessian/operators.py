@@ -46,6 +46,17 @@ class SymmetricOperator(Protocol):
         """Return H V [n, k] for V [n, k]."""
 
 
+def row_products(operator: SymmetricOperator, rows: Tensor) -> Tensor:
+    """Return H v for each row v of ``rows`` [k, n], in float64.
+
+    An operator that sums in float64, and has a method of this name, does not round in between.
+    """
+    own = getattr(operator, "row_products", None)
+    rows = rows.to(device=operator.device, dtype=operator.dtype)
+    products: Tensor = operator.matmat(rows.T).T if own is None else own(rows)
+    return products.to(torch.float64, memory_format=torch.contiguous_format)
+
+
 class DenseOperator:
     """A symmetric matrix [n, n] as an operator.
 

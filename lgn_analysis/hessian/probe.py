@@ -179,6 +179,11 @@ class HessianProbe:
         self.n_matvecs += v.shape[1]
         return product
 
+    def row_products(self, rows: Tensor) -> Tensor:
+        """Return H v for each row v of ``rows`` [k, n_params], float64 as the sums over samples are."""
+        self.n_matvecs += len(rows)
+        return self.operator.row_products(rows)
+
     def __matmul__(self, v: Tensor) -> Tensor:
         """Return H v for v [n_params] or [n_params, k]."""
         return self.matvec(v) if getattr(v, "ndim", 1) == 1 else self.matmat(v)
@@ -211,8 +216,7 @@ class HessianProbe:
             "use products (probe @ v)",
             device=self.device,
         )
-        matrix = rows_of(self, self.operator.row_products)
-        self.n_matvecs += n
+        matrix = rows_of(self)
         symmetric = matrix + matrix.T
         return symmetric.div_(2)
 
