@@ -34,7 +34,7 @@ from lgn_analysis.checkpoints import Checkpoint, read_checkpoint
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import cpu, select_backend
-from lgn_analysis.kernels.cpu import threads
+from lgn_analysis.kernels.cpu import thread_count, threads
 from lgn_analysis.kernels.cpu.compiling import entry
 from lgn_analysis.noise import NoiseKey, Purpose
 from lgn_analysis.plots.style import panels, style
@@ -57,6 +57,7 @@ def three_threads_for_small_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     before = torch.get_num_threads()
     monkeypatch.setattr(threads, "MIN_SHARE", 1e-9)
     monkeypatch.setattr(threads, "MIN_TOTAL", 0)
+    monkeypatch.setattr(thread_count, "TRIAL_SHARE", 0.0)
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)

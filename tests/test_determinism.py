@@ -28,7 +28,7 @@ import lgn_analysis as lgn
 from lgn_analysis.checkpoints import read_checkpoint
 from lgn_analysis.data import Dataset
 from lgn_analysis.kernels import select_backend
-from lgn_analysis.kernels.cpu import threads
+from lgn_analysis.kernels.cpu import thread_count, threads
 from lgn_analysis.noise import NoiseKey, Purpose, generator_for, philox_words, random_signs
 from lgn_analysis.relaxations import RELAXATIONS
 from lgn_analysis.steps import Steps
@@ -52,6 +52,7 @@ def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     monkeypatch.setattr(threads, "MIN_SHARE", 1e-9)
     monkeypatch.setattr(threads, "MIN_TOTAL", 0)
+    monkeypatch.setattr(thread_count, "TRIAL_SHARE", 0.0)
     yield
     torch.set_num_threads(before)
 

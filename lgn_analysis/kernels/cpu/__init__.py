@@ -8,7 +8,7 @@
 * ``steps``, ``run``: whole training steps, many a call; ``confidence``: the part of CAGE in them;
 * ``evaluation``: the discrete network;
 * ``curvature``: Hessian-vector products of the soft loss, in float32 and float64;
-* ``layout``, ``plans``, ``threads``, ``compiling``: memory, threads, compilation.
+* ``layout``, ``plans``, ``threads``, ``thread_count``, ``compiling``: memory, threads, compilation.
 
 :mod:`lgn_analysis.kernels.reference` is the specification. Kernels compute in float32, those
 of ``curvature`` in float64 too; what is asked for in another dtype the reference computes, bits apart.

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -26,14 +28,19 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from lgn_analysis.kernels.cpu.compiling import device
+from lgn_analysis.kernels.cpu.thread_count import ThreadCount
 
-# Where what the members share stands, a cache line each.
+# Where what the members share stands, a cache line each; behind a counter, who sleeps until it grows.
 _ARRIVED: Final = 0
 _CALLED_OFF: Final = 8
+_TIMEOUT: Final = 10
 _TAKEN: Final = 16
 _FINISHED: Final = 24
 _N_SYNC: Final = 32
 _SPINS: Final = 4096
+"""Looks at a counter before a member sleeps, some 20 µs: longer than members differ while all run."""
+_LONGEST_SLEEP: Final = 10_000_000
+"""Nanoseconds after which a sleeper looks whether the run was called off."""
 
 if sys.platform == "win32":
     _yield_address = ctypes.cast(ctypes.windll.kernel32.SwitchToThread, ctypes.c_void_p).value
@@ -63,14 +70,51 @@ def _atomic_load(typing: Any, array: Any, index: Any) -> Any:
     return types.int64(array, types.intp), generate
 
 
+_FUTEX: Final = {"x86_64": 202, "aarch64": 98}.get(platform.machine())
+"""Linux's system call for sleeping until a word of memory changes."""
+
+if sys.platform == "linux" and _FUTEX is not None:
+    _syscall = types.ExternalFunction(
+        "syscall",
+        types.intp(types.intp, types.intp, types.intp, types.intp, types.intp),
+    )
+    _WAIT_PRIVATE: Final = 128
+    _WAKE_PRIVATE: Final = 129
+
+    @device
+    def _sleep(sync, counter, seen):
+        """Sleep until a counter is no longer ``seen``, or for a while."""
+        atomic_add(sync, counter + 1, 1)
+        word, timeout = sync.ctypes.data + 8 * counter, sync.ctypes.data + 8 * _TIMEOUT
+        _syscall(_FUTEX, word, _WAIT_PRIVATE, seen, timeout)
+        atomic_add(sync, counter + 1, -1)
+
+    @device
+    def _wake(sync, counter):
+        """Wake all who sleep until a counter grows."""
+        if _atomic_load(sync, counter + 1) > 0:
+            _syscall(_FUTEX, sync.ctypes.data + 8 * counter, _WAKE_PRIVATE, 2**31 - 1, 0)
+
+else:
+
+    @device
+    def _sleep(sync, counter, seen):
+        """Let other threads run."""
+        _sched_yield()
+
+    @device
+    def _wake(sync, counter):
+        """Do nothing: nobody sleeps."""
+
+
 class Member(NamedTuple):
     """One thread of a team.
 
     Attributes:
         place: its number, from 0.
         n_members: members of the team.
-        sync: int64 [32], shared: arrivals so far, whether the run was called off, parts taken and
-            parts finished.
+        sync: int64 [32], shared: arrivals so far, whether the run was called off, how long to
+            sleep (seconds and nanoseconds), parts taken and parts finished.
         meetings: int64 [1], its own: meetings so far.
     """
 
@@ -90,15 +134,26 @@ def meet(member):
         return True
     member.meetings[0] += 1
     expected = member.n_members * member.meetings[0]
-    atomic_add(member.sync, _ARRIVED, 1)
+    if atomic_add(member.sync, _ARRIVED, 1) + 1 == expected:
+        _wake(member.sync, _ARRIVED)
+        return True
+    return _wait(member.sync, _ARRIVED, expected)
+
+
+@device
+def _wait(sync, counter, least):
+    """Wait until a counter is at least ``least``; return False where the run was called off."""
     spins = 0
-    while _atomic_load(member.sync, _ARRIVED) < expected:
+    seen = _atomic_load(sync, counter)
+    while seen < least:
         spins += 1
         if spins > _SPINS:
-            # More threads than free cores: let the others get here.
-            _sched_yield()
-            if _atomic_load(member.sync, _CALLED_OFF) != 0:
+            # Another process has the core of one that is waited for. A core that is left idle takes
+            # that thread over at once; one that is kept by spinning, or by yielding, does not.
+            _sleep(sync, counter, seen)
+            if _atomic_load(sync, _CALLED_OFF) != 0:
                 return False
+        seen = _atomic_load(sync, counter)
     return True
 
 
@@ -115,6 +170,7 @@ def take_part(member):
 def finish_part(member):
     """Say that a part that was taken is done."""
     atomic_add(member.sync, _FINISHED, 1)
+    _wake(member.sync, _FINISHED)
 
 
 @device
@@ -127,11 +183,7 @@ def wait_for_parts(member, n_parts):
 @device
 def wait_until_done(member, n_parts):
     """Wait until so many parts are done: before a part that needs those taken before it."""
-    spins = 0
-    while _atomic_load(member.sync, _FINISHED) < n_parts:
-        spins += 1
-        if spins > _SPINS:
-            _sched_yield()
+    _wait(member.sync, _FINISHED, n_parts)
 
 
 @device
@@ -158,15 +210,18 @@ class _Team:
         self._helpers: ThreadPoolExecutor | None = None
         self._n_helpers = 0
 
-    def run(self, kernel: Any, n_members: int, arguments: tuple[Any, ...], *, waits: bool) -> None:
+    def run(self, kernel: Any, n_members: int, arguments: tuple[Any, ...], *, waits: bool) -> int:
+        """Run a kernel and return how many members it had."""
         if n_members > 1 and self._lock.acquire(blocking=False):
             try:
-                return self._together(kernel, n_members, arguments, waits)
+                self._together(kernel, n_members, arguments, waits)
+                return n_members
             except _NoHelpersError:
                 pass
             finally:
                 self._lock.release()
         kernel(_members(1)[0], *arguments)
+        return 1
 
     def _together(
         self, kernel: Any, n_members: int, arguments: tuple[Any, ...], waits: bool
@@ -202,6 +257,7 @@ def _submit(helpers: ThreadPoolExecutor, kernel: Any, *arguments: Any) -> Future
 
 def _members(count: int) -> list[Member]:
     sync = np.zeros(_N_SYNC, dtype=np.int64)
+    sync[_TIMEOUT : _TIMEOUT + 2] = 0, _LONGEST_SLEEP
     return [Member(index, count, sync, np.zeros(1, dtype=np.int64)) for index in range(count)]
 
 
@@ -228,8 +284,15 @@ spin on the cores that the helpers need.
 """
 
 
+_MAX_KINDS: Final = 64
+_counts: dict[tuple[Any, ...], ThreadCount] = {}
+"""The number of threads for calls of one kernel, size and length."""
+
+
 def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> None:
-    """Run a kernel whose members meet, on as many threads as torch uses or fewer for small work.
+    """Run a kernel whose members meet, on as many threads as torch uses or fewer.
+
+    Fewer for small work, and where fewer take less time.
 
     Args:
         kernel: called as ``kernel(member, *arguments)`` on each of them.
@@ -238,8 +301,17 @@ def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> 
         passes: how many passes the call makes.
     """
     worthwhile = int(work // MIN_SHARE) if work * passes >= MIN_TOTAL else 1
-    n_members = max(1, min(torch.get_num_threads(), worthwhile))
-    _team.run(kernel, n_members, arguments, waits=True)
+    most = min(torch.get_num_threads(), worthwhile)
+    if most <= 1:
+        _team.run(kernel, 1, arguments, waits=True)
+        return
+    kind = (kernel, work, passes, most)
+    if kind not in _counts and len(_counts) >= _MAX_KINDS:
+        _counts.clear()
+    count = _counts.setdefault(kind, ThreadCount(most))
+    n_members, start = count.choose(), time.perf_counter()
+    if _team.run(kernel, n_members, arguments, waits=True) == n_members:
+        count.note(n_members, time.perf_counter() - start)
 
 
 def run_in_parts(kernel: Any, *arguments: Any, n_parts: int, work: float) -> None:

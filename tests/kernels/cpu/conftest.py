@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.kernels.cpu import threads
+from lgn_analysis.kernels.cpu import thread_count, threads
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.noise import NoiseKey, Purpose
@@ -89,6 +89,7 @@ def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The networks here are too small for two threads; the tests want them all the same."""
     monkeypatch.setattr(threads, "MIN_SHARE", 1e-9)
     monkeypatch.setattr(threads, "MIN_TOTAL", 0)
+    monkeypatch.setattr(thread_count, "TRIAL_SHARE", 0.0)
 
 
 @pytest.fixture(params=[1, 2, 3])
