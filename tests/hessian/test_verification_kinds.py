@@ -346,6 +346,16 @@ def test_rounding_inside_a_module_is_not_taken_for_a_wrong_product(dtype):
     probe.check()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own deprecations
+def test_a_compiled_module_is_checked_as_it_is_where_its_copy_does_not_run():
+    torch.manual_seed(0)
+    model, x = Twice(nn.Tanh()), normal(24, 4)
+    compiled = torch.compile(model, backend="aot_eager")
+    found = lgn.HessianProbe(compiled, (x, LABELS), check=True).dense()
+    assert deviation(found, dense_hessian(model, x, LABELS, functional.cross_entropy)) < 1e-5
+
+
 def test_the_network_of_the_report_is_probed():
     torch.manual_seed(0)
     model, x = residual_network(24, 4).eval(), normal(8, 3, 16, 16)
