@@ -213,9 +213,14 @@ def batch_losses(
 
 
 def in_double(loss_fn: Any) -> Any:
-    """Return a known loss with its class weights, if any, in float64; any other as it is."""
+    """Return a loss that takes outputs in float64, whatever tensors it holds itself."""
     if recognise(loss_fn) is None:
-        return loss_fn
+
+        def with_wide_tensors(output: Tensor, y: Tensor) -> Any:
+            with Widened():
+                return loss_fn(output, y)
+
+        return with_wide_tensors
     if isinstance(loss_fn, nn.Module):
         return copy.deepcopy(loss_fn).double()
     if isinstance(loss_fn, functools.partial):

@@ -48,7 +48,7 @@ _LONGEST: Final = 400
 """Characters of another library's message that are passed on."""
 
 _NOT_FINITE: Final = (
-    "the first or second derivatives are NaN or infinite at these parameters, so there is no Hessian; "
+    "the first or second derivatives are not finite at these parameters, so there is no Hessian; "
     "a root, a norm or a logarithm at zero does this"
 )
 
@@ -151,13 +151,19 @@ def explained(error: Exception | None, module: nn.Module) -> LGNError:
     )
 
 
-def refuse_nonfinite(value: Tensor, batches: Sequence[Batch]) -> None:
-    """Raise where a loss is no number, and say whether targets are none."""
+def refuse_nonfinite(value: Tensor, batches: Sequence[Batch], index: int = 0) -> None:
+    """Raise where the loss of a batch is no number, and say whether targets are none."""
     if bool(torch.isfinite(value)):
         return
     place = describe_nonfinite([y for _, y in batches])
-    why = f": the targets hold {place}" if place else "; there is nothing to probe"
-    raise InvalidInputError(f"the loss is {float(value)}{why}")
+    if place:
+        raise InvalidInputError(f"the loss is {float(value)}: the targets hold {place}")
+    if len(batches) > 1:
+        raise InvalidInputError(
+            f"the loss of batch {index} is {float(value)}; where none of its labels count, pass one "
+            "batch"
+        )
+    raise InvalidInputError(f"the loss is {float(value)}; there is nothing to probe")
 
 
 def refuse_draws(call: Callable[[], Tensor], module: nn.Module) -> None:
@@ -194,11 +200,11 @@ def _look_at_all(
 
     def look() -> None:
         nonlocal same
-        for x, y in batches:
+        for index, (x, y) in enumerate(batches):
             if not weigh(y):
                 continue
             found = value_and_gradient(_of(at, x, y), chosen)
-            refuse_nonfinite(torch.tensor(found[0]), batches)
+            refuse_nonfinite(torch.tensor(found[0]), batches, index)
             if not bool(torch.isfinite(found[1]).all()):
                 raise NotDifferentiableError(_NOT_FINITE)
             if compare and same:

@@ -42,6 +42,26 @@ with process_group("cpu"):
 
     probe = lgn.HessianProbe(network, (x, y), loss_fn=coupled)
     found["coupled"] = {"product": (probe @ torch.ones(384).double()).tolist(), "loss": probe.loss()}
+
+    def contrastive(outputs, y):
+        unit = nn.functional.normalize(outputs)
+        return nn.functional.cross_entropy(unit @ unit.T, torch.arange(len(unit)))
+
+    def penalised(outputs, y):
+        penalty = sum(p.square().sum() for p in general.parameters())
+        return nn.functional.cross_entropy(outputs, y) + penalty
+
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 20.0]).double())
+    sorted_y = y.sort().values
+    for name, model, inputs, loss_fn, size in (
+        ("one loss", general, x.double(), contrastive, None),
+        ("live", general, x.double(), penalised, 20),
+        ("weighted", general, x.double(), weighted, 10),
+        ("weighted network", network, x, weighted, 10),
+    ):
+        probe = lgn.HessianProbe(model, (inputs, sorted_y), loss_fn=loss_fn, batch_size=size)
+        v = torch.linspace(-1, 1, probe.shape[0], dtype=torch.float64)
+        found[name] = {"product": (probe @ v).tolist(), "loss": probe.loss()}
     with open(f"{sys.argv[1]}-{world()[0]}.json", "w") as file:
         json.dump(found, file)
 """
@@ -68,7 +88,10 @@ def results(tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("kind", ["network", "general", "coupled"])
+@pytest.mark.parametrize(
+    "kind",
+    ["network", "general", "coupled", "one loss", "live", "weighted", "weighted network"],
+)
 def test_products_are_those_of_one_process(results, kind):
     one, *two = (result[kind] for result in results)
     for name in set(one) - {"trace"}:
