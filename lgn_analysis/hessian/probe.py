@@ -60,8 +60,14 @@ class HessianProbe:
     logits z, whatever ``train()``/``eval()`` says; with ``noise`` the loss is the mean over frozen
     draws, ``E_g L(softmax((z + g)/tau))``. Its ``grad_factor`` is no part of the loss and ignored.
     Any other module is probed as it is called, and refused where its gradient cannot be
-    differentiated. The module is left as it is, and its parameters are copied: a probe goes on to
-    show the point at which it was made.
+    differentiated. A plain call ``loss_fn(model(x), y)`` says what the loss is: terms of it that reach
+    parameters by another way than the output, as a penalty does, are part of H. The module is left as
+    it is, and its parameters, buffers and training flags are copied: a probe goes on to show the point
+    at which it was made.
+
+    The mean of a loss of torch is that over all data as torch defines it, class weights and ignored
+    labels included, however they are split. Any other loss must be a mean over samples where there are
+    several batches; one batch is one loss, whatever it does with its samples.
 
     Ranks of a process group share the samples of every batch; each must make the same calls.
 
@@ -74,9 +80,11 @@ class HessianProbe:
 
     Args:
         model: any ``nn.Module``.
-        data: ``(x, y)``, or batches that can be read again and are the same each time.
+        data: ``(x, y)``, batches that can be read again and are the same each time, or a
+            ``torch.utils.data.Dataset``, whose samples are one batch.
         loss_fn: ``loss_fn(output, y)``, the mean over the batch.
-        params: names or glob patterns of the parameters; None takes all that require gradients.
+        params: names or glob patterns of parameters, or of modules that they lie in; None takes all that
+            require gradients.
         noise: Gumbel noise for a LogicNetwork.
         tau: gate temperature of a LogicNetwork's loss; None is the noise's, or else the model's.
         batch_size: split the data into pieces of so many samples, to bound memory. A LogicNetwork's

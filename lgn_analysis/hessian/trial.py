@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError, LGNError, NotDifferentiableError
+from lgn_analysis.hessian.agreement import NOT_FINITE, agree, choose_method, rounding_of, said
 from lgn_analysis.hessian.batches import Batch, describe_nonfinite
-from lgn_analysis.hessian.differences import random_signs
 from lgn_analysis.hessian.forward_context import draws_random
 from lgn_analysis.hessian.known_losses import (
     NO_MEAN,
@@ -23,7 +23,7 @@ from lgn_analysis.hessian.known_losses import (
 )
 from lgn_analysis.hessian.losses import ModuleLoss
 from lgn_analysis.hessian.means import check_additive, is_additive
-from lgn_analysis.hessian.module_hessian import METHODS, Plan, graph_bytes, value_and_gradient
+from lgn_analysis.hessian.module_hessian import Plan, graph_bytes, value_and_gradient
 from lgn_analysis.hessian.operators import BatchLoss, LossFn, ParamLoss, Params
 
 _TRIAL: Final = 64
@@ -32,25 +32,8 @@ _TRIAL: Final = 64
 _FEW: Final = 16
 """Samples that derivatives are checked on."""
 
-_SAME: Final = {torch.float64: 1e-10}
-"""Relative difference of derivatives by the same operations; 2e-6 in a narrower dtype.
-
-A false alarm costs only time.
-"""
-
-_STEP: Final = 1e-2
-"""By how much parameters are moved, in their own size, to compare losses there."""
-
-_DOUBLED: Final = 1e-3
-"""How near to 2 the ratio of two values of a sum over samples lies."""
-
-_LONGEST: Final = 400
-"""Characters of another library's message that are passed on."""
-
-_NOT_FINITE: Final = (
-    "the first or second derivatives are not finite at these parameters, so there is no Hessian; "
-    "a root, a norm or a logarithm at zero does this"
-)
+_SUMMED: Final = 1e-3
+"""Relative difference between a sum over samples and that of the sums over two parts."""
 
 
 def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan:
@@ -67,7 +50,7 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
     few, is_part = _trial(loss, chosen, batches)
     refuse_draws(lambda: loss.live_loss(*few).value(chosen), loss.module)
     loss.copies = loss.writes(*few)
-    method = _method(loss, chosen, few)
+    method = choose_method(_of(loss.functional, *few), loss.live_loss(*few), chosen, loss.module)
     at = loss.live if method == "live" else loss.functional
     known = recognise(loss.loss_fn)
     weigh = weights_of(known)
@@ -145,9 +128,9 @@ NO_GRADIENT: Final = (
 def explained(error: Exception | None, module: nn.Module) -> LGNError:
     """Return the error that says in one sentence what a module or a loss raised."""
     if isinstance(error, IndexError):
-        return InvalidInputError(f"loss_fn refused the labels: {_said(error)}")
+        return InvalidInputError(f"loss_fn refused the labels: {said(error)}")
     return InvalidInputError(
-        f"{type(module).__name__} or loss_fn cannot take these data: {_said(error)}"
+        f"{type(module).__name__} or loss_fn cannot take these data: {said(error)}"
     )
 
 
@@ -195,7 +178,7 @@ def _look_at_all(
     Raises:
         InvalidInputError: one of them is no number, or draws random numbers.
     """
-    weigh, rtol = weights_of(recognise(loss.loss_fn)), _same(chosen)
+    weigh, rtol = weights_of(recognise(loss.loss_fn)), rounding_of(chosen)
     same = True
 
     def look() -> None:
@@ -206,9 +189,9 @@ def _look_at_all(
             found = value_and_gradient(_of(at, x, y), chosen)
             refuse_nonfinite(torch.tensor(found[0]), batches, index)
             if not bool(torch.isfinite(found[1]).all()):
-                raise NotDifferentiableError(_NOT_FINITE)
+                raise NotDifferentiableError(NOT_FINITE)
             if compare and same:
-                same = _agree(found, value_and_gradient(loss.live_loss(x, y), chosen), rtol)
+                same = agree(found, value_and_gradient(loss.live_loss(x, y), chosen), rtol)
 
     name = draws_random(look, loss.module)
     if name is not None:
@@ -217,102 +200,18 @@ def _look_at_all(
 
 
 def refuse_sum(value: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> None:
-    """Raise where a loss of the user's own doubles when every sample comes twice."""
+    """Raise where a loss of the user's own is the sum of those of two parts of a few samples."""
+    x, y = x[:_TRIAL], y[:_TRIAL]
+    if len(y) < 2:  # the sum is the mean
+        return
+    cut = max(1, len(y) // 3)
     try:
-        once, twice = float(value(x, y)), float(value(torch.cat([x, x]), torch.cat([y, y])))
+        whole, parts = value(x, y), value(x[:cut], y[:cut]) + value(x[cut:], y[cut:])
     except Exception:  # whatever a loss of one batch raises on another
         return
-    if once and abs(twice / once - 2) < _DOUBLED:
+    if float(whole) and math.isclose(float(whole), float(parts), rel_tol=_SUMMED):
         raise InvalidInputError(NO_MEAN)
-
-
-def _method(loss: ModuleLoss, chosen: Params, few: Batch) -> str:
-    """Return the first method whose loss, gradient and product are those of plain calls."""
-    functional, live = _of(loss.functional, *few), loss.live_loss(*few)
-    plain = _attempt("live", live, chosen)
-    if not isinstance(plain, Exception) and not bool(torch.isfinite(plain[1]).all()):
-        raise NotDifferentiableError(_NOT_FINITE)
-    failures = []
-    for method in ("double-backward", "forward-over-reverse"):
-        found = _attempt(method, functional, chosen)
-        if isinstance(found, Exception):
-            failures.append(f"{method}: {_said(found)}")
-        elif isinstance(plain, Exception):
-            if _agree_elsewhere(functional, live, chosen):
-                return method
-        else:
-            same = _agree(found, plain, _same(chosen)) and _agree_elsewhere(
-                functional, live, chosen
-            )
-            return method if same else "live"
-    if not isinstance(plain, Exception):
-        return "live"
-    failures.append(f"plain calls of the module: {_said(plain)}")
-    raise NotDifferentiableError(
-        f"the gradient of {type(loss.module).__name__} cannot be differentiated "
-        f"({'; '.join(failures)})"
-    )
-
-
-def _attempt(method: str, loss: ParamLoss, params: Params) -> tuple[float, Tensor] | Exception:
-    """Return the loss, and its gradient and a product in one vector; or what was raised."""
-    signs = random_signs(torch.cat([value.reshape(-1) for value in params.values()]))
-    try:
-        value, gradient = value_and_gradient(loss, params)
-        (product,) = METHODS[method](loss, params, signs.unsqueeze(0))
-    except Exception as error:  # whatever a module raises where it is called in another way
-        return error
-    return value, torch.cat([gradient, product.double()])
-
-
-def _agree_elsewhere(functional: ParamLoss, live: ParamLoss, params: Params) -> bool:
-    """Return whether two losses have one gradient a step away.
-
-    What a backward calls again, and what a module once computed from its parameters, is right where
-    they are. A hidden term may have no gradient there, as a penalty has none at zero.
-    """
-    moved = {}
-    for name, value in params.items():
-        signs = random_signs(value.reshape(-1)).view_as(value)
-        moved[name] = value + _STEP * signs * (value.abs() + _root_mean_square(value) + _STEP)
-    found = _gradient_or_error(functional, moved)
-    expected = _gradient_or_error(live, moved)
-    if isinstance(expected, Exception) or isinstance(found, Exception):
-        return isinstance(expected, Exception)  # outside the domain of the module
-    return _agree(found, expected, _same(params))
-
-
-def _gradient_or_error(loss: ParamLoss, params: Params) -> tuple[float, Tensor] | Exception:
-    try:
-        return value_and_gradient(loss, params)
-    except Exception as error:  # whatever a module raises at other parameters
-        return error
-
-
-def _same(params: Params) -> float:
-    return _SAME.get(next(iter(params.values())).dtype, 2e-6)
-
-
-def _agree(found: tuple[float, Tensor], expected: tuple[float, Tensor], rtol: float) -> bool:
-    """Return whether two losses and vectors of derivatives are the same but for rounding."""
-    value, other = found[0], expected[0]
-    if not math.isclose(value, other, rel_tol=rtol) and not math.isnan(other):
-        return False
-    if not bool(torch.isfinite(expected[1]).all()):
-        return torch.equal(torch.isfinite(found[1]), torch.isfinite(expected[1]))
-    error = (found[1] - expected[1]).abs()
-    # Number by number: the share of a small penalty is lost in the length of the whole.
-    return bool((error <= rtol * (expected[1].abs() + 0.1 * _root_mean_square(expected[1]))).all())
-
-
-def _root_mean_square(values: Tensor) -> float:
-    return float(values.square().mean().sqrt()) if values.numel() else 0.0
 
 
 def _of(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
     return lambda params: loss(params, x, y)
-
-
-def _said(error: Exception | None) -> str:
-    said = " ".join(str(error).split())[:_LONGEST]
-    return said if " " in said else f"{type(error).__name__} {said}".rstrip()

@@ -83,7 +83,7 @@ def check_products(
         trial = CentralDifferences(of, at, method)
         if trial.agrees:
             what = f"finite differences at step {trial.best.size:.0e}{where}"
-            return Evidence(trial.best.error, trial.rtol, what)
+            return Evidence(trial.best.scaled, trial.rtol, what)
         kinks = [count_kinks(of, *trial.ends(step.size)) for step in trial.steps]
         if not all(kinks):
             break
@@ -210,6 +210,6 @@ def _custom_functions(value: Tensor) -> list[str]:
 
 
 def _refuse(kind: str, wrong: dict[str, float], reason: str) -> NoReturn:
-    bad = [f"{name} ({error:.0%})" for name, error in wrong.items() if error > 0]
+    bad = [f"{name or 'all together'} ({error:.0%})" for name, error in wrong.items() if error > 0]
     more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
     raise NotDifferentiableError(f"{kind}, in {', '.join(bad[:4])}{more}: {reason}")

@@ -206,7 +206,13 @@ def scores():
     return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double()
 
 
+def ranking_by_sample(output, y):
+    """A sum over pairs, by the number of samples: it doubles when every sample comes twice."""
+    return functional.softplus((output - output.T) * (y[:, None] - y[None])).sum() / len(y)
+
+
 ONE_BATCH = {
+    "a ranking by sample": (scores, VALUES[:, 0], ranking_by_sample),
     "a partial likelihood": (scores, TIMES, partial_likelihood),
     "a ranking": (scores, VALUES[:, 0], ranking),
     "a graph": (Graph, Y, functional.cross_entropy),
@@ -314,9 +320,10 @@ def test_a_network_under_weights_of_one_s_own_is_one_batch_or_refused():
     model, (x, _) = network(), bits(N)
     with pytest.raises(InvalidInputError, match="pass one batch"):
         lgn.HessianProbe(model, (x, SORTED), loss_fn=by_class, batch_size=16)
-    probe = lgn.HessianProbe(model, (x, SORTED), loss_fn=by_class, max_bytes=1)
-    expected = live_hessian(_Soft(model), x, SORTED, by_class)
-    assert torch.allclose(probe.dense(), expected, atol=1e-14)
+    for n, y in ((N, SORTED), (90, Y)):  # the first 30 of Y hold each class as often as all 90
+        probe = lgn.HessianProbe(model, (x[:n], y[:n]), loss_fn=by_class, max_bytes=1)
+        expected = live_hessian(_Soft(model), x[:n], y[:n], by_class)
+        assert torch.allclose(probe.dense(), expected, atol=1e-14)
     probe = lgn.HessianProbe(model, (x, SORTED), loss_fn=contrastive, max_bytes=1)
     expected = live_hessian(_Soft(model), x, SORTED, contrastive)
     assert torch.allclose(probe.dense(), expected, atol=1e-14)
