@@ -22,6 +22,8 @@ class SweepProgress:
         todo: the runs to make.
         done: runs that the cache holds already.
         width: how many run at once; None where only the executor knows.
+        slowness: of this machine, before a run has ended: what runs take over what is estimated;
+            None until :meth:`calibrate` says it.
         show: draw the bar.
         clock: seconds, from any origin.
     """
@@ -32,12 +34,14 @@ class SweepProgress:
         done: Sequence[RunSpec] = (),
         *,
         width: int | None = None,
+        slowness: float | None = 1.0,
         show: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._costs = {spec.key: cost(spec) for spec in todo}
         self._labels = {spec.key: spec.label for spec in todo}
         self._width = None if width is None else min(width, max(1, len(todo)))
+        self._slowness = slowness
         self._clock = clock
         self._start = clock()
         self._expected = 0.0
@@ -58,6 +62,12 @@ class SweepProgress:
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
+
+    def calibrate(self, slowness: float | None) -> None:
+        """Say how slow this machine is; None where that is not known."""
+        self._slowness = 1.0 if slowness is None else slowness
+        self._start = self._clock()
+        self.tick()
 
     def advance(self, outcome: Outcome) -> None:
         """Count a run that has ended."""
@@ -81,7 +91,11 @@ class SweepProgress:
             if not self._ended:
                 return None
             width = max(1, round(self._taken / max(elapsed, 1e-9)))
-        slowness = self._taken / self._expected if self._expected and self._taken else 1.0
+        slowness = self._slowness
+        if self._expected and self._taken:
+            slowness = self._taken / self._expected
+        if slowness is None:
+            return None
         return max(0.0, slowness * sum(self._costs.values()) / width - elapsed)
 
     def _describe(self, label: str = "") -> None:
@@ -90,6 +104,8 @@ class SweepProgress:
         parts = []
         if self._ended == len(self._costs):
             parts.append("done")
+        elif self._slowness is None:
+            parts.append("measuring this machine")
         elif left is None:
             parts.append("time left unknown")
         elif left == 0:
