@@ -67,7 +67,7 @@ notebooks: $(VENV)/.installed-dev  ## execute the notebooks in place
 
 # Kernels are compiled before, once, and not by every worker.
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test: lint types layers  ## lint, types, import contract, doctests and fast tests, with coverage
 	$(BIN)/python -m lgn_analysis.experiments.compilation

@@ -37,7 +37,7 @@ _TICK: Final = 1.0
 _PROBES: Final = ProbePlan(
     samples=64,
     trace_probes=2,
-    density_probes=1,
+    density_probes=2,  # directions go in pairs, and a pair's kernel is another than that of one
     density_steps=4,
     lemma_scales=(0.1,),
     lemma_draws=2,
@@ -106,10 +106,18 @@ def compile_kernels(names: Iterable[str], *, workers: int = 2, show: bool = True
             bar_format="{desc} {n} of {total} |{bar}| {elapsed}",
             disable=not show or not parts,
         )
+        running: list[subprocess.Popen[str]] = []
         with bar, ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(_compile, share, bar) for share in _shares(parts, workers)]
-            while wait(futures, timeout=_TICK).not_done:
-                bar.refresh()
+            try:
+                shares = _shares(parts, workers)
+                futures = [pool.submit(_compile, share, bar, running) for share in shares]
+                while wait(futures, timeout=_TICK).not_done:
+                    bar.refresh()
+            except BaseException:  # Ctrl-C, say
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in running:
+                    process.kill()
+                raise
             for future in futures:
                 future.result()
 
@@ -139,7 +147,7 @@ def _missing(names: set[str]) -> list[Part]:
     ]
 
 
-def _compile(parts: Sequence[Part], bar: tqdm) -> None:
+def _compile(parts: Sequence[Part], bar: tqdm, running: list[subprocess.Popen[str]]) -> None:
     """Compile some parts in a process of its own; the bar moves with every kernel."""
     # Not by multiprocessing: its processes import the caller's main module, which may not expect it.
     root = Path(__file__).parents[2]
@@ -153,6 +161,7 @@ def _compile(parts: Sequence[Part], bar: tqdm) -> None:
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        running.append(process)
         assert process.stdout is not None
         assert process.stderr is not None
         for _ in process.stdout:

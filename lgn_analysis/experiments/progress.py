@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from tqdm.auto import tqdm
 
 from lgn_analysis.experiments.costs import cost
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.workers import Outcome
+
+_MEASURED: Final = 0.05
+"""How much the measured speed of the machine weighs, in parts of the whole sweep: the first runs also
+load what the others find loaded."""
 
 
 class SweepProgress:
@@ -42,6 +47,7 @@ class SweepProgress:
         self._labels = {spec.key: spec.label for spec in todo}
         self._width = None if width is None else min(width, max(1, len(todo)))
         self._slowness = slowness
+        self._weight = 0.0
         self._clock = clock
         self._start = clock()
         self._expected = 0.0
@@ -66,6 +72,8 @@ class SweepProgress:
     def calibrate(self, slowness: float | None) -> None:
         """Say how slow this machine is; None where that is not known."""
         self._slowness = 1.0 if slowness is None else slowness
+        if slowness is not None:
+            self._weight = _MEASURED * sum(self._costs.values())
         self._start = self._clock()
         self.tick()
 
@@ -92,10 +100,10 @@ class SweepProgress:
                 return None
             width = max(1, round(self._taken / max(elapsed, 1e-9)))
         slowness = self._slowness
-        if self._expected and self._taken:
-            slowness = self._taken / self._expected
         if slowness is None:
             return None
+        if self._expected and self._taken:
+            slowness = (self._taken + self._weight * slowness) / (self._expected + self._weight)
         return max(0.0, slowness * sum(self._costs.values()) / width - elapsed)
 
     def _describe(self, label: str = "") -> None:

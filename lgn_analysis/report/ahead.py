@@ -45,6 +45,8 @@ def in_turn(names: Sequence[str], preset: Preset, store: RunCache) -> list[RunSp
 class FiguresAhead:
     """Writes CSVs and draws figures in a thread, while the runs of other experiments go on.
 
+    Nothing is written before the first run has ended, or there is none to make.
+
     Args:
         names: the experiments.
         preset: what they run.
@@ -74,7 +76,6 @@ class FiguresAhead:
         return tuple(self._failures.values())
 
     def __enter__(self) -> FiguresAhead:
-        self._begin()
         return self
 
     def __exit__(
@@ -104,6 +105,7 @@ class FiguresAhead:
             self._drawn.append(self._pool.submit(self._write, name))
 
     def _write(self, name: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         records = self._store.records(experiment(name).specs(self._preset))
         self._failures |= {failure.key: failure for failure in records.failures}
         if not write_tables(name, records, self._preset, self._folder):

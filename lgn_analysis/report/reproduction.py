@@ -82,7 +82,6 @@ def reproduce(
     """
     chosen = find_preset(preset)
     names = select(claims)
-    out.mkdir(parents=True, exist_ok=True)
     with FiguresAhead(names, chosen, RunCache(cache), out, say=progress) as figures:
         make_runs(
             in_turn(names, chosen, RunCache(cache)),
@@ -94,7 +93,7 @@ def reproduce(
             progress=progress,
             heard=figures.heard,
         )
-    others = [name for name in drawable(out) if name not in names]
+    others = [name for name in drawable(out) if not (out / f"{name}.png").is_file()]
     verdicts = _conclude(out, others, progress=progress)
     asked = {number for name in names for number in numbers_of(name)} if claims else None
     return Report(

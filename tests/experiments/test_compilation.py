@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ def marks(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "cache_folder", lambda: tmp_path)
     shares = []
 
-    def mark(parts, bar):
+    def mark(parts, bar, running):
         shares.append([part.name for part in parts])
         for part in parts:
             compiling.mark_of(part.name).touch()
@@ -80,6 +81,24 @@ def test_what_cannot_be_compiled_beforehand_is_said(tmp_path, monkeypatch, caplo
     compile_kernels(("soft",), show=False)
     assert "could not be compiled beforehand (exit status 1)" in caplog.text
     assert not compilation.compiled(["soft"])
+
+
+def test_ctrl_c_ends_the_processes_that_compile(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "cache_folder", lambda: tmp_path)
+    waits = tmp_path / "waits"
+    waits.write_text("#!/bin/sh\nexec sleep 600\n")
+    waits.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(waits))
+
+    def interrupted(futures, timeout):
+        time.sleep(0.5)  # until the processes have begun
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compilation, "wait", interrupted)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        compile_kernels(PARTS, show=False)
+    assert time.monotonic() - begun < 60
 
 
 RUNS = """

@@ -35,7 +35,8 @@ def test_a_machine_half_as_fast_doubles_what_is_left(now):
         assert bar.remaining() == 2 * 40 / 2 - 20
 
 
-def test_what_was_measured_counts_until_the_first_run_ends(now):
+def test_what_was_measured_counts_most_until_many_runs_have_ended(now):
+    """It weighs as much as a twentieth of the sweep, 2 of 40 seconds."""
     first, *_ = tiny_specs(4)
     with bar_of(now, width=2, slowness=None) as bar:
         assert bar.remaining() is None
@@ -44,7 +45,7 @@ def test_what_was_measured_counts_until_the_first_run_ends(now):
         assert bar.remaining() == 60.0
         now[0] += 20
         bar.advance(Outcome(first.key, seconds=20.0))
-        assert bar.remaining() == 2 * 40 / 2 - 20
+        assert bar.remaining() == pytest.approx((20 + 3 * 2) / (10 + 2) * 40 / 2 - 20)
 
 
 def test_no_time_is_said_while_the_machine_is_measured(now, capsys):

@@ -1,10 +1,14 @@
 """A figure is there as soon as its last run has ended, and the cheapest experiment comes first."""
 
+import pytest
+
 from lgn_analysis.experiments import find_preset
 from lgn_analysis.experiments.cache import RunCache
 from lgn_analysis.experiments.costs import cost
 from lgn_analysis.report.ahead import FiguresAhead, in_turn
 from lgn_analysis.report.catalogue import experiment
+
+pytestmark = pytest.mark.xdist_group("smoke")
 
 SMOKE = find_preset("smoke")
 
@@ -38,9 +42,10 @@ def test_an_experiment_is_drawn_when_its_last_run_has_ended(made, tmp_path, caps
     lacking = keys_of("depth_gap") - {path.name for path in made.cache.iterdir()}
     assert lacking
     with FiguresAhead(names, SMOKE, RunCache(made.cache), tmp_path, say=True) as figures:
-        drawn = list(figures._drawn)
-        assert len(drawn) == 1
-        drawn[0].result()
+        assert figures._drawn == []
+        figures.heard("a run of another experiment")
+        (drawn,) = figures._drawn
+        drawn.result()
         assert (tmp_path / "gap.png").is_file()
         assert not (tmp_path / "depth_gap.json").exists()
     assert figures.failures == ()

@@ -9,6 +9,8 @@ from lgn_analysis.experiments.cache import RunCache
 from lgn_analysis.experiments.failures import Failure
 from lgn_analysis.experiments.progress import duration
 
+pytestmark = pytest.mark.xdist_group("smoke")
+
 planning = importlib.import_module("lgn_analysis.report.plan")  # its function has the same name
 
 
