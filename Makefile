@@ -65,9 +65,12 @@ notebooks: $(VENV)/.installed-dev  ## execute the notebooks in place
 # --- checks ------------------------------------------------------------------------------------
 # One thread a worker: two processes that each start a thread per core are slower than one.
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+# Kernels are compiled before, once, and not by every worker.
+
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test: lint types layers  ## lint, types, import contract, doctests and fast tests, with coverage
+	$(BIN)/python -m lgn_analysis.experiments.compilation
 	$(PYTEST) --cov=lgn_analysis --cov-fail-under=90 $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take long

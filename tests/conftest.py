@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import settings
 from torch import Tensor
 
 from lgn_analysis.data import Dataset
+from lgn_analysis.experiments import find_preset, run_sweep
+from lgn_analysis.experiments.discovery import all_specs
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.relaxations import RELAXATIONS, Relaxation
+from tests.experiments.serial import Serial
 from tests.tiny import NetworkFactory
 
 # The same examples in every run, and no deadline that a busy machine could miss.
@@ -65,3 +69,11 @@ def numbered_data() -> Dataset:
     x = (torch.arange(50)[:, None] >> torch.arange(6)) & 1
     y = torch.arange(50) % 3
     return Dataset.from_arrays(x, y, x, y, x, y, name="numbered")
+
+
+@pytest.fixture(scope="session")
+def smoke_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished runs of the preset ``smoke``; tests that share them belong to one xdist group."""
+    cache = tmp_path_factory.mktemp("smoke")
+    run_sweep(all_specs(find_preset("smoke")), cache=cache, executor=Serial(), progress=False)
+    return cache

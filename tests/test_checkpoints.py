@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -81,6 +82,28 @@ def test_facts_and_tensors_come_back(make_network: NetworkFactory, tmp_path: Pat
     assert checkpoint.tensors.keys() == tensors.keys()
     assert all(torch.equal(tensors[name], value) for name, value in checkpoint.tensors.items())
     assert checkpoint.model.config == model.config
+
+
+def test_a_file_from_before_an_option_was_added_has_its_default(
+    make_network: NetworkFactory, tmp_path: Path
+) -> None:
+    """An option that has its default may be missing, whichever it is."""
+    model, x = make_network(), random_bits(20, 9)
+    whole = dict(model.config)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(LogicNetwork.__init__).parameters.items()
+    }
+    optional = [
+        name for name in whole if whole[name] == defaults.get(name, inspect.Parameter.empty)
+    ]
+    assert {"wiring", "init", "grad_factor"} <= set(optional)
+    for name in optional:
+        model.config = {key: value for key, value in whole.items() if key != name}
+        save(model, tmp_path / name)
+        loaded = load(tmp_path / name)
+        assert loaded.config == whole
+        assert torch.equal(loaded(x, mode="soft"), model(x, mode="soft"))
 
 
 def test_a_loaded_model_trains_on(make_network: NetworkFactory, tmp_path: Path) -> None:

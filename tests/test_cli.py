@@ -11,6 +11,7 @@ import torch
 
 import lgn_analysis as lgn
 from lgn_analysis.cli import COMMANDS, main
+from lgn_analysis.runs import read_config
 
 SMALL = ["--width", "500", "--depth", "2", "--steps", "4", "--batch-size", "16", "--no-progress"]
 
@@ -80,6 +81,15 @@ def test_a_schedule_and_cage_go_from_flags_to_the_config_and_back(tmp_path, caps
     config = tmp_path / "falling" / "config.toml"
     assert run(capsys, "train", "--config", config, *still)[0] == 0
     assert lgn.load(tmp_path / "still" / "last.safetensors").relaxation.tau == 1.0
+
+
+def test_the_default_batch_of_a_small_data_set_is_all_of_it(tmp_path, capsys):
+    flags = ["--dataset", "monk1", "--width", "20", "--steps", "2", "--no-progress"]
+    status, out, _ = run(capsys, "train", *flags, "--out", tmp_path / "run")
+    assert status == 0
+    assert "note: batch_size 128 exceeds the 99 training samples of 'monk1': every step" in out
+    config, _ = read_config(tmp_path / "run" / "config.toml")
+    assert config.training.batch_size == 99
 
 
 def test_the_yaml_of_the_reference_code_is_accepted_and_what_is_ignored_is_said(tmp_path, capsys):

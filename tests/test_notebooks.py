@@ -23,8 +23,16 @@ def test_a_notebook_runs_from_top_to_bottom(path):
     run(path)
 
 
+def test_the_notebooks_that_reproduce_run_from_top_to_bottom(monkeypatch):
+    """By the smallest preset, with all its runs where no earlier call has left them in the cache."""
+    monkeypatch.setenv("LGN_ANALYSIS_PRESET", "smoke")
+    for path in SHARING:
+        run(path)
+
+
+@pytest.mark.slow
 def test_the_notebooks_of_the_quick_preset_run_from_top_to_bottom():
-    """With all its runs, where no earlier call has left them in the cache."""
+    """As they are read, with all its runs."""
     for path in SHARING:
         run(path)
 

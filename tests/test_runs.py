@@ -83,6 +83,16 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     assert read_config(path) == (RunConfig(), [])
 
 
+def test_a_file_from_before_a_field_was_added_has_its_default() -> None:
+    """Whichever field that is: a file that lacks it is that of the field's default."""
+    tables = FULL.to_dict()
+    for table, values in tables.items():
+        for name in values:
+            older = {**tables, table: {key: values[key] for key in values if key != name}}
+            config = getattr(RunConfig.from_dict(older), table)
+            assert getattr(config, name) == getattr(getattr(RunConfig(), table), name)
+
+
 def test_whole_numbers_will_do_for_real_ones(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[training]\nlr = 1\n[network]\ngroup_tau = 10\n[data]\nthresholds = [1, 2]")

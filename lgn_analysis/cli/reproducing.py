@@ -70,7 +70,7 @@ def reproduce(
     out = Path("runs") / preset if out is None else out
     for flag, folder in (("--out", out), ("--cache", cache)):
         _require_folder(flag, folder)
-    plan = report.plan(preset, claims=chosen, cache=cache, workers=workers)
+    plan = report.plan(preset, claims=chosen, cache=cache, workers=workers, measure=dry_run)
     say(plan if dry_run or preset in _LONG else plan.total)
     if dry_run:
         return

@@ -149,6 +149,15 @@ def _train_on(run: Path, steps: int | None, device: Any, progress: bool) -> None
     say(result, f"run directory: {run}")
 
 
+def _compile_kernels(relaxation: str, device: Any, progress: bool) -> None:
+    """Compile what training on a CPU calls, with a bar, unless it is silent or ranks share a batch."""
+    from lgn_analysis import ranks
+    from lgn_analysis.experiments.compilation import compile_kernels, training_part
+
+    if progress and str(device) == "cpu" and ranks.world()[1] == 1:
+        compile_kernels((training_part(relaxation), "evaluation"))
+
+
 def _train_anew(
     given: dict[str, Any], config: Path | None, out: Path | None, device: Any, progress: bool
 ) -> None:
@@ -176,6 +185,12 @@ def _train_anew(
     network: NetworkConfig = overridden(settings.network)
     schedule: TrainingConfig = overridden(settings.training)
     data = load_dataset(data_config.name, data_config.thresholds)
+    if "batch_size" not in given and schedule.batch_size > (n_train := len(data.y_train)):
+        say(
+            f"note: batch_size {schedule.batch_size} exceeds the {n_train} training samples of "
+            f"{data.name!r}: every step takes all of them"
+        )
+        schedule = replace(schedule, batch_size=n_train)
     if data_config.fingerprint not in (None, data.fingerprint):
         say(f"note: {data.name!r} is not the data that {config} was written for")
     model = network.build(data).to(device)
@@ -183,6 +198,7 @@ def _train_anew(
         shape = f"{network.depth}x{network.width}"
         out = Path("runs") / f"{data.name}-{network.relaxation}-{shape}-seed{schedule.seed}"
     say(data, model.extra_repr())
+    _compile_kernels(network.relaxation, device, progress)
     result = training.train(
         model,
         data,

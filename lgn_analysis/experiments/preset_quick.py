@@ -11,58 +11,60 @@ from lgn_analysis.runs import NetworkConfig
 
 _PROBES: Final = ProbePlan(
     samples=256,
-    trace_steps=(0, 100, 300, 1000, 3000, 10_000, 20_000),
+    trace_steps=(0, 100, 300, 1000, 5000),
     trace_probes=4,
     density_probes=2,
-    lemma_steps=(3000, 20_000),
-    lemma_draws=32,
-    anatomy_steps=(0, 100, 300, 1000, 3000, 10_000, 20_000),
-    landscape_directions=4,
+    lemma_steps=(1000, 5000),
+    lemma_draws=24,
+    anatomy_steps=(0, 100, 300, 1000, 5000),
+    landscape_directions=2,
+    landscape_grid=15,
     plane_grid=21,
 )
 
 # Shallow: a deep GLGN with normal initialisation does not leave chance level in this many steps.
 _PAIR: Final = Setting(
     name="digits",
-    network=NetworkConfig(width=2000, depth=2, group_tau=10.0),
-    steps=20_000,
-    floor=0.90,
+    network=NetworkConfig(width=1000, depth=2, group_tau=7.0),
+    steps=5000,
+    floor=0.88,
     target=0.90,
     probes=_PROBES,
 )
 # Residual initialisation trains deep GLGNs in a few thousand steps.
 _RESIDUAL: Final = Setting(
     name="digits residual",
-    network=NetworkConfig(width=1000, depth=4, group_tau=20.0, init="residual"),
-    steps=4000,
-    floor=0.85,
-    target=0.85,
-    eval_every=200,
+    network=NetworkConfig(width=500, depth=4, group_tau=14.0, init="residual"),
+    steps=2000,
+    floor=0.80,
+    target=0.80,
 )
 
 QUICK: Final = Preset(
     name="quick",
-    description="digits, 5 seeds, under five minutes on two cores",
+    description="digits, 5 seeds, minutes on two cores",
     seeds=_PAIR.seeds,
     pairs=(_PAIR,),
     symptoms=(
         Setting(
             name="digits deep",
-            network=NetworkConfig(width=2000, depth=10, group_tau=10.0),
-            steps=2000,
-            floor=0.85,
-            target=0.85,
+            network=NetworkConfig(width=1000, depth=10, group_tau=7.0),
+            steps=1500,
+            floor=0.80,
+            target=0.80,
+            seeds=(0, 1, 2),
         ),
     ),
     temperatures=(Sweep(_PAIR, (0.1, 0.5, 1.0, 2.0)),),
     depths=(Sweep(_RESIDUAL, (2, 4, 6)),),
     widths=(
         Sweep(
-            replace(
-                _RESIDUAL,
+            Setting(
                 name="digits shallow",
-                network=NetworkConfig(width=1000, depth=2, group_tau=7.0),
-                steps=6000,
+                network=replace(_PAIR.network, init="residual"),
+                steps=2000,
+                floor=0.80,
+                target=0.80,
             ),
             (500, 1000, 2000),
         ),
@@ -71,8 +73,8 @@ QUICK: Final = Preset(
     parts=(Sweep(_PAIR, (1.0,)),),
     maps=(
         Map(
-            replace(_RESIDUAL, name="digits map", steps=3000, eval_every=100),
-            widths=(500, 1000),
+            replace(_RESIDUAL, name="digits map"),
+            widths=(500,),
             depths=(2, 4),
             inits=("normal", "residual"),
             lengths=(500, 1500),
@@ -81,7 +83,13 @@ QUICK: Final = Preset(
     curvature=(_PAIR,),
     overhead=(
         Timing(
-            replace(_RESIDUAL, name="digits 4 × 1000"),
+            Setting(
+                name="digits 4 × 1000",
+                network=NetworkConfig(width=1000, depth=4, group_tau=20.0, init="residual"),
+                steps=2000,
+                floor=0.80,
+                target=0.80,
+            ),
             TimingPlan(("soft", "gumbel-soft", "gumbel-st")),
         ),
     ),
@@ -99,7 +107,7 @@ _TINY: Final = Setting(
         samples=64,
         trace_steps=(0, 40),
         trace_probes=2,
-        density_probes=1,
+        density_probes=2,
         density_steps=8,
         lemma_steps=(20, 40),
         lemma_scales=(0.1, 1.0),

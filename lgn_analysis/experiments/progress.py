@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from tqdm.auto import tqdm
 
 from lgn_analysis.experiments.costs import cost
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.workers import Outcome
+
+_MEASURED: Final = 0.05
+"""How much the measured speed of the machine weighs, in parts of the whole sweep: the first runs also
+load what the others find loaded."""
 
 
 class SweepProgress:
@@ -22,6 +27,8 @@ class SweepProgress:
         todo: the runs to make.
         done: runs that the cache holds already.
         width: how many run at once; None where only the executor knows.
+        slowness: of this machine, before a run has ended: what runs take over what is estimated;
+            None until :meth:`calibrate` says it.
         show: draw the bar.
         clock: seconds, from any origin.
     """
@@ -32,12 +39,15 @@ class SweepProgress:
         done: Sequence[RunSpec] = (),
         *,
         width: int | None = None,
+        slowness: float | None = 1.0,
         show: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._costs = {spec.key: cost(spec) for spec in todo}
         self._labels = {spec.key: spec.label for spec in todo}
         self._width = None if width is None else min(width, max(1, len(todo)))
+        self._slowness = slowness
+        self._weight = 0.0
         self._clock = clock
         self._start = clock()
         self._expected = 0.0
@@ -58,6 +68,14 @@ class SweepProgress:
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
+
+    def calibrate(self, slowness: float | None) -> None:
+        """Say how slow this machine is; None where that is not known."""
+        self._slowness = 1.0 if slowness is None else slowness
+        if slowness is not None:
+            self._weight = _MEASURED * sum(self._costs.values())
+        self._start = self._clock()
+        self.tick()
 
     def advance(self, outcome: Outcome) -> None:
         """Count a run that has ended."""
@@ -81,7 +99,11 @@ class SweepProgress:
             if not self._ended:
                 return None
             width = max(1, round(self._taken / max(elapsed, 1e-9)))
-        slowness = self._taken / self._expected if self._expected and self._taken else 1.0
+        slowness = self._slowness
+        if slowness is None:
+            return None
+        if self._expected and self._taken:
+            slowness = (self._taken + self._weight * slowness) / (self._expected + self._weight)
         return max(0.0, slowness * sum(self._costs.values()) / width - elapsed)
 
     def _describe(self, label: str = "") -> None:
@@ -90,6 +112,8 @@ class SweepProgress:
         parts = []
         if self._ended == len(self._costs):
             parts.append("done")
+        elif self._slowness is None:
+            parts.append("measuring this machine")
         elif left is None:
             parts.append("time left unknown")
         elif left == 0:

@@ -8,7 +8,7 @@ is finished is in the cache, and the next call goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -22,7 +22,9 @@ from pathlib import Path
 
 from lgn_analysis.errors import InvalidInputError, SweepError
 from lgn_analysis.experiments.cache import RunCache
+from lgn_analysis.experiments.calibration import slowness_of
 from lgn_analysis.experiments.cluster import dask_executor
+from lgn_analysis.experiments.compilation import compile_kernels, parts_of
 from lgn_analysis.experiments.costs import cost
 from lgn_analysis.experiments.failures import Failure
 from lgn_analysis.experiments.local import TICK, local_outcomes
@@ -44,17 +46,47 @@ def run_sweep(
 ) -> Records:
     """Return the records of all specs, making those that the cache lacks.
 
+    The arguments are those of :func:`make_runs`; the longest runs begin first, so that no worker is
+    left alone with one at the end.
+    """
+    make_runs(
+        sorted(specs, key=cost, reverse=True),
+        cache=cache,
+        workers=workers,
+        executor=executor,
+        scheduler=scheduler,
+        retry=retry,
+        progress=progress,
+    )
+    return RunCache(cache).records(specs)
+
+
+def make_runs(
+    specs: Sequence[RunSpec],
+    *,
+    cache: Path,
+    workers: int = 1,
+    executor: Executor | None = None,
+    scheduler: str | None = None,
+    retry: bool = True,
+    progress: bool = True,
+    heard: Callable[[str], object] = lambda key: None,
+) -> None:
+    """Make the runs that the cache lacks.
+
     A run that raises is kept as a failure in the cache, and the others go on. Ctrl-C stops local
-    processes at once; another executor drops what waits and finishes what it has begun.
+    processes at once; another executor drops what waits and finishes what it has begun. Local
+    processes begin when their kernels are compiled.
 
     Args:
-        specs: the runs; equal ones are made once.
+        specs: the runs, in the order in which they begin; equal ones are made once.
         cache: folder of the records; several sweeps may share it.
         workers: local processes, one torch thread each; used when neither of the next is given.
         executor: anything with the interface of ``concurrent.futures``; it stays open.
         scheduler: address of a Dask scheduler.
         retry: make runs again that failed in an earlier call; else they stay failures.
         progress: show one progress bar for the whole.
+        heard: called with the key of every run that has ended, and is in the cache.
 
     Raises:
         InvalidInputError: contradicting arguments, or a scheduler that cannot be used.
@@ -67,26 +99,33 @@ def run_sweep(
     store = RunCache(cache)
     store.tidy()
     todo = store.missing(specs, retry=retry)
-    # The longest first, so that no worker is left alone with one at the end.
-    todo.sort(key=cost, reverse=True)
-    if todo:
-        unique = {spec.key: spec for spec in specs}.values()
-        done = [spec for spec in unique if store.has(spec)]
-        with ExitStack() as stack:
-            if scheduler is not None:  # first, so that a wrong address is all that is said
-                executor = stack.enter_context(dask_executor(scheduler))
-            if executor is None:
-                outcomes, width = local_outcomes(todo, cache, workers=workers), workers
-            else:
-                outcomes, width = executor_outcomes(todo, executor), None
-            bar = stack.enter_context(SweepProgress(todo, done, width=width, show=progress))
-            for outcome in stack.enter_context(closing(outcomes)):
-                if outcome is None:
-                    bar.tick()
-                    continue
-                store.note(outcome)
-                bar.advance(outcome)
-    return store.records(specs)
+    if not todo:
+        return
+    unique = {spec.key: spec for spec in specs}.values()
+    done = [spec for spec in unique if store.has(spec)]
+    with ExitStack() as stack:
+        if scheduler is not None:  # first, so that a wrong address is all that is said
+            executor = stack.enter_context(dask_executor(scheduler))
+        here = executor is None
+        if here:
+            compile_kernels(parts_of(todo), workers=workers, show=progress)
+        width = workers if here else None
+        bar = stack.enter_context(
+            SweepProgress(todo, done, width=width, slowness=None if here else 1.0, show=progress)
+        )
+        if executor is None:
+            if progress:
+                bar.calibrate(slowness_of(todo))
+            outcomes = local_outcomes(todo, cache, workers=workers)
+        else:
+            outcomes = executor_outcomes(todo, executor)
+        for outcome in stack.enter_context(closing(outcomes)):
+            if outcome is None:
+                bar.tick()
+                continue
+            store.note(outcome)
+            bar.advance(outcome)
+            heard(outcome.key)
 
 
 def executor_outcomes(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
 from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
 
-RECORD_FORMAT: Final = 5
+RECORD_FORMAT: Final = 6
+"""Goes up where a record means something else than before, as where a default changes its value."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ class RunSpec:
 
     @property
     def key(self) -> str:
-        """Name of the record: a hash of the content."""
-        content = json.dumps({"format": RECORD_FORMAT, **asdict(self)}, sort_keys=True)
+        """Name of the record: a hash of what differs from its default.
+
+        A field that is added, with a default, leaves the names of all older records as they are.
+        """
+        content = json.dumps({"format": RECORD_FORMAT, **_chosen(self)}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -116,3 +120,17 @@ class RunSpec:
             "steps": training.steps,
             "seed": training.seed,
         }
+
+
+def _chosen(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that are not as by default, those within them alike."""
+    chosen = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if value != _default(item):
+            chosen[item.name] = _chosen(value) if is_dataclass(value) else value
+    return chosen
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()

@@ -11,6 +11,7 @@ import pandas as pd
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.experiments import Preset, RunSpec, find_preset
 from lgn_analysis.experiments.cache import RunCache
+from lgn_analysis.experiments.calibration import slowness_of
 from lgn_analysis.experiments.costs import Estimate, estimate_runs
 from lgn_analysis.experiments.progress import duration
 from lgn_analysis.report.catalogue import experiment, numbers_of, select
@@ -36,8 +37,8 @@ class Share:
     failed: int
     estimate: Estimate
 
-    def to_row(self) -> dict[str, str]:
-        """Return it in words."""
+    def to_row(self, slowness: float = 1.0) -> dict[str, str]:
+        """Return it in words, on a machine so many times as slow as the estimate's."""
         missing = len(self.missing)
         failed = f" ({self.failed} failed before)" if self.failed else ""
         return {
@@ -46,7 +47,7 @@ class Share:
             "runs": str(self.runs),
             "done": str(self.runs - missing),
             "missing": f"{missing}{failed}",
-            "one worker": duration(self.estimate.seconds) if missing else "–",
+            "one worker": duration(slowness * self.estimate.seconds) if missing else "–",
             "a run": gibibytes(self.estimate.bytes) if missing else "–",
         }
 
@@ -62,6 +63,7 @@ class Plan:
         missing: those that the cache lacks, each once.
         estimate: of the missing ones.
         workers: how many run at once.
+        slowness: time of a step on this machine over that of the estimate; None where not measured.
     """
 
     preset: Preset
@@ -70,9 +72,10 @@ class Plan:
     missing: tuple[RunSpec, ...]
     estimate: Estimate
     workers: int
+    slowness: float | None = None
 
     def __str__(self) -> str:
-        table = pd.DataFrame([share.to_row() for share in self.shares])
+        table = pd.DataFrame([share.to_row(self.slowness or 1.0) for share in self.shares])
         head = f"{self.preset.name}: {self.preset.description}"
         return f"{head}\n{table.to_string(index=False)}\n{self.total}"
 
@@ -85,9 +88,12 @@ class Plan:
         at_once = min(self.workers, missing)
         devices = ", ".join(sorted({spec.device for spec in self.missing}))
         each = self.estimate.bytes
+        time = f"about {duration((self.slowness or 1.0) * self.estimate.wall(at_once))}"
+        if self.slowness is not None:
+            time = f"on this machine, {time}"
         return (
-            f"{self.runs} runs, {self.runs - missing} done, {missing} missing on {devices}: about "
-            f"{duration(self.estimate.wall(at_once))} with {at_once} at once, and up to "
+            f"{self.runs} runs, {self.runs - missing} done, {missing} missing on {devices}: {time} "
+            f"with {at_once} at once, and up to "
             f"{gibibytes(at_once * each)} of memory ({gibibytes(each)} a run)"
         )
 
@@ -107,6 +113,7 @@ def plan(
     claims: Sequence[str] = (),
     cache: Path = Path("runs/cache"),
     workers: int = 2,
+    measure: bool = False,
 ) -> Plan:
     """Return what a reproduction would run, and about what it takes, without running anything.
 
@@ -115,6 +122,7 @@ def plan(
         claims: only these; empty for all.
         cache: folder of finished runs.
         workers: how many run at once.
+        measure: time this machine for a second, where the kernels are compiled already.
 
     Raises:
         InvalidInputError: an unknown preset or claim, or no worker.
@@ -147,4 +155,5 @@ def plan(
         missing=missing,
         estimate=estimate_runs(missing),
         workers=workers,
+        slowness=slowness_of(missing) if measure and missing else None,
     )

@@ -11,14 +11,15 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.experiments import Preset, Records, Verdict, find_preset, run_sweep
+from lgn_analysis.experiments import Verdict, find_preset
+from lgn_analysis.experiments.cache import RunCache
 from lgn_analysis.experiments.failures import Failure
-from lgn_analysis.files import replacing
-from lgn_analysis.report.catalogue import experiment, experiment_names, numbers_of, select
+from lgn_analysis.experiments.scheduling import make_runs
+from lgn_analysis.report.ahead import FiguresAhead, in_turn
+from lgn_analysis.report.catalogue import experiment_names, numbers_of, select
 from lgn_analysis.report.drawing import draw, drawable
 from lgn_analysis.report.ledger import verdicts_from, write_ledger
 from lgn_analysis.report.page import REPORT, write_report
-from lgn_analysis.report.provenance import write_facts
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def reproduce(
 ) -> Report:
     """Run the experiments of a preset, write their CSVs, figures, the ledger and the report.
 
+    CSVs and figure of an experiment are written as soon as its last run has ended.
     Ledger and report speak of every CSV in ``out``, so that claims can be run in pieces. A run
     that fails is left out and listed; an experiment that lacks too many for a frame is
     ``untested``.
@@ -80,24 +82,23 @@ def reproduce(
     """
     chosen = find_preset(preset)
     names = select(claims)
-    specs = [spec for name in names for spec in experiment(name).specs(chosen)]
-    records = run_sweep(
-        specs,
-        cache=cache,
-        workers=workers,
-        executor=executor,
-        scheduler=scheduler,
-        retry=retry,
-        progress=progress,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        _write_tables(name, records, chosen, out)
-    verdicts = rebuild(out, progress=progress)
+    with FiguresAhead(names, chosen, RunCache(cache), out, say=progress) as figures:
+        make_runs(
+            in_turn(names, chosen, RunCache(cache)),
+            cache=cache,
+            workers=workers,
+            executor=executor,
+            scheduler=scheduler,
+            retry=retry,
+            progress=progress,
+            heard=figures.heard,
+        )
+    others = [name for name in drawable(out) if not (out / f"{name}.png").is_file()]
+    verdicts = _conclude(out, others, progress=progress)
     asked = {number for name in names for number in numbers_of(name)} if claims else None
     return Report(
         [v for v in verdicts if asked is None or v.claim.id.split()[0] in asked],
-        records.failures,
+        figures.failures,
         out,
     )
 
@@ -122,43 +123,14 @@ def rebuild(
         raise InvalidInputError(
             f"no experiment has left a CSV in {folder}; `lgn-analysis reproduce` makes them"
         )
-    chosen = list(names) or drawable(folder)
-    for name in tqdm(chosen, desc="figures", disable=not progress):
+    return _conclude(folder, list(names) or drawable(folder), progress=progress)
+
+
+def _conclude(folder: Path, names: Sequence[str], *, progress: bool) -> list[Verdict]:
+    """Draw figures, and write ledger and report of all CSVs in a folder."""
+    for name in tqdm(names, desc="figures", disable=not progress or not names):
         draw(name, folder)
     verdicts = verdicts_from(folder)
     write_ledger(verdicts, folder)
     write_report(verdicts, folder)
     return verdicts
-
-
-def _write_tables(name: str, records: Records, preset: Preset, folder: Path) -> None:
-    """Write an experiment's frame, effects and facts; without a frame, remove an older one."""
-    module = experiment(name)
-    specs = module.specs(preset)
-    keys = {spec.key for spec in specs}
-    incomplete = any(failure.key in keys for failure in records.failures)
-    try:
-        frame = module.frame(records, preset)
-        effects = module.effects(frame) if module.CLAIMS else None
-        module.verdicts(frame)
-    except Exception:
-        if not incomplete:
-            raise
-        frame = pd.DataFrame()
-    if frame.empty:
-        _remove(folder, name, "csv", "effects.csv", "png", "pdf")
-    if not (frame.empty and incomplete):
-        _write(frame, folder / f"{name}.csv")
-        if effects is not None:
-            _write(effects, folder / f"{name}.effects.csv")
-    write_facts(folder, name, specs, preset, records.failures)
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False)
-
-
-def _remove(folder: Path, name: str, *suffixes: str) -> None:
-    for suffix in suffixes:
-        (folder / f"{name}.{suffix}").unlink(missing_ok=True)

@@ -9,16 +9,16 @@ import pytest
 from lgn_analysis.experiments import find_preset, run_sweep
 from lgn_analysis.experiments.discovery import all_specs, experiments
 from lgn_analysis.plots import style
-from tests.experiments.serial import Serial
 
 SMOKE = find_preset("smoke")
 NOT_IN_SMOKE = {"cifar100"}
 
+pytestmark = pytest.mark.xdist_group("smoke")
+
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return run_sweep(all_specs(SMOKE), cache=cache, executor=Serial(), progress=False)
+def records(smoke_cache):
+    return run_sweep(all_specs(SMOKE), cache=smoke_cache, progress=False)
 
 
 def test_no_run_fails(records):

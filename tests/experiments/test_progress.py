@@ -16,8 +16,8 @@ def now(monkeypatch):
     return [100.0]
 
 
-def bar_of(now, *, width):
-    return SweepProgress(tiny_specs(4), width=width, show=False, clock=lambda: now[0])
+def bar_of(now, *, width, **options):
+    return SweepProgress(tiny_specs(4), width=width, show=False, clock=lambda: now[0], **options)
 
 
 def test_before_the_first_run_ends_the_estimate_is_all_there_is(now):
@@ -33,6 +33,29 @@ def test_a_machine_half_as_fast_doubles_what_is_left(now):
         now[0] += 20
         bar.advance(Outcome(first.key, seconds=20.0))
         assert bar.remaining() == 2 * 40 / 2 - 20
+
+
+def test_what_was_measured_counts_most_until_many_runs_have_ended(now):
+    """It weighs as much as a twentieth of the sweep, 2 of 40 seconds."""
+    first, *_ = tiny_specs(4)
+    with bar_of(now, width=2, slowness=None) as bar:
+        assert bar.remaining() is None
+        now[0] += 3
+        bar.calibrate(3.0)
+        assert bar.remaining() == 60.0
+        now[0] += 20
+        bar.advance(Outcome(first.key, seconds=20.0))
+        assert bar.remaining() == pytest.approx((20 + 3 * 2) / (10 + 2) * 40 / 2 - 20)
+
+
+def test_no_time_is_said_while_the_machine_is_measured(now, capsys):
+    with SweepProgress(tiny_specs(4), width=2, slowness=None, clock=lambda: now[0]) as bar:
+        bar.tick()
+        before = capsys.readouterr().err
+        bar.calibrate(None)
+    assert "measuring this machine" in before
+    assert "left" not in before
+    assert "about 20 s left" in capsys.readouterr().err
 
 
 def test_how_many_run_at_once_is_seen_from_the_finished_runs(now):

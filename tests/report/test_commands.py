@@ -12,6 +12,8 @@ from lgn_analysis.experiments.failures import Failure
 from lgn_analysis.report.readme import BEGIN, END
 from tests.experiments.sweep_program import tiny_specs
 
+pytestmark = pytest.mark.xdist_group("smoke")
+
 
 def run(capsys, *args):
     """Return exit status, standard output and standard error of a command."""

@@ -10,6 +10,8 @@ from lgn_analysis import report
 from lgn_analysis.report.markup import marked, pairs, table
 from lgn_analysis.report.page import page
 
+pytestmark = pytest.mark.xdist_group("smoke")
+
 VOID = {"meta", "img", "br"}
 
 

@@ -1,10 +1,17 @@
 """A plan counts what is done, missing and failed, and touches nothing."""
 
+import importlib
+
 import pytest
 
 from lgn_analysis import report
 from lgn_analysis.experiments.cache import RunCache
 from lgn_analysis.experiments.failures import Failure
+from lgn_analysis.experiments.progress import duration
+
+pytestmark = pytest.mark.xdist_group("smoke")
+
+planning = importlib.import_module("lgn_analysis.report.plan")  # its function has the same name
 
 
 def test_of_an_empty_cache_everything_is_missing(tmp_path):
@@ -38,6 +45,17 @@ def test_more_workers_take_less_time_and_more_memory(tmp_path):
     assert one.estimate.wall(1) > two.estimate.wall(2)
     assert "with 1 at once" in one.total
     assert "with 2 at once" in two.total
+
+
+def test_a_plan_for_this_machine_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "slowness_of", lambda specs: 3.0)
+    here = report.plan("quick", claims=["C11"], cache=tmp_path, measure=True)
+    assert here.slowness == 3.0
+    row = here.shares[0].to_row(3.0)
+    assert row["one worker"] == duration(3 * here.shares[0].estimate.seconds)
+    assert row["one worker"] in str(here)
+    assert f"on this machine, about {duration(3 * here.estimate.wall(2))} with 2 at" in here.total
+    assert "on this machine" not in report.plan("quick", claims=["C11"], cache=tmp_path).total
 
 
 def test_the_paper_s_sizes_are_planned_without_a_gpu_or_data(tmp_path):

@@ -11,15 +11,15 @@ from lgn_analysis.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.experiments import sweep
 from tests.experiments.serial import Serial
 
+pytestmark = pytest.mark.xdist_group("smoke")
+
 
 def bytes_of(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_the_whole_smoke_preset_has_a_row_a_claim_and_what_a_figure_needs(tmp_path):
-    result = report.reproduce(
-        "smoke", out=tmp_path / "out", cache=tmp_path / "cache", executor=Serial(), progress=False
-    )
+def test_the_whole_smoke_preset_has_a_row_a_claim_and_what_a_figure_needs(smoke_cache, tmp_path):
+    result = report.reproduce("smoke", out=tmp_path / "out", cache=smoke_cache, progress=False)
     assert result.failures == ()
     table = result.to_frame()
     assert {claim.split()[0] for claim in table["id"]} == {f"C{number}" for number in range(1, 15)}
@@ -154,13 +154,19 @@ def change(path):
     path.write_text(path.read_text().replace("0.", "1.", 1))
 
 
+def test_a_csv_with_other_ends_of_lines_is_the_one_that_was_written(made, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(made.folder, folder)
+    for name in ("gap.csv", "gap.effects.csv"):
+        (folder / name).write_bytes((folder / name).read_bytes().replace(b"\n", b"\r\n"))
+    report.draw("gap", folder)
+
+
 @pytest.mark.parametrize("name", ["gap.csv", "gap.effects.csv"])
 @pytest.mark.parametrize("damage", [change, lambda path: path.write_text(""), Path.unlink])
 def test_a_csv_that_is_not_the_one_that_was_written_is_refused(made, tmp_path, name, damage):
     folder = tmp_path / "copy"
     shutil.copytree(made.folder, folder)
-    (folder / name).write_bytes((folder / name).read_bytes().replace(b"\n", b"\r\n"))
-    report.draw("gap", folder)  # the same rows, as another system ends its lines
     damage(folder / name)
     with pytest.raises(InvalidInputError, match=f"{name}.*(it was changed or lost|is missing)"):
         report.draw("gap", folder)

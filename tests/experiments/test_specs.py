@@ -1,0 +1,115 @@
+"""The name of a record follows from what its run differs in from the defaults."""
+
+from dataclasses import asdict, dataclass, make_dataclass, replace
+
+import pytest
+
+from lgn_analysis.experiments.specs import ProbePlan, RunSpec, TimingPlan
+from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
+
+SPEC = RunSpec(
+    data=DataConfig("digits"),
+    network=NetworkConfig(width=500, seed=3),
+    training=TrainingConfig(steps=10),
+    probes=ProbePlan(trace_steps=(10,)),
+)
+
+
+def with_another_field(value):
+    """Return ``value`` as its class would be with one more field, and the field's default."""
+    kind = make_dataclass(
+        type(value).__name__, [("added", int, 7)], bases=(type(value),), frozen=True
+    )
+    return kind(**{name: getattr(value, name) for name in asdict(value)})
+
+
+@pytest.mark.parametrize("part", ["data", "network", "training", "probes"])
+def test_a_field_that_is_added_with_a_default_leaves_keys_as_they_are(part):
+    extended = with_another_field(getattr(SPEC, part))
+    assert extended.added == 7
+    assert replace(SPEC, **{part: extended}).key == SPEC.key
+    assert replace(SPEC, **{part: replace(extended, added=8)}).key != SPEC.key
+
+
+def test_a_field_of_the_run_itself_leaves_keys_as_they_are():
+    @dataclass(frozen=True)
+    class Extended(RunSpec):
+        added: str = "none"
+
+    fields = {name: getattr(SPEC, name) for name in asdict(SPEC)}
+    assert Extended(**fields).key == SPEC.key
+    assert Extended(**fields, added="some").key != SPEC.key
+
+
+def test_every_field_that_is_given_another_value_makes_another_key():
+    others = [
+        replace(SPEC, data=DataConfig("mnist5k")),
+        replace(SPEC, network=replace(SPEC.network, width=600)),
+        replace(SPEC, network=replace(SPEC.network, seed=0)),
+        replace(SPEC, training=replace(SPEC.training, tau_schedule="linear", tau_end=0.1)),
+        replace(SPEC, probes=ProbePlan()),
+        replace(SPEC, timing=TimingPlan(("soft",))),
+        replace(SPEC, timing=TimingPlan(("soft",), rounds=3)),
+        replace(SPEC, device="cuda"),
+    ]
+    assert len({spec.key for spec in [SPEC, *others]}) == len(others) + 1
+
+
+def test_a_default_that_is_given_is_no_other_run():
+    assert replace(SPEC, network=replace(SPEC.network, depth=NetworkConfig().depth)) == SPEC
+    assert RunSpec(**{**vars(SPEC), "device": "cpu"}).key == SPEC.key
+
+
+def test_the_defaults_are_those_of_the_format():
+    """A key does not see a default change: with another value here goes another RECORD_FORMAT."""
+    known = {
+        "data": {"name": "digits", "thresholds": None, "fingerprint": None},
+        "network": {
+            "width": 1000,
+            "depth": 3,
+            "group_tau": 20.0,
+            "relaxation": "gumbel-st",
+            "tau": 1.0,
+            "wiring": "random",
+            "init": "normal",
+            "seed": 0,
+            "n_groups": None,
+            "grad_factor": 1.0,
+            "dtype": "float32",
+            "cage_tau_max": None,
+            "cage_tau_min": None,
+            "cage_decay": None,
+        },
+        "training": {
+            "steps": 20_000,
+            "batch_size": 128,
+            "lr": 0.01,
+            "seed": 0,
+            "eval_every": None,
+            "noise_draws": 1,
+            "tau_schedule": None,
+            "tau_end": None,
+            "tau_steps": None,
+        },
+        "probes": {
+            "samples": 256,
+            "trace_steps": (),
+            "trace_probes": 4,
+            "density_probes": 0,
+            "density_steps": 40,
+            "lemma_steps": (),
+            "lemma_scales": (0.1, 0.25, 0.5, 1.0),
+            "lemma_draws": 64,
+            "lemma_trace_probes": 8,
+            "lemma_order": 2,
+            "anatomy_steps": (),
+            "landscape_directions": 0,
+            "landscape_grid": 21,
+            "plane_grid": 0,
+        },
+    }
+    spec = asdict(RunSpec(DataConfig(), NetworkConfig(), TrainingConfig()))
+    for part, values in known.items():
+        assert {name: spec[part][name] for name in values} == values
+    timing = TimingPlan(("soft",))
+    assert (timing.rounds, timing.steps, timing.warm_up) == (20, 20, 5)
