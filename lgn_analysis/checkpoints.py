@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lgn_analysis.arguments import usable_device
+from lgn_analysis.arguments import seed_number, usable_device
 from lgn_analysis.errors import CheckpointError, InvalidInputError
 from lgn_analysis.files import checksum, replacing
 from lgn_analysis.network import LogicNetwork, require_plain
@@ -77,13 +77,13 @@ def write_checkpoint(
     dtype = str(model.dtype).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise InvalidInputError(f"a {dtype} network cannot be stored; use float32 or float64")
-    stored = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    stored = {_MODEL + name: tensor.clone() for name, tensor in _tensors(model).items()}
     stored |= {_EXTRA + name: tensor for name, tensor in (tensors or {}).items()}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()}
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "network": model.config,
+        "network": model.config | {"seed": seed_number(model.seed)},
         "dtype": dtype,
         "info": dict(info or {}),
         "checksums": _checksums(on_cpu),
@@ -95,6 +95,19 @@ def write_checkpoint(
             save_file(on_cpu, temporary, metadata=metadata)
         except SafetensorError as error:  # so it calls what the system refuses to write
             raise OSError(str(error)) from error
+
+
+def _tensors(model: LogicNetwork) -> dict[str, Tensor]:
+    """Return what the network that a model's configuration describes has in its ``state_dict``.
+
+    The model's own ``state_dict`` may have hooks, lack buffers that are not persistent, and have the
+    confidences of a relaxation that is the model's no longer.
+    """
+    tensors: dict[str, Tensor] = {}
+    for index, layer in enumerate(model.layers):
+        names = ("logits", "wiring", *(["confidence"] if layer.relaxation.adaptive else []))
+        tensors |= {f"layers.{index}.{name}": getattr(layer, name).detach() for name in names}
+    return tensors
 
 
 def _checksums(tensors: Mapping[str, Tensor]) -> dict[str, str]:

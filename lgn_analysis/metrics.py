@@ -31,6 +31,7 @@ from lgn_analysis.network import (
     LogicNetwork,
     Mode,
     as_bits,
+    call_network,
     check_choices,
     check_features,
     require_network,
@@ -361,12 +362,11 @@ class _Tally:
 
 
 def _logits(model: LogicNetwork, x: Tensor, mode: Mode, draw: NoiseKey | None = None) -> Tensor:
-    logits: Tensor = model(x, mode=mode, draw=draw)
-    return logits
+    return call_network(model, x, mode=mode, draw=draw)
 
 
 def _as_float64(logits: Tensor) -> NDArray[np.float64]:
-    z = logits.detach().cpu()
+    z = logits.detach().cpu().resolve_neg()
     # NumPy has no bfloat16.
     return (z.float() if z.dtype == torch.bfloat16 else z).numpy().astype(np.float64)
 

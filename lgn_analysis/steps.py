@@ -15,12 +15,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import optimizer as torch_optimizer
 
 from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError
 from lgn_analysis.kernels import NetworkBackend
 from lgn_analysis.kernels.seam import AdamRule, Moments, Pass, Run
-from lgn_analysis.network import LogicNetwork, specify
+from lgn_analysis.network import LogicNetwork, call_network, specify
 from lgn_analysis.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.relaxations import make_relaxation
 from lgn_analysis.schedules import TauSchedule
@@ -30,6 +31,7 @@ MOST_AT_ONCE: Final = 256
 WORK_AT_ONCE: Final = 2.0e8
 """Gates times samples of one call on a CPU, some tenths of a second: progress shows in between."""
 _ROWS: Final = 4096
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
 
 def warm_up(model: LogicNetwork, *, scheduled: bool = False) -> None:
@@ -137,12 +139,18 @@ class Steps:
         parameters = list(self.model.parameters())
         if backend is None or network is None or not _same(parameters, self._optimised):
             return None
+        if not _is_plain_adam(self.optimiser, parameters):
+            return None
         if self.schedule is not None:  # each step brings its own temperature
             relaxation = replace(network.relaxation, tau=self.schedule.start)
             network = replace(network, relaxation=relaxation)
-        if self._run is None or not self._run.serves(backend, network, parameters):
-            run = self._make_run(backend, network)
-            self._run = _Prepared.of(backend, network, parameters, run)
+        group = self.optimiser.param_groups[0]
+        adam = AdamRule(float(group["lr"]), group["betas"], group["eps"])
+        moments = [self._moments(parameter) for parameter in parameters]
+        written = [*parameters, *(m.mean for m in moments), *(m.square for m in moments)]
+        if self._run is None or not self._run.serves(backend, network, adam, written):
+            run = self._make_run(backend, network, parameters, moments, adam)
+            self._run = _Prepared.of(backend, network, adam, written, run)
         return self._run.run
 
     def _by_autograd(self, first: int, until: int) -> Iterator[list[float]]:
@@ -158,7 +166,7 @@ class Steps:
             if self.schedule is not None:
                 self.model.set_tau(self.schedule.at(step))
             try:
-                outputs = self.model(self._on_device[chosen], draw=key)
+                outputs = call_network(self.model, self._on_device[chosen], draw=key)
             except InvalidInputError:
                 if all(bool(z.isfinite().all()) for z in self.model.parameters()):
                     raise
@@ -202,22 +210,21 @@ class Steps:
                 state["step"] += n
             yield losses.tolist()
 
-    def _make_run(self, backend: NetworkBackend, network: Pass) -> Run:
+    def _make_run(
+        self,
+        backend: NetworkBackend,
+        network: Pass,
+        parameters: Sequence[Tensor],
+        moments: Sequence[Moments],
+        adam: AdamRule,
+    ) -> Run:
         device = self.model.device
         if self._packed is None or self._packed[0] is not backend:
             # In pieces: all bits, a byte each, may not fit the device.
             words = [backend.pack_bits(rows.to(device)) for rows in self._x.split(_ROWS)]
             packed = backend.PackedSamples(torch.cat(words), network.n_features)
             self._packed = backend, packed
-        group = self.optimiser.param_groups[0]
-        return backend.TrainingRun(
-            network,
-            list(self.model.parameters()),
-            [self._moments(parameter) for parameter in self.model.parameters()],
-            self._packed[1],
-            self._y,
-            AdamRule(group["lr"], group["betas"], group["eps"]),
-        )
+        return backend.TrainingRun(network, parameters, moments, self._packed[1], self._y, adam)
 
     def _moments(self, parameter: torch.nn.Parameter) -> Moments:
         """Return Adam's state of a parameter, as the optimiser itself would begin it."""
@@ -242,24 +249,32 @@ class Steps:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Training steps that were prepared for a network, its wirings and where its logits lay then."""
+    """Training steps that were prepared for a network, its wirings and where they write."""
 
     backend: NetworkBackend
     network: Pass
+    adam: AdamRule
     run: Run
     wirings: tuple[Tensor, ...]
     addresses: tuple[int, ...]
 
     @classmethod
     def of(
-        cls, backend: NetworkBackend, network: Pass, logits: Sequence[Tensor], run: Run
+        cls,
+        backend: NetworkBackend,
+        network: Pass,
+        adam: AdamRule,
+        written: Sequence[Tensor],
+        run: Run,
     ) -> _Prepared:
         wirings = tuple(wiring.clone() for wiring in network.wirings)
-        return cls(backend, network, run, wirings, tuple(z.data_ptr() for z in logits))
+        return cls(backend, network, adam, run, wirings, tuple(t.data_ptr() for t in written))
 
-    def serves(self, backend: NetworkBackend, network: Pass, logits: Sequence[Tensor]) -> bool:
-        """Return whether the network is still the one that the steps were prepared for."""
-        if tuple(z.data_ptr() for z in logits) != self.addresses:
+    def serves(
+        self, backend: NetworkBackend, network: Pass, adam: AdamRule, written: Sequence[Tensor]
+    ) -> bool:
+        """Return whether network and optimiser are still those that the steps were prepared for."""
+        if adam != self.adam or tuple(t.data_ptr() for t in written) != self.addresses:
             return False
         theirs = replace(self.network, wirings=(), confidences=())
         same = backend is self.backend and replace(network, wirings=(), confidences=()) == theirs
@@ -269,6 +284,25 @@ class _Prepared:
             and len(network.wirings) == len(self.wirings)
             and all(map(torch.equal, network.wirings, self.wirings))
         )
+
+
+def _is_plain_adam(optimiser: torch.optim.Adam, parameters: Sequence[Tensor]) -> bool:
+    """Return whether an optimiser's steps are those of Adam on these parameters, and no more."""
+    called = (
+        optimiser._optimizer_step_pre_hooks,
+        optimiser._optimizer_step_post_hooks,
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    )
+    if any(called) or "step" in vars(optimiser) or len(optimiser.param_groups) != 1:
+        return False
+    group = optimiser.param_groups[0]
+    if not _same(group["params"], parameters):
+        return False
+    if group["weight_decay"] != 0 or group["amsgrad"] or group["maximize"]:
+        return False
+    moments = [state[name] for state in optimiser.state.values() for name in _MOMENTS if state]
+    return all(m.dtype == torch.float32 and m.is_contiguous() for m in moments)
 
 
 def _same(one: Sequence[object], other: Sequence[object]) -> bool:

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from lgn_analysis.network import GroupSum, LogicLayer, LogicNetwork
-from lgn_analysis.relaxations import HardST, Soft
+from lgn_analysis.relaxations import HardST, Relaxation, Soft
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,17 @@ class Doubled(LogicNetwork):
         return 2 * super().forward(x, mode=mode, draw=draw)
 
 
+class Looping(LogicNetwork):
+    """A network that calls its second layer twice."""
+
+    def forward(self, x: Tensor, *, mode: Any = None, draw: Any = None) -> Tensor:
+        key = None if draw is None else self._noise_key(draw)
+        for index in (0, 1, 1, 2):
+            x = self.layers[index](x, mode=mode, draw=key)
+        outputs: Tensor = self.group_sum(x)
+        return outputs
+
+
 class Skipping(LogicNetwork):
     """A network that leaves its second layer out."""
 
@@ -144,6 +155,59 @@ def patch_class(network: LogicNetwork) -> Callable[[], object]:
     plain = GroupSum.forward
     GroupSum.forward = lambda self, x: 3 * plain(self, x)  # type: ignore[method-assign]
     return lambda: setattr(GroupSum, "forward", plain)
+
+
+def replace_in_class(kind: type, name: str, by: Callable[[Any], Any]) -> Any:
+    """Replace a method of a class, or add one that it inherits."""
+
+    def apply(network: LogicNetwork) -> Callable[[], object]:
+        own, plain = name in vars(kind), getattr(kind, name)
+        setattr(kind, name, by(plain))
+        return lambda: setattr(kind, name, plain) if own else delattr(kind, name)
+
+    return apply
+
+
+def call_twice_as_large(plain: Any) -> Any:
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        outputs = plain(self, *args, **options)
+        return 2 * outputs if isinstance(self, GroupSum) else outputs
+
+    return call
+
+
+def shadowed_logits(network: LogicNetwork) -> None:
+    vars(network.layers[1])["logits"] = network.layers[1].logits.detach().flip(0)
+
+
+def renamed_layer(network: LogicNetwork) -> None:
+    last = network.layers[2]
+    del network.layers[2]  # type: ignore[attr-defined]
+    network.layers.add_module("last", last)  # type: ignore[attr-defined]
+
+
+def layer_twice(network: LogicNetwork) -> None:
+    network.layers[2] = network.layers[1]  # type: ignore[index]
+
+
+def negated_view(network: LogicNetwork) -> None:
+    layer = network.layers[1]
+    layer.logits = nn.Parameter(torch._neg_view(layer.logits.detach().clone()))
+
+
+def overlapping(network: LogicNetwork) -> None:
+    one, two = network.layers[1].logits, network.layers[2].logits
+    flat = torch.cat([one.detach(), two.detach()])
+    one.data, two.data = flat[: len(one)], flat[len(one) - 2 : -2]
+
+
+def patched_relaxation(network: LogicNetwork) -> None:
+    relaxation = replace(network.relaxation)
+    plain = relaxation.training_weights
+    object.__setattr__(
+        relaxation, "training_weights", lambda z, g=None, *, tau=None: plain(z.flip(-1), g, tau=tau)
+    )
+    network.relaxation = relaxation
 
 
 def wider(network: LogicNetwork) -> None:
@@ -324,6 +388,49 @@ MODIFICATIONS: Final = (
     Modification("patched group sum", patched(head, lambda y: y - 2)),
     Modification("patched network", patched(itself, lambda y: 2 * y)),
     Modification("patched class", patch_class),
+    Modification(
+        "call of a class",
+        replace_in_class(GroupSum, "__call__", call_twice_as_large),
+    ),
+    Modification(
+        "hook by the call of all modules",
+        replace_in_class(nn.Module, "__call__", call_twice_as_large),
+    ),
+    Modification(
+        "patched method of the layers' class",
+        replace_in_class(
+            LogicLayer,
+            "forward_features",
+            lambda plain: lambda self, x, mode, noise: 1 - plain(self, x, mode, noise),
+        ),
+    ),
+    Modification(
+        "patched class of relaxations",
+        replace_in_class(
+            Relaxation,
+            "training_weights",
+            lambda plain: lambda self, z, g=None, *, tau=None: plain(self, z.flip(-1), g, tau=tau),
+        ),
+        changes=False,
+    ),
+    Modification("patched relaxation", patched_relaxation, changes=False),
+    Modification("logits behind an attribute", shadowed_logits),
+    Modification("renamed layer", renamed_layer, changes=False),
+    Modification("layer in two places", layer_twice),
+    Modification("negated view of logits", negated_view),
+    Modification("overlapping logits", overlapping),
+    Modification(
+        "gradient factors a sample",
+        lambda n: (
+            [setattr(layer, "grad_factor", torch.full((1,), 2.0)) for layer in n.layers] and None
+        ),
+        changes=False,
+    ),
+    Modification(
+        "network that calls a layer twice",
+        lambda n: become(n, Looping),
+        refuses=(("usage", "calls its layer 1 2 times where it should 1"),),
+    ),
     Modification(
         "parametrised logits",
         lambda n: parametrize.register_parametrization(n.layers[1], "logits", Twice()) and None,

@@ -21,7 +21,7 @@ from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.kernels.reference import unpack_bits
 from lgn_analysis.network import LogicLayer, LogicNetwork, specify
 from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import GumbelST, Relaxation, Soft
+from lgn_analysis.relaxations import CAGE, GumbelST, Relaxation, Soft
 from lgn_analysis.steps import Steps
 from tests.modifications import MODIFICATIONS, Modification
 from tests.tiny import random_bits
@@ -144,7 +144,8 @@ def test_evaluate(modification: Modification) -> None:
 def outputs_of_layers(network: LogicNetwork) -> list[Tensor]:
     outputs: list[Tensor] = []
     handles = [
-        layer.register_forward_hook(lambda m, i, o: outputs.append(o)) for layer in network.layers
+        layer.register_forward_hook(lambda m, i, o: outputs.append(o))
+        for layer in dict.fromkeys(network.layers)
     ]
     network(X, mode="discrete")
     for handle in handles:
@@ -259,3 +260,85 @@ def test_probe(modification: Modification) -> None:
         torch.testing.assert_close(probe @ v, hessian @ v, rtol=1e-9, atol=1e-12)
         trace = probe.trace(n_probes=64)  # false alarms: 6e-7 a modification, were it normal
         assert abs(trace.estimate - float(hessian.trace())) <= 5 * trace.stderr
+
+
+class Modeless(LogicNetwork):
+    """A network whose forward forgot about modes."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)
+
+
+def test_a_network_without_modes_is_refused_by_name() -> None:
+    network = make(None)
+    network.__class__ = Modeless
+    for use in (
+        lambda: lgn.evaluate(network, (X, Y)),
+        lambda: lgn.gate_usage(network, X),
+        lambda: Steps(network, X, Y, batch_size=32, lr=LR, seed=2).advance(0, 1, lambda n: None),
+    ):
+        with pytest.raises(LGNError, match="takes no mode and no draw"):
+            use()
+
+
+@pytest.mark.parametrize("relaxation", [GumbelST(), Soft(), CAGE()], ids=lambda r: r.name)
+def test_an_unchanged_network_is_known(relaxation: Relaxation) -> None:
+    assert specify(make(None, relaxation=relaxation), training=True).reason == ""
+
+
+def test_layers_that_share_a_confidence_train_as_called() -> None:
+    trained = []
+    for backend in (None, "reference"):
+        network = make(backend, relaxation=CAGE(decay=0.1))
+        network.layers[1].confidence = network.layers[0].confidence
+        Steps(network, X, Y, batch_size=32, lr=LR, seed=2).advance(0, 3, lambda n: None)
+        trained.append(network.layers[0].confidence)
+    torch.testing.assert_close(*trained)
+
+
+CHANGES_OF_ADAM = {
+    "lr": lambda o: o.param_groups[0].update(lr=0.5),
+    "weight decay": lambda o: o.param_groups[0].update(weight_decay=3.0),
+    "other moments": lambda o: o.state.clear(),
+    "hook": lambda o: o.register_step_post_hook(
+        lambda o, args, options: [p.data.mul_(1.5) for p in o.param_groups[0]["params"]] and None
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_ADAM.values(), ids=CHANGES_OF_ADAM)
+def test_steps_take_up_what_became_of_the_optimiser(change: Any) -> None:
+    trained = []
+    for backend, changed in ((None, True), ("reference", True), (None, False)):
+        network = make(backend)
+        steps = Steps(network, X, Y, batch_size=32, lr=LR, seed=2)
+        steps.advance(0, 2, lambda n: None)
+        if changed:
+            change(steps.optimiser)
+        steps.advance(2, 4, lambda n: None)
+        trained.append(torch.cat([p.detach() for p in network.parameters()]))
+    torch.testing.assert_close(trained[0], trained[1], rtol=0, atol=0.05 * LR)
+    assert not torch.allclose(trained[0], trained[2], rtol=0, atol=0.1 * LR)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda n: setattr(n, "relaxation", Soft(0.7)),
+        lambda n: n.layers[1].register_buffer("wiring", n.layers[1].wiring, persistent=False),
+        lambda n: n.layers[1].register_state_dict_post_hook(
+            lambda module, state, prefix, local: state.update(
+                {prefix + "logits": 5 * state[prefix + "logits"]}
+            )
+        ),
+        lambda n: setattr(n.layers[2], "wiring", n.layers[1].wiring),
+    ],
+    ids=["other relaxation", "wiring not persistent", "hook on the state", "shared wiring"],
+)
+def test_a_changed_network_is_stored_as_it_is(change: Any, tmp_path: Any) -> None:
+    network = make(None, relaxation=CAGE())
+    change(network)
+    lgn.save(network, tmp_path / "model.safetensors")
+    again = lgn.load(tmp_path / "model.safetensors")
+    for mode in ("soft", "discrete"):
+        assert torch.equal(again(X, mode=mode), network(X, mode=mode))

@@ -61,4 +61,4 @@ def as_bits(x: Tensor) -> Tensor:
 def flat_values(x: Tensor) -> Tensor:
     """Return x [..., n] as bool or float32 [batch, n]."""
     flat = x.reshape(-1, x.shape[-1])
-    return flat if flat.dtype == torch.bool else flat.to(torch.float32)
+    return flat if flat.dtype == torch.bool else flat.to(torch.float32).resolve_neg()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Final
 
 import torch
@@ -134,6 +135,11 @@ class LogicLayer(nn.Module):
                 f"{tuple(self.logits.shape)} and a wiring of shape {tuple(self.wiring.shape)}; make it "
                 "anew with n_out gates"
             )
+        if self.wiring.dtype not in (torch.int64, torch.int32):
+            raise InvalidInputError(
+                f"the wiring of layer {self.index} must hold int64, and by hand it was given "
+                f"{self.wiring.dtype}; store wiring.long()"
+            )
         resolved = resolve_mode(mode, self.training, self.relaxation)
         if chooses_gates(resolved, self.relaxation):
             check_choices([self])
@@ -142,15 +148,17 @@ class LogicLayer(nn.Module):
             words = self._kernels.pack_bits(bits)
             outputs = self._kernels.unpack_bits(self.forward_packed(words), bits.shape[1])
             return outputs.T.reshape(*x.shape[:-1], self.n_out).to(self.logits.dtype)
-        if is_fusible(resolved, x, [self.logits]) and not layer_departure(self):
-            whole = select_network_backend(self.logits.device, self.backend)
-            if whole is not None:
-                return self._forward_whole(whole, x, resolved, draw)
+        if is_fusible(resolved, x, [self.logits]) and not (
+            parts.patches() or layer_departure(self)
+        ):
+            backend = select_network_backend(self.logits.device, self.backend)
+            if backend is not None:
+                return self._forward_whole(backend, x, resolved, draw)
         noise = None
         if resolved != "soft" and self.relaxation.noisy:
             noise = self._kernels.gumbel(
                 draw or fresh_key(Purpose.TRAINING),
-                self.index,
+                whole("index", self.index, least=0, most=MAX_LAYERS - 1),
                 self.n_out,
                 dtype=self.logits.dtype,
                 device=self.logits.device,
@@ -159,7 +167,7 @@ class LogicLayer(nn.Module):
         return self.forward_features(features, resolved, noise).movedim(0, -1)
 
     def _forward_whole(
-        self, whole: NetworkBackend, x: Tensor, resolved: str, draw: NoiseKey | None
+        self, backend: NetworkBackend, x: Tensor, resolved: str, draw: NoiseKey | None
     ) -> Tensor:
         """Return the gate outputs by a backend for whole networks: one layer, a group a gate."""
         network = Pass(
@@ -173,7 +181,7 @@ class LogicLayer(nn.Module):
             taus=temperatures([self]) if resolved == "train" else (),
         )
         key = (draw or fresh_key(Purpose.TRAINING)) if network.relaxation.noisy else None
-        outputs = whole.training_forward(network, [self.logits], flat_values(x), key)
+        outputs = backend.training_forward(network, [self.logits], flat_values(x), key)
         return outputs.reshape(*x.shape[:-1], self.n_out)
 
     def forward_features(self, x: Tensor, resolved: str, noise: Tensor | None) -> Tensor:
@@ -198,7 +206,7 @@ class LogicLayer(nn.Module):
             InvalidInputError: the layer was made with another relaxation, and keeps no confidence.
         """
         relaxation = self.relaxation
-        if not isinstance(relaxation, CAGE) or "confidence" not in self._buffers:
+        if not isinstance(relaxation, CAGE) or self._buffers.get("confidence") is None:
             raise InvalidInputError(
                 "this layer was made without CAGE and keeps no confidence; "
                 "make it anew with relaxation=CAGE()"
@@ -231,9 +239,10 @@ class LogicLayer(nn.Module):
 def layer_departure(layer: nn.Module) -> str:
     """Return how a layer departs from what :class:`LogicLayer` says, hooks apart; "" for in nothing.
 
-    While it is "", the kernels compute what the layer's own ``forward`` would.
+    While it is "" and so is :func:`lgn_analysis.network.parts.patches`, the kernels compute what the
+    layer's own ``forward`` would.
     """
-    if said := parts.departure(layer, LogicLayer, _PARAMETERS, _BUFFERS, 0):
+    if said := parts.departure(layer, LogicLayer, _PARAMETERS, _BUFFERS, ()):
         return said
     own = vars(layer)  # several times faster than attributes of modules
     z, wiring = own["_parameters"]["logits"], own["_buffers"]["wiring"]
@@ -246,12 +255,28 @@ def layer_departure(layer: nn.Module) -> str:
         return f"has a wiring of {wiring.dtype} on {wiring.device}"
     if type(relaxation) not in _RELAXATIONS:
         return f"has a relaxation of a class of its own, {type(relaxation).__name__}"
-    if relaxation.adaptive and "confidence" not in own["_buffers"]:
-        return "was made without CAGE and keeps no confidence"
-    return ""
+    if vars(relaxation).keys() != _RELAXATIONS[type(relaxation)]:
+        return "has a relaxation with attributes of its own"
+    if relaxation.adaptive:
+        confidence = own["_buffers"].get("confidence")
+        if confidence is None:
+            return "was made without CAGE and keeps no confidence"
+        if confidence.shape != ():
+            return f"has a confidence of shape {tuple(confidence.shape)}"
+    grad_factor, index = own["grad_factor"], own["index"]
+    if not (type(grad_factor) in (int, float) and math.isfinite(grad_factor)):
+        return f"has a grad_factor of {grad_factor}"
+    if not (type(index) is int and 0 <= index < MAX_LAYERS):
+        return f"has the index {index!r}"
+    return "has logits that are a view of their negative" if z.is_neg() else ""
 
 
-_RELAXATIONS: Final = frozenset(RELAXATIONS.values())
+_RELAXATIONS: Final[dict[type[Relaxation], frozenset[str]]] = {
+    kind: frozenset(item.name for item in fields(kind)) for kind in RELAXATIONS.values()
+}
+_KINDS: Final[tuple[type[Relaxation], ...]] = (Relaxation, *RELAXATIONS.values())
+for _kind in _KINDS:
+    parts.unpatched(_kind)
 
 
 def check_relaxation(relaxation: Relaxation | None) -> Relaxation:
@@ -305,7 +330,9 @@ def check_choices(layers: Sequence[LogicLayer]) -> None:
 def _sum(z: Tensor) -> float:
     """Return a sum that is NaN where a term is, for a fraction of what looking at each costs."""
     # By NumPy, on one thread: torch's wait for one another longer than they add up.
-    return float(z.sum()) if z.dtype == torch.bfloat16 else float(z.cpu().numpy().sum())
+    if z.dtype == torch.bfloat16:  # which NumPy has not
+        return float(z.sum())
+    return float(z.cpu().resolve_neg().numpy().sum())
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

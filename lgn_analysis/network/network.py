@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 
@@ -235,26 +235,39 @@ class LogicNetwork(nn.Module):
 
     def _watched_outputs(self, x: Tensor) -> list[Tensor]:
         """Return what every layer returned in a discrete pass over the network as it is called."""
-        outputs: dict[int, Tensor] = {}
-
-        def keep(index: int) -> Callable[[nn.Module, Any, Tensor], None]:
-            return lambda module, inputs, output: outputs.update({index: output.detach()})
-
+        # A module may stand in several places: then its calls are those of the places, in order.
+        outputs: dict[nn.Module, list[Any]] = {layer: [] for layer in self.layers}
         handles = [
-            layer.register_forward_hook(keep(index)) for index, layer in enumerate(self.layers)
+            layer.register_forward_hook(
+                lambda module, inputs, output: outputs[module].append(output)
+            )
+            for layer in outputs
         ]
         try:
             with torch.no_grad():
-                self(x, mode="discrete")
+                call_network(self, x, mode="discrete")
         finally:
             for handle in handles:
                 handle.remove()
-        if lacking := [index for index in range(len(self.layers)) if index not in outputs]:
+        layers = list(self.layers)
+        if lacking := [index for index, layer in enumerate(layers) if not outputs[layer]]:
             raise InvalidInputError(
                 f"this network was changed by hand and does not call its layers {lacking}, so they "
                 "have no outputs"
             )
-        return [outputs[index] for index in range(len(self.layers))]
+        for index, layer in enumerate(layers):
+            calls, places = outputs[layer], layers.count(layer)
+            if len(calls) != places:
+                raise InvalidInputError(
+                    f"this network was changed by hand and calls its layer {index} {len(calls)} times "
+                    f"where it should {places}, so that has no outputs of its own"
+                )
+            if not all(isinstance(output, Tensor) for output in calls):
+                raise InvalidInputError(
+                    f"layer {index} was changed by hand and returns a {type(calls[0]).__name__}; let "
+                    "it return a tensor [batch, n_out]"
+                )
+        return [outputs[layer].pop(0) for layer in layers]
 
     def _forward_by_layers(
         self, x: Tensor, mode: Mode | None, draw: int | NoiseKey | None
@@ -315,7 +328,8 @@ class LogicNetwork(nn.Module):
     def confidences(self) -> tuple[Tensor, ...]:
         """The buffers that layers of CAGE keep, [] each; none of other layers."""
         layers = [layer for layer in self.logic_layers if layer.relaxation.adaptive]
-        return tuple(layer.confidence for layer in layers)
+        kept = [layer._buffers.get("confidence") for layer in layers]
+        return tuple(confidence for confidence in kept if confidence is not None)
 
     @property
     def relaxation(self) -> Relaxation:
@@ -379,26 +393,32 @@ class LogicNetwork(nn.Module):
 
     def _common(self, name: str) -> Any:
         """Return the attribute that all layers agree in."""
+        first = getattr(self._first, name)
         values = [getattr(layer, name) for layer in self.logic_layers]
-        if not values:
-            raise InvalidInputError("no layer of this network is a LogicLayer any more")
         for index, value in enumerate(values):
-            if value is not values[0] and value != values[0]:
+            if value is not first and value != first:
                 raise InvalidInputError(
-                    f"the layers differ in {name}: {values[0]} in the first and {value} in layer "
+                    f"the layers differ in {name}: {first} in the first and {value} in layer "
                     f"{index}; the network has none as a whole"
                 )
-        return values[0]
+        return first
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the logits and of every output."""
-        return self.logic_layers[0].logits.dtype
+        return self._first.logits.dtype
 
     @property
     def device(self) -> torch.device:
         """The device of the logits."""
-        return self.logic_layers[0].logits.device
+        return self._first.logits.device
+
+    @property
+    def _first(self) -> LogicLayer:
+        layers = self.logic_layers
+        if not layers:
+            raise InvalidInputError("no layer of this network is a LogicLayer any more")
+        return layers[0]
 
     @property
     def _kernels(self) -> Backend:
@@ -470,7 +490,7 @@ def call_layer(layer: nn.Module, x: Tensor, mode: Mode | None, key: NoiseKey | N
     if not isinstance(layer, LogicLayer) or (mode is None and key is None):
         outputs: Tensor = layer(x)
         return outputs
-    if not _takes_modes(vars(layer).get("forward") or type(layer).forward):
+    if not _takes_modes(layer):
         raise InvalidInputError(
             f"the forward of layer {layer.index}, a {type(layer).__name__} changed by hand, takes no "
             "mode and no draw; define it as forward(self, x, *, mode=None, draw=None)"
@@ -479,8 +499,32 @@ def call_layer(layer: nn.Module, x: Tensor, mode: Mode | None, key: NoiseKey | N
     return outputs
 
 
-def _takes_modes(forward: Callable[..., Any]) -> bool:
-    if forward is LogicLayer.forward:
+def call_network(
+    model: LogicNetwork, x: Tensor, *, mode: Mode | None = None, draw: int | NoiseKey | None = None
+) -> Tensor:
+    """Return the class logits [batch, n_groups] of a network that may have been changed by hand."""
+    if not _takes_modes(model):
+        raise InvalidInputError(
+            f"the forward of this {type(model).__name__}, changed by hand, takes no mode and no draw; "
+            "define it as forward(self, x, *, mode=None, draw=None)"
+        )
+    outputs = model(x, mode=mode, draw=draw)
+    if not (isinstance(outputs, Tensor) and outputs.ndim and outputs.shape[-1] >= model.n_classes):
+        came = (
+            f"shape {tuple(outputs.shape)}"
+            if isinstance(outputs, Tensor)
+            else type(outputs).__name__
+        )
+        raise InvalidInputError(
+            f"a network must return class logits [batch, at least {model.n_classes}], and this one, "
+            f"changed by hand, returned {came}"
+        )
+    return outputs
+
+
+def _takes_modes(module: nn.Module) -> bool:
+    forward = vars(module).get("forward") or type(module).forward
+    if forward in (LogicLayer.forward, LogicNetwork.forward):
         return True
     parameters = inspect.signature(forward).parameters
     if any(value.kind is inspect.Parameter.VAR_KEYWORD for value in parameters.values()):

@@ -17,33 +17,39 @@ _GLOBAL_HOOKS: Final = (
     "_global_backward_pre_hooks",
     "_global_backward_hooks",
 )
-_ORIGINAL: Final[dict[type, tuple[tuple[str, ...], list[Any]]]] = {}
-_Kind = TypeVar("_Kind")
+_CALLS: Final = ("__call__", "_wrapped_call_impl", "_call_impl", "__getattr__")
+"""What PyTorch does around the ``forward`` of every module."""
+_OWN_CALLS: Final = [vars(nn.Module)[name] for name in _CALLS]
+_ORIGINAL: Final[dict[type, dict[str, Any]]] = {}
+_Kind = TypeVar("_Kind", bound=type)
 
 
-def unpatched(kind: type[_Kind]) -> type[_Kind]:
-    """Remember the methods of a class as they are now, for :func:`patches` to compare with."""
-    methods = {
-        name: value
-        for name, value in vars(kind).items()
-        if callable(value) or isinstance(value, property | classmethod | staticmethod)
-    }
-    _ORIGINAL[kind] = tuple(methods), list(methods.values())
+def unpatched(kind: _Kind) -> _Kind:
+    """Remember the contents of a class as they are now, for :func:`patches` to compare with."""
+    _ORIGINAL[kind] = dict(vars(kind))
     return kind
 
 
-def patches(kind: type) -> str:
-    """Return which method of a class was replaced since it was defined."""
-    names, methods = _ORIGINAL[kind]
-    now = list(map(vars(kind).get, names))
-    if now == methods:
-        return ""
-    replaced = next(name for name, a, b in zip(names, now, methods, strict=True) if a != b)
-    return f"{kind.__name__}.{replaced} has been replaced"
+def patches() -> str:
+    """Return what was replaced in, added to or taken from a class since :func:`unpatched`."""
+    for kind, original in _ORIGINAL.items():
+        now = vars(kind)
+        if now == original:
+            continue
+        for name in [*original, *now]:
+            # Python keeps what it worked out of annotations in the class itself.
+            same = name in now and name in original and now[name] is original[name]
+            if not same and not name.startswith("__annot"):
+                return f"{kind.__name__}.{name} has been replaced"
+    return ""
 
 
 def departure(
-    part: nn.Module, kind: type, parameters: frozenset[str], buffers: frozenset[str], modules: int
+    part: nn.Module,
+    kind: type,
+    parameters: frozenset[str],
+    buffers: frozenset[str],
+    modules: tuple[str, ...],
 ) -> str:
     """Return how a module departs from ``kind``: another class, methods or contents of its own.
 
@@ -52,7 +58,7 @@ def departure(
         kind: the class that it should be, and no subclass.
         parameters: names of its own parameters, all of them.
         buffers: names that its own buffers may have.
-        modules: how many modules it holds.
+        modules: names of the modules it holds, in order.
     """
     if type(part) is not kind:
         return f"is a {type(part).__name__}, not a {kind.__name__}"
@@ -60,13 +66,17 @@ def departure(
     # In this order: it goes through the few names of its own, not through all methods.
     if not (methods := _methods(cast(Any, kind))).isdisjoint(own):
         return f"has a {min(own.keys() & methods)} of its own"
+    # An attribute of a module's own comes before its parameters, buffers and modules.
+    for names in (parameters, buffers, modules):
+        if not own.keys().isdisjoint(names):
+            return f"has a {min(own.keys() & set(names))} of its own"
     if own["_parameters"].keys() != parameters or any(
         z is None for z in own["_parameters"].values()
     ):
         return f"holds the parameters {sorted(own['_parameters'])}, not {sorted(parameters)}"
     if not own["_buffers"].keys() <= buffers:
         return f"holds the buffers {sorted(own['_buffers'])}, not {sorted(buffers)}"
-    if len(own["_modules"]) != modules:
+    if tuple(own["_modules"]) != modules:
         return f"holds the modules {sorted(own['_modules'])}"
     return ""
 
@@ -82,9 +92,11 @@ def hooks(part: nn.Module) -> str:
 
 
 def global_hooks() -> str:
-    """Return whether torch calls a hook for every module there is."""
-    found = any(getattr(torch_module, name) for name in _GLOBAL_HOOKS)
-    return "a hook is registered for all modules" if found else ""
+    """Return whether torch calls more than ``forward`` for every module there is."""
+    if any(getattr(torch_module, name) for name in _GLOBAL_HOOKS):
+        return "a hook is registered for all modules"
+    now = [vars(nn.Module).get(name) for name in _CALLS]
+    return "" if now == _OWN_CALLS else "the way in which PyTorch calls modules has been replaced"
 
 
 @functools.cache

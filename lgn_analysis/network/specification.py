@@ -7,16 +7,18 @@ computed module by module, as PyTorch would.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lgn_analysis.kernels.seam import Pass
 from lgn_analysis.network import parts
 from lgn_analysis.network.group_sum import GroupSum
-from lgn_analysis.network.layer import LogicLayer, layer_departure
+from lgn_analysis.network.layer import layer_departure
 from lgn_analysis.relaxations import Soft
 
 if TYPE_CHECKING:
@@ -36,15 +38,15 @@ def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = 
         kind: LogicNetwork.
         discrete: whether the discrete network is meant, in which relaxations have no part.
     """
-    for known in (kind, LogicLayer, GroupSum):
-        if said := parts.patches(known):
-            return said
-    if said := parts.departure(network, kind, _NONE, _NONE, 2):
+    if said := parts.patches():
+        return said
+    if said := parts.departure(network, kind, _NONE, _NONE, ("layers", "group_sum")):
         return f"the network {said}"
     layers, group_sum = network._modules["layers"], network._modules["group_sum"]
-    if type(layers) is not nn.ModuleList or parts.departure(
-        layers, nn.ModuleList, _NONE, _NONE, network.depth
-    ):
+    names = tuple(map(str, range(network.depth)))
+    if not isinstance(layers, nn.ModuleList) or not names:
+        return "its layers are no ModuleList, or none"
+    if parts.departure(layers, nn.ModuleList, _NONE, _NONE, names):
         return f"its layers are no ModuleList of {network.depth}"
     of_layers = list(layers._modules.values())
     first = vars(of_layers[0])
@@ -65,12 +67,14 @@ def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = 
         return "layers differ in dtype or device"
     if len(set(map(id, logits))) < len(logits):
         return "layers share their logits"
-    if said := parts.departure(group_sum, GroupSum, _NONE, _NONE, 0):  # type: ignore[arg-type]
+    if said := parts.departure(group_sum, GroupSum, _NONE, _NONE, ()):  # type: ignore[arg-type]
         return f"its group sum {said}"
     assert isinstance(group_sum, GroupSum)
     n_groups, group_tau = group_sum.n_groups, group_sum.group_tau
     if not (type(n_groups) is int and n_groups > 0 and network.width % n_groups == 0):
         return f"its group sum has {n_groups} groups, which do not divide {network.width} gates"
+    if n_groups < network.n_classes:
+        return f"its group sum has {n_groups} groups for {network.n_classes} classes"
     if not (type(group_tau) in (int, float) and 0 < group_tau < math.inf):
         return f"its group sum has a group_tau of {group_tau}"
     return ""
@@ -115,9 +119,17 @@ def training_departure(network: LogicNetwork) -> str:
             return f"the logits of layer {index} are no contiguous float32"
         if z._backward_hooks or z._post_accumulate_grad_hooks:
             return f"the logits of layer {index} have a hook"
-    if len({layer.logits.data_ptr() for layer in network.layers}) < network.depth:
-        return "layers share the memory of their logits"
-    return ""
+    if _overlap([layer.logits for layer in network.layers]):
+        return "layers share memory of their logits"
+    if any(c.dtype != torch.float32 for c in network.confidences):
+        return "a confidence is no float32"
+    return "layers share their confidence" if _overlap(network.confidences) else ""
+
+
+def _overlap(tensors: Sequence[Tensor]) -> bool:
+    """Return whether any two of some contiguous tensors have memory in common."""
+    places = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors)
+    return any(end > start for (_, end), (start, _) in itertools.pairwise(places))
 
 
 def make_pass(network: LogicNetwork, resolved: str) -> Pass:
