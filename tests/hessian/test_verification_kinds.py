@@ -532,3 +532,32 @@ def test_a_product_that_is_not_finite_is_refused():
     )
     with pytest.raises(NotDifferentiableError, match="not finite"):
         lgn.HessianProbe(model, (normal(24, 4), LABELS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_loss_at_its_minimum_is_probed(dtype):
+    torch.manual_seed(0)
+    model, x = Twice(nn.Tanh()).to(dtype), normal(24, 4).to(dtype)
+    y = model(x).detach()
+    probe = lgn.HessianProbe(model, (x, y), loss_fn=functional.mse_loss)
+    assert not probe.grad().any()
+    probe.check()
+
+
+def test_samples_from_all_over_the_data_are_checked():
+    class LateDetached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, x):
+            output = self.inner(x).tanh()
+            return torch.where(x[:, :1] > 5, output * output.detach(), output)
+
+    x = normal(96, 4)
+    x[60:] += 10
+    for batch_size in (None, 30):
+        with pytest.raises(NotDifferentiableError, match="not the derivative of its loss"):
+            lgn.HessianProbe(
+                LateDetached().double(), (x, torch.arange(96) % 3), batch_size=batch_size
+            )
