@@ -558,6 +558,4 @@ def test_samples_from_all_over_the_data_are_checked():
     x[60:] += 10
     for batch_size in (None, 30):
         with pytest.raises(NotDifferentiableError, match="not the derivative of its loss"):
-            lgn.HessianProbe(
-                LateDetached().double(), (x, torch.arange(96) % 3), batch_size=batch_size
-            )
+            lgn.HessianProbe(LateDetached(), (x, torch.arange(96) % 3), batch_size=batch_size)
