@@ -551,7 +551,7 @@ def test_samples_from_all_over_the_data_are_checked():
             self.inner = nn.Linear(4, 3)
 
         def forward(self, x):
-            output = self.inner(x).tanh()
+            output = self.inner(x) / 10
             return torch.where(x[:, :1] > 5, output * output.detach(), output)
 
     x = normal(96, 4)
