@@ -542,20 +542,3 @@ def test_a_loss_at_its_minimum_is_probed(dtype):
     probe = lgn.HessianProbe(model, (x, y), loss_fn=functional.mse_loss)
     assert not probe.grad().any()
     probe.check()
-
-
-def test_samples_from_all_over_the_data_are_checked():
-    class LateDetached(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(4, 3)
-
-        def forward(self, x):
-            output = self.inner(x) / 10
-            return torch.where(x[:, :1] > 5, output * output.detach(), output)
-
-    x = normal(96, 4)
-    x[60:] += 10
-    for batch_size in (None, 30):
-        with pytest.raises(NotDifferentiableError, match="not the derivative of its loss"):
-            lgn.HessianProbe(LateDetached(), (x, torch.arange(96) % 3), batch_size=batch_size)
