@@ -44,6 +44,12 @@ def choose_method(functional: ParamLoss, live: ParamLoss, params: Params, module
         NotDifferentiableError: no method goes through, or the derivatives are not finite.
     """
     plain = _attempt("live", live, params)
+    slope = _gradient_or_error(live, params) if isinstance(plain, Exception) else plain
+    if isinstance(slope, Exception):  # though a first call has had one
+        raise NotDifferentiableError(
+            f"the gradient of {type(module).__name__} is had only once ({said(slope)}): a tensor that it "
+            "computed from parameters, and keeps from call to call, does this; compute it in each call"
+        )
     if not isinstance(plain, Exception) and not bool(torch.isfinite(plain[1]).all()):
         raise NotDifferentiableError(NOT_FINITE)
     failures = []
@@ -52,7 +58,9 @@ def choose_method(functional: ParamLoss, live: ParamLoss, params: Params, module
         if isinstance(found, Exception):
             failures.append(f"{method}: {said(found)}")
         elif isinstance(plain, Exception):
-            if _agree_elsewhere(functional, live, params):
+            first = found[0], found[1][: len(slope[1])]
+            same = agree(first, slope, rounding_of(params))
+            if same and _agree_elsewhere(functional, live, params):
                 return method
         else:
             same = agree(found, plain, rounding_of(params))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import torch
@@ -67,6 +68,7 @@ class CentralDifferences:
         loss: of parameters.
         params: where.
         method: of differentiation, of :data:`.module_hessian.METHODS`.
+        fixed: by parameter, the rows that stay where they are.
 
     Attributes:
         rtol: relative error that is allowed.
@@ -75,11 +77,16 @@ class CentralDifferences:
         wrong: by parameter, and of the whole under ``""``, the least relative error above tolerance, or zero.
     """
 
-    def __init__(self, loss: ParamLoss, params: Params, method: str) -> None:
+    def __init__(
+        self, loss: ParamLoss, params: Params, method: str, fixed: Mapping[str, int]
+    ) -> None:
         self._loss, self._params = loss, params
         self._point = flat(params)
         self._scale = float(self._point.square().mean().sqrt()) or 1.0
-        self._direction = random_signs(self._point)
+        moves = unflatten(random_signs(self._point), params)
+        for name, row in fixed.items():
+            moves[name][row] = 0.0
+        self._direction = flat(moves)
         self._rows = product(loss, params, method)
         self._value, gradient = value_and_gradient(loss, params)
         self._size = float(gradient.norm())
@@ -137,7 +144,9 @@ class CentralDifferences:
             float(self._loss(end).detach()) for end in self._ends(h * self.slopes[1].direction)
         )
         for slope, rise in zip(self.slopes, (above - below, along - against), strict=True):
-            allowed = self.rtol * max(self._size, abs(slope.said))
+            # At a minimum the slope is nothing beside the curvature's h vᵀHv.
+            curved = h * float(slope.direction.double().norm() * self._rows.norm())
+            allowed = self.rtol * max(self._size, abs(slope.said), curved)
             if is_large or rounding * abs(self._value) <= allowed:
                 slope.compare(rise / (2 * h), allowed + rounding * abs(self._value))
         floor = 1e-3 * self.rtol * length + rounding * self._size

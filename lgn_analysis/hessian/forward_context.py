@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import pickle
 import random
@@ -82,35 +83,40 @@ def _leave() -> None:
 def draws_random(call: Callable[[], object], module: nn.Module | None = None) -> str | None:
     """Return the name of what draws random numbers in ``call()``, or None.
 
-    Seen are PyTorch's generators, a module's own among them, Python's ``random``, NumPy's global state,
-    and generators of the last two that ``module`` or its parts hold or name in their ``forward``. What
+    Seen are PyTorch's generators and all of Python's ``random`` and of NumPy, whoever holds them. What
     a call seeds itself, the same each time, is no draw: so where there are draws a second call must
     find the generators in other states. All states are put back.
 
     Args:
         call: takes no arguments; called once or twice.
-        module: whose attributes to look for generators in.
+        module: what it holds of generators has names there.
     """
-    sources = _sources(module)
-    start = [source.get() for source in sources]
-    untouched = _after(sources)
     watched = _Draws()
-    try:
-        with watched:
-            call()
-        first = [*watched.found, *_after(sources)]
-        if first == untouched:
-            return None
-        watched.found = []
-        with watched:
-            call()
-        second = [*watched.found, *_after(sources)]
-    finally:
-        for generator, state in watched.before.items():
-            generator.set_state(state)
-        for source, state in zip(sources, start, strict=True):
-            source.put(state)
+    with generators_put_back(module) as sources:
+        untouched = _after(sources)
+        try:
+            first = [*watched.found_in(call), *_after(sources)]
+            second = first
+            if first != untouched:
+                second = [*watched.found_in(call), *_after(sources)]
+        finally:
+            watched.put_back()
     return next((name for name, _ in _differences(first, second)), None)
+
+
+@contextmanager
+def generators_put_back(module: nn.Module | None = None) -> Iterator[list[_Source]]:
+    """Yield the generators of PyTorch, Python and NumPy, and put back the states they had."""
+    sources = _sources(module)
+    start, states = [source.get() for source in sources], _after(sources)
+    try:
+        yield sources
+    finally:
+        for source, state, before, after in zip(
+            sources, start, states, _after(sources), strict=True
+        ):
+            if before != after:
+                source.put(state)
 
 
 Draw = tuple[str, bytes]
@@ -124,6 +130,18 @@ class _Draws(TorchDispatchMode):
         super().__init__()
         self.found: list[Draw] = []
         self.before: dict[torch.Generator, Tensor] = {}
+
+    def found_in(self, call: Callable[[], object]) -> list[Draw]:
+        """Return what drew in a call."""
+        self.found = []
+        with self:
+            call()
+        return self.found
+
+    def put_back(self) -> None:
+        """Put back the states that generators had before their first draw."""
+        for generator, state in self.before.items():
+            generator.set_state(state)
 
     def __torch_dispatch__(
         self,
@@ -181,6 +199,9 @@ def _calling_module() -> str | None:
     return None
 
 
+_GENERATORS: Final = (random.Random, np.random.RandomState, np.random.Generator)
+
+
 class _Source(NamedTuple):
     """A generator whose state can be read, and put back."""
 
@@ -200,17 +221,25 @@ def _sources(module: nn.Module | None) -> list[_Source]:
         sources.append(
             _Source("PyTorch's CUDA generators", cuda.get_rng_state_all, cuda.set_rng_state_all)
         )
-    for part in module.modules() if module is not None else ():
-        for name, value in _reachable(part).items():
-            label = f"{name} of {type(part).__name__}"
-            if isinstance(value, random.Random):
-                sources.append(_Source(label, value.getstate, value.setstate))
-            elif isinstance(value, np.random.RandomState):
-                sources.append(_Source(label, value.get_state, value.set_state))
-            elif isinstance(value, np.random.Generator):
-                bits = value.bit_generator
-                get, put = partial(getattr, bits, "state"), partial(setattr, bits, "state")
-                sources.append(_Source(label, get, put))
+    labels = {
+        id(value): f"{name} of {type(part).__name__}"
+        for part in (module.modules() if module is not None else ())
+        for name, value in _reachable(part).items()
+    }
+    kept = gc.get_objects()
+    kinds = {kind for kind in set(map(type, kept)) if issubclass(kind, _GENERATORS)}
+    for value in (value for value in kept if type(value) in kinds):
+        label = labels.get(id(value), f"a {type(value).__name__}")
+        if isinstance(value, random.SystemRandom):  # has no state
+            continue
+        if isinstance(value, random.Random):
+            sources.append(_Source(label, value.getstate, value.setstate))
+        elif isinstance(value, np.random.RandomState):
+            sources.append(_Source(label, value.get_state, value.set_state))
+        else:
+            bits = value.bit_generator
+            get, put = partial(getattr, bits, "state"), partial(setattr, bits, "state")
+            sources.append(_Source(label, get, put))
     return sources
 
 

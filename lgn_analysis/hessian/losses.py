@@ -179,7 +179,14 @@ class ModuleLoss:
 
     @contextmanager
     def _in_its_modes(self, module: nn.Module) -> Iterator[None]:
-        """Call a module's parts in the training flags that they had."""
+        """Call a module's parts in the training flags that they had; keep the tensors they hold.
+
+        Pruning and old weight norms set a weight anew at each call, from parameters that moved.
+        """
+        held = [
+            (vars(part), {name: v for name, v in vars(part).items() if isinstance(v, Tensor)})
+            for part in module.modules()
+        ]
         parts = list(zip(module.modules(), self._training, strict=True))
         changed = [(part, part.training) for part, flag in parts if part.training != flag]
         try:
@@ -190,6 +197,8 @@ class ModuleLoss:
         finally:
             for part, flag in changed:
                 part.training = flag
+            for own, values in held:
+                own.update(values)
 
 
 def _vessel_of(module: nn.Module) -> nn.Module:

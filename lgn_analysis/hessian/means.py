@@ -53,7 +53,7 @@ def check_additive(
     try:
         for batch in batches if every else batches[:1]:
             _compare(evaluate, [batch], _in_parts(batch), weigh, rtol)
-        few = _some_of_each(batches)
+        few = some_of_each(batches, _MIXED)
         together = [(torch.cat([x for x, _ in few]), torch.cat([y for _, y in few]))]
         _compare(evaluate, together, few, weigh, rtol)
     except InvalidInputError:
@@ -88,9 +88,9 @@ def _in_parts(batch: Batch) -> list[Batch]:
     return [part for part in parts if len(part[1])]
 
 
-def _some_of_each(batches: Sequence[Batch]) -> list[Batch]:
-    """Return a few samples of every batch whose samples have the shape of the first one's."""
-    n = max(1, _MIXED // len(batches))
+def some_of_each(batches: Sequence[Batch], total: int) -> list[Batch]:
+    """Return about ``total`` samples of the batches whose samples have the shape of the first one's."""
+    n = max(1, total // len(batches))
     few = []
     for index, (x, y) in enumerate(batches):
         generator = torch.Generator().manual_seed(index)

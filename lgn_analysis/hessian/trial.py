@@ -13,7 +13,7 @@ from lgn_analysis import ranks
 from lgn_analysis.errors import InvalidInputError, LGNError, NotDifferentiableError
 from lgn_analysis.hessian.agreement import NOT_FINITE, agree, choose_method, rounding_of, said
 from lgn_analysis.hessian.batches import Batch, describe_nonfinite
-from lgn_analysis.hessian.forward_context import draws_random
+from lgn_analysis.hessian.forward_context import draws_random, generators_put_back
 from lgn_analysis.hessian.known_losses import (
     NO_MEAN,
     check_labels,
@@ -22,12 +22,15 @@ from lgn_analysis.hessian.known_losses import (
     weights_of,
 )
 from lgn_analysis.hessian.losses import ModuleLoss
-from lgn_analysis.hessian.means import check_additive, is_additive
+from lgn_analysis.hessian.means import check_additive, is_additive, some_of_each
 from lgn_analysis.hessian.module_hessian import Plan, graph_bytes, value_and_gradient
 from lgn_analysis.hessian.operators import BatchLoss, LossFn, ParamLoss, Params
 
 _TRIAL: Final = 64
 """Samples that a module is tried on, where it takes so few."""
+
+_MANY: Final = 256
+"""Samples of all batches that those are drawn from."""
 
 _FEW: Final = 16
 """Samples that derivatives are checked on."""
@@ -47,14 +50,15 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
         NotDifferentiableError: there is no gradient in these parameters, or it has no derivative.
     """
     chosen = {name: value.clone() for name, value in chosen.items()}  # some modules write to them
-    few, is_part = _trial(loss, chosen, batches)
+    with generators_put_back(loss.module):
+        few, is_part = _trial(loss, chosen, batches)
     refuse_draws(lambda: loss.live_loss(*few).value(chosen), loss.module)
-    loss.copies = loss.writes(*few)
+    loss.copies = any(loss.writes(*batch) for batch in [few, *batches])
     method = choose_method(_of(loss.functional, *few), loss.live_loss(*few), chosen, loss.module)
     at = loss.live if method == "live" else loss.functional
     known = recognise(loss.loss_fn)
     weigh = weights_of(known)
-    same = _look_at_all(loss, at, chosen, batches, compare=known is None and method != "live")
+    same = _look_at_all(loss, at, chosen, batches, compare=method != "live")
     if not same:
         method, at = "live", loss.live
     if len(batches) == 1 and known is None:
@@ -71,7 +75,7 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
     if method == "double-backward":
         held = graph_bytes(_of(at, *few), chosen) / len(few[1])
     if is_part:
-        few = few[0][:_FEW], few[1][:_FEW]
+        few = spread(batches, weigh)
     return Plan(method, weigh, shared, held, few)
 
 
@@ -108,6 +112,15 @@ def _trial(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> tuple[
                 raise NotDifferentiableError(NO_GRADIENT)
             return few, few is not trials[-1]
     raise explained(failure, loss.module) from failure
+
+
+def spread(batches: Sequence[Batch], weigh: Callable[[Tensor], float]) -> Batch:
+    """Return a few samples from all over the data, which may take other paths through a module."""
+    parts = some_of_each(batches, _MANY)
+    x, y = (torch.cat(part) for part in zip(*parts, strict=True))
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).tolist()
+    counted = [place for place in order if weigh(y[place : place + 1])][:_FEW]
+    return x[counted], y[counted]
 
 
 def first_that_count(loss_fn: LossFn, batches: Sequence[Batch], n: int = _FEW) -> Batch:

@@ -79,8 +79,9 @@ def check_products(
     places = [(loss, params, ""), (loss, beside, ", beside a kink")]
     if fewer is not None:
         places.append((fewer, beside, ", beside a kink, on fewer samples"))
+    fixed = _padding_rows(model, params)
     for of, at, where in places:
-        trial = CentralDifferences(of, at, method)
+        trial = CentralDifferences(of, at, method, fixed)
         if trial.agrees:
             what = f"finite differences at step {trial.best.size:.0e}{where}"
             return Evidence(trial.best.scaled, trial.rtol, what)
@@ -94,6 +95,26 @@ def check_products(
         what = f"two methods agree; {min(kinks)} kinks in the way of finite differences"
         return Evidence(error or 0.0, trial.rtol, what)
     _complain(type(model).__name__, trial, kinks, suspects, error)
+
+
+def _padding_rows(model: nn.Module, params: Params) -> dict[str, int]:
+    """Return the rows of embeddings in which torch takes the loss for constant, by parameter.
+
+    A weight that has another use beside is not among them.
+    """
+    uses = [
+        (name.rpartition(".")[0], name, value)
+        for name, value in model.named_parameters(remove_duplicate=False)
+    ]
+    parts = dict(model.named_modules(remove_duplicate=False))
+    return {
+        name: parts[owner].padding_idx
+        for owner, name, value in uses
+        if name in params
+        and isinstance(parts[owner], nn.Embedding | nn.EmbeddingBag)
+        and parts[owner].padding_idx is not None
+        and sum(value is other for _, _, other in uses) == 1
+    }
 
 
 def _complain(
@@ -182,6 +203,11 @@ def _suspects(model: nn.Module, loss: ParamLoss, params: Params) -> str:
         said.append(
             f"Its graph holds the custom autograd.Function {', '.join(names)}: a backward that calls raw "
             "kernels, or detaches, does this; write it with differentiable operations"
+        )
+    if any(getattr(part, "padding_idx", None) is not None for part in model.modules()):
+        said.append(
+            "An embedding with padding_idx leaves the gradient of that row out: do so without, or use its "
+            "weight nowhere else"
         )
     if any(part.training and "SpectralNorm" in _norms(part) for part in model.modules()):
         said.append(

@@ -247,6 +247,25 @@ class NamesAGenerator(nn.Module):
         return x if RNG.random() < 0.1 else 2 * x
 
 
+def helper():
+    return RNG.random()
+
+
+class CallsAHelper(nn.Module):
+    def forward(self, x):
+        return x if helper() < 0.1 else 2 * x
+
+
+class Settings:
+    def __init__(self):
+        self.numpy = np.random.default_rng(0)
+        self.python = random.Random(0)
+        self.old = np.random.RandomState(0)
+
+
+SETTINGS = [Settings()]
+
+
 class SometimesDeep(nn.Module):
     def forward(self, x):
         return x if self.training and torch.rand(()) < 0.1 else 2 * x
@@ -270,6 +289,9 @@ DRAWING = {
     "numpy_own of Drawing": Drawing(lambda self, x: self.numpy_own.random()),
     "python_own of Drawing": Drawing(lambda self, x: self.python_own.random()),
     "RNG of NamesAGenerator": NamesAGenerator(),
+    "a Generator": CallsAHelper(),
+    "a Random": Drawing(lambda self, x: SETTINGS[0].python.random()),
+    "a RandomState": Drawing(lambda self, x: SETTINGS[0].old.rand()),
 }
 
 
@@ -283,6 +305,8 @@ def test_what_draws_is_named_every_time_and_costs_no_random_numbers(name):
             random.getstate(),
             str(np.random.get_state()),  # noqa: NPY002
             str(RNG.bit_generator.state),
+            SETTINGS[0].python.getstate(),
+            str(SETTINGS[0].old.get_state()),
             [
                 (
                     part.own.get_state().tolist(),

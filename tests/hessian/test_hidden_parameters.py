@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian import ModuleHessian, NetworkHessian
 
 X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -151,6 +151,49 @@ def test_the_hessian_is_that_of_plain_calls(case, batch_size):
     expected = live_hessian(model, X, y, loss_fn)
     assert torch.allclose(probe.dense(), expected, rtol=1e-10, atol=1e-12)
     probe.check()
+
+
+class HiddenInLaterSamples(nn.Module):
+    """A weight's second reference that only samples far out use."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Linear(4, 3).double()
+        self.weights = [self.inner.weight]
+
+    def forward(self, x):
+        output = self.inner(x).tanh()
+        return torch.where(x[:, :1] > 5, output + x @ self.weights[0].T ** 2 / 10, output)
+
+
+@pytest.mark.parametrize("loss_fn", [functional.cross_entropy, lambda o, y: o.square().mean()])
+@pytest.mark.parametrize("batch_size", [None, 32])
+def test_every_batch_is_compared_with_plain_calls(loss_fn, batch_size):
+    x, y = X.repeat(3, 1), Y.repeat(3)
+    x[100:] += 10
+    model = HiddenInLaterSamples()
+    probe = lgn.HessianProbe(model, (x, y), loss_fn=loss_fn, batch_size=batch_size)
+    assert torch.allclose(probe.dense(), live_hessian(model, x, y, loss_fn), atol=1e-12)
+
+
+class Keeps(nn.Module):
+    """Doubles its weight once, for all calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3).double()
+        self.kept = None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = 2 * self.inner.weight
+        return (x @ self.kept.T).tanh()
+
+
+def test_what_was_computed_from_parameters_and_is_kept_is_refused():
+    with pytest.raises(NotDifferentiableError, match="keeps from call to call"):
+        lgn.HessianProbe(Keeps(), (X, Y))
 
 
 def test_a_penalty_adds_its_trace():

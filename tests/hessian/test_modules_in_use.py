@@ -9,6 +9,7 @@ import torch
 from cases import bits, live_hessian, network, perceptron
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
@@ -583,3 +584,71 @@ def test_the_name_of_a_module_chooses_all_beneath_it():
     pair = bits()
     assert list(lgn.HessianProbe(network(), pair, params="layers.1").slices) == ["layers.1.logits"]
     assert len(lgn.HessianProbe(network(), pair, params="layers").slices) == 2
+
+
+class WritesSometimes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Linear(4, 3).double()
+
+    def forward(self, x):
+        far = x[:, :1] > 5
+        return self.inner(x.tanh_() if bool(far.any()) else x.tanh())
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_inputs_that_only_later_batches_write_to_are_left_alone(batch_size):
+    x, y = X.clone(), Y
+    x[-1] += 10
+    before, model = x.clone(), WritesSometimes()
+    probe = lgn.HessianProbe(model, (x, y), batch_size=batch_size)
+    assert torch.allclose(probe.dense(), live_hessian(model, x.clone(), y), atol=1e-12)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_weights_that_each_call_computes_anew_are_left_as_they_were(old):
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    if old:
+        with pytest.warns(FutureWarning, match="deprecated"):
+            nn.utils.weight_norm(model[0])
+    else:
+        prune.l1_unstructured(model[0], "weight", amount=5)
+    weight = model[0].weight
+    probe = lgn.HessianProbe(model, (X, Y))
+    probe.check()
+    probe.operator.displaced(torch.ones(probe.shape[0], dtype=torch.float64)).loss()
+    assert model[0].weight is weight
+
+
+def words(embedding):
+    torch.manual_seed(0)
+    return nn.Sequential(embedding, nn.Flatten(), nn.Tanh(), nn.Linear(15, 3)).double()
+
+
+TOKENS = torch.arange(40).reshape(8, 5) % 7
+
+
+def test_the_row_of_padding_is_constant_as_torch_has_it():
+    model = words(nn.Embedding(7, 3, padding_idx=2))
+    probe = lgn.HessianProbe(model, (TOKENS, Y[:8]))
+    expected = live_hessian(model, TOKENS, Y[:8])
+    assert torch.allclose(probe.dense(), expected, atol=1e-12)
+    assert not expected[6:9].any()
+    bags = nn.Sequential(nn.EmbeddingBag(7, 15, padding_idx=2), nn.Tanh(), nn.Linear(15, 3))
+    assert not lgn.HessianProbe(bags.double(), (TOKENS, Y[:8])).dense()[30:45].any()
+
+
+def test_a_row_of_padding_with_another_use_is_refused_by_name():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(7, 3, padding_idx=2), nn.Linear(3, 7)
+            self.head.weight = self.words.weight
+
+        def forward(self, x):
+            return self.head(self.words(x).tanh().sum(1))
+
+    with pytest.raises(NotDifferentiableError, match="padding_idx leaves the gradient"):
+        lgn.HessianProbe(Tied().double(), (TOKENS, Y[:8]))

@@ -532,3 +532,13 @@ def test_a_product_that_is_not_finite_is_refused():
     )
     with pytest.raises(NotDifferentiableError, match="not finite"):
         lgn.HessianProbe(model, (normal(24, 4), LABELS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_loss_at_its_minimum_is_probed(dtype):
+    torch.manual_seed(0)
+    model, x = Twice(nn.Tanh()).to(dtype), normal(24, 4).to(dtype)
+    y = model(x).detach()
+    probe = lgn.HessianProbe(model, (x, y), loss_fn=functional.mse_loss)
+    assert not probe.grad().any()
+    probe.check()
