@@ -210,6 +210,10 @@ class _Source(NamedTuple):
     put: Callable[[Any], object]
 
 
+def _leave_as_it_is(state: Any) -> None:
+    pass
+
+
 def _sources(module: nn.Module | None) -> list[_Source]:
     sources = [
         _Source("PyTorch's generator", torch.get_rng_state, torch.set_rng_state),
@@ -233,13 +237,15 @@ def _sources(module: nn.Module | None) -> list[_Source]:
         if isinstance(value, random.SystemRandom):  # has no state
             continue
         if isinstance(value, random.Random):
-            sources.append(_Source(label, value.getstate, value.setstate))
+            source = _Source(label, value.getstate, value.setstate)
         elif isinstance(value, np.random.RandomState):
-            sources.append(_Source(label, value.get_state, value.set_state))
+            source = _Source(label, value.get_state, value.set_state)
         else:
             bits = value.bit_generator
             get, put = partial(getattr, bits, "state"), partial(setattr, bits, "state")
-            sources.append(_Source(label, get, put))
+            source = _Source(label, get, put)
+        # What the module is not seen to hold may be another thread's: not ours to put back.
+        sources.append(source if id(value) in labels else source._replace(put=_leave_as_it_is))
     return sources
 
 

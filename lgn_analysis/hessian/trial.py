@@ -74,8 +74,9 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
     held = math.inf
     if method == "double-backward":
         held = graph_bytes(_of(at, *few), chosen) / len(few[1])
-    if is_part:
-        few = spread(batches, weigh)
+    mixed = spread(batches, weigh)
+    if is_part or _runs(loss, chosen, mixed):
+        few = mixed
     return Plan(method, weigh, shared, held, few)
 
 
@@ -112,6 +113,15 @@ def _trial(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> tuple[
                 raise NotDifferentiableError(NO_GRADIENT)
             return few, few is not trials[-1]
     raise explained(failure, loss.module) from failure
+
+
+def _runs(loss: ModuleLoss, chosen: Params, batch: Batch) -> bool:
+    """Return whether a module takes samples of several batches as one."""
+    try:
+        loss.live_loss(*batch).value(chosen)
+    except Exception:  # whatever a module raises that insists on its own batches
+        return False
+    return True
 
 
 def spread(batches: Sequence[Batch], weigh: Callable[[Tensor], float]) -> Batch:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
@@ -542,3 +542,26 @@ def test_a_loss_at_its_minimum_is_probed(dtype):
     probe = lgn.HessianProbe(model, (x, y), loss_fn=functional.mse_loss)
     assert not probe.grad().any()
     probe.check()
+
+
+class DetachesLate(nn.Module):
+    """A wrong gradient on samples that only later batches hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        o = torch.tanh(self.first(x))
+        outputs: Tensor = self.last(torch.where(x[:, :1] > 5, o * o.detach(), o))
+        return outputs
+
+
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_what_only_later_samples_meet_is_looked_at(batch_size: int | None) -> None:
+    torch.manual_seed(0)
+    module, x = DetachesLate().double(), torch.randn(96, 4).double()
+    x[60:, 0] += 10
+    module.first.weight.data[:, 0] *= 0.05  # off the flat ends of tanh
+    with pytest.raises(NotDifferentiableError, match="is not the derivative of its loss"):
+        lgn.HessianProbe(module, (x, torch.arange(96) % 3), batch_size=batch_size)
