@@ -6,7 +6,11 @@ modification of a network on the reference kernels, called module by module; or 
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
+import pickle
+import typing
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,7 +23,7 @@ import lgn_analysis as lgn
 from lgn_analysis.errors import LGNError
 from lgn_analysis.hessian.forward_context import differentiable_forward
 from lgn_analysis.kernels.reference import unpack_bits
-from lgn_analysis.network import LogicLayer, LogicNetwork, specify
+from lgn_analysis.network import GroupSum, LogicLayer, LogicNetwork, specify
 from lgn_analysis.noise import NoiseKey, Purpose
 from lgn_analysis.relaxations import CAGE, GumbelST, Relaxation, Soft
 from lgn_analysis.steps import Steps
@@ -283,7 +287,15 @@ def test_a_network_without_modes_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("relaxation", [GumbelST(), Soft(), CAGE()], ids=lambda r: r.name)
 def test_an_unchanged_network_is_known(relaxation: Relaxation) -> None:
-    assert specify(make(None, relaxation=relaxation), training=True).reason == ""
+    """Nor is it unknown once Python has noted in its classes how to copy them, or their annotations."""
+    network = make(None, relaxation=relaxation)
+    assert specify(network, training=True).reason == ""
+    copies = [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]
+    for kind in (LogicNetwork, LogicLayer, GroupSum, type(relaxation)):
+        typing.get_type_hints(kind.__init__)
+        inspect.signature(kind)
+    for known in (network, *copies):
+        assert specify(known, training=True).reason == ""
 
 
 def test_layers_that_share_a_confidence_train_as_called() -> None:

@@ -12,6 +12,7 @@ from lgn_analysis.errors import NotDifferentiableError
 from lgn_analysis.hessian.differences import random_signs
 from lgn_analysis.hessian.module_hessian import METHODS, value_and_gradient
 from lgn_analysis.hessian.operators import ParamLoss, Params
+from lgn_analysis.network import LogicNetwork
 
 _SAME: Final = {torch.float64: 1e-10}
 """Relative difference of derivatives by the same operations; 2e-6 in a narrower dtype.
@@ -52,6 +53,8 @@ def choose_method(functional: ParamLoss, live: ParamLoss, params: Params, module
         )
     if not isinstance(plain, Exception) and not bool(torch.isfinite(plain[1]).all()):
         raise NotDifferentiableError(NOT_FINITE)
+    # Other threads may call a network meanwhile: it must not hold other values, if it can be helped.
+    shared = isinstance(module, LogicNetwork)
     failures = []
     for method in ("double-backward", "forward-over-reverse"):
         found = _attempt(method, functional, params)
@@ -60,11 +63,11 @@ def choose_method(functional: ParamLoss, live: ParamLoss, params: Params, module
         elif isinstance(plain, Exception):
             first = found[0], found[1][: len(slope[1])]
             same = agree(first, slope, rounding_of(params))
-            if same and _agree_elsewhere(functional, live, params):
+            if same and (shared or _agree_elsewhere(functional, live, params)):
                 return method
         else:
             same = agree(found, plain, rounding_of(params))
-            same = same and _agree_elsewhere(functional, live, params)
+            same = same and (shared or _agree_elsewhere(functional, live, params))
             return method if same else "live"
     if not isinstance(plain, Exception):
         return "live"

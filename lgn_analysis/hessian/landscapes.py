@@ -103,7 +103,7 @@ def landscape(
     Raises:
         InvalidInputError: directions, grid or data do not fit.
     """
-    require_plain(model, "a landscape")
+    require_plain(model, "a landscape", hooks=False)
     check_loss(loss_fn)
     check_noise(noise)
     seed = seed_number(seed)

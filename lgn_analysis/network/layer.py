@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -329,10 +330,11 @@ def check_choices(layers: Sequence[LogicLayer]) -> None:
 
 def _sum(z: Tensor) -> float:
     """Return a sum that is NaN where a term is, for a fraction of what looking at each costs."""
-    # By NumPy, on one thread: torch's wait for one another longer than they add up.
-    if z.dtype == torch.bfloat16:  # which NumPy has not
+    if z.dtype == torch.bfloat16:  # NumPy has none
         return float(z.sum())
-    return float(z.cpu().resolve_neg().numpy().sum())
+    # On one thread: torch's wait for one another longer than they add up.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(z.cpu().resolve_neg().numpy().sum())
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

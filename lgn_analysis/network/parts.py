@@ -31,17 +31,25 @@ def unpatched(kind: _Kind) -> _Kind:
 
 
 def patches() -> str:
-    """Return what was replaced in, added to or taken from a class since :func:`unpatched`."""
+    """Return what was replaced in, added to or taken from a class since :func:`unpatched`.
+
+    Methods, properties and constants of its own count, and not what Python itself keeps in a class when
+    instances are first copied, or annotations read.
+    """
     for kind, original in _ORIGINAL.items():
         now = vars(kind)
         if now == original:
             continue
         for name in [*original, *now]:
-            # Python keeps what it worked out of annotations in the class itself.
             same = name in now and name in original and now[name] is original[name]
-            if not same and not name.startswith("__annot"):
+            if not same and not _kept_by_python(name):
                 return f"{kind.__name__}.{name} has been replaced"
+        _ORIGINAL[kind] = dict(now)  # from now on one comparison tells again
     return ""
+
+
+def _kept_by_python(name: str) -> bool:
+    return name == "__slotnames__" or name.startswith("__annot")
 
 
 def departure(
