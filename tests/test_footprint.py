@@ -13,6 +13,8 @@ import pytest
 import lgn_analysis as lgn
 from lgn_analysis.footprint import training_bytes
 
+pytestmark = pytest.mark.xdist_group(__name__)  # a fixture for all of them, made once
+
 
 @pytest.mark.parametrize("kind", [lgn.Soft(), lgn.GumbelST()], ids=["floats", "bits"])
 def test_a_larger_batch_takes_more_by_what_its_activations_take(kind: lgn.Relaxation) -> None:

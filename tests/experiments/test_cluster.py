@@ -13,6 +13,8 @@ from lgn_analysis.experiments.scheduling import run_sweep
 from tests.experiments.serial import Serial
 from tests.experiments.sweep_program import tiny_specs
 
+pytestmark = pytest.mark.xdist_group(__name__)  # a fixture for all of them, made once
+
 
 @pytest.fixture(scope="module")
 def cluster():

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group(__name__)  # a fixture for all of them, made once
+
 SCRIPT = """
 import json, sys, torch
 import lgn_analysis as lgn

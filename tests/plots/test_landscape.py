@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 import lgn_analysis as lgn
 from tests.tiny import random_bits
 
+pytestmark = pytest.mark.xdist_group(__name__)  # a fixture for all of them, made once
+
 
 @pytest.fixture
 def ax() -> Axes:
