@@ -85,7 +85,8 @@ def draws_random(call: Callable[[], object], module: nn.Module | None = None) ->
 
     Seen are PyTorch's generators and all of Python's ``random`` and of NumPy, whoever holds them. What
     a call seeds itself, the same each time, is no draw: so where there are draws a second call must
-    find the generators in other states. All states are put back.
+    find the generators in other states. Put back are the states of torch, of Python's and NumPy's global
+    generators and of those that the module is seen to hold; another one may be another thread's.
 
     Args:
         call: takes no arguments; called once or twice.
