@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lgn_analysis import ranks
-from lgn_analysis.arguments import shown
 from lgn_analysis.checkpoints import Checkpoint
 from lgn_analysis.data import Dataset
 from lgn_analysis.errors import (
@@ -27,22 +26,14 @@ from lgn_analysis.errors import (
     TrainingInterrupted,
 )
 from lgn_analysis.finite import bad_logits, where_it_fails
-from lgn_analysis.footprint import require_training_memory
 from lgn_analysis.interruption import postponed
-from lgn_analysis.metrics import Evaluation, check_labels, evaluate, gate_usage
-from lgn_analysis.network import LogicNetwork, require_plain
+from lgn_analysis.metrics import Evaluation, evaluate, gate_usage
+from lgn_analysis.network import LogicNetwork
+from lgn_analysis.preflight import SPLITS, Callback, check_run
 from lgn_analysis.relaxations import CAGE
 from lgn_analysis.run_directory import RunDirectory
 from lgn_analysis.runs import RunConfig
 from lgn_analysis.steps import Steps, warm_up
-
-SPLITS: Final = ("val", "test")
-
-Callback = Callable[[int, LogicNetwork, dict[str, Any]], None]
-"""Called as ``callback(step, model, row)`` at each evaluation. ``row`` holds what was just measured on
-the validation split, by the history's columns; what is put into it under other names becomes columns
-of the history, the same in the rows of every split."""
-
 
 _IN_TRAINING: Final[WeakSet[LogicNetwork]] = WeakSet()
 _TURN: Final = threading.Lock()
@@ -94,42 +85,7 @@ class Runner:
         directory: RunDirectory | None,
         callbacks: Sequence[Callback],
     ) -> None:
-        n_train = len(data.y_train)
-        if data.n_features != model.n_features:
-            raise InvalidInputError(
-                f"the network reads {model.n_features} features and {data.name!r} has "
-                f"{data.n_features}"
-            )
-        check_labels(data.y_train, model.n_classes)
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise InvalidInputError(
-                "no logits of this network require gradients, so there is nothing to train; call "
-                "model.requires_grad_()"
-            )
-        for callback in callbacks:
-            if not callable(callback):
-                raise InvalidInputError(
-                    f"callbacks must be functions (step, model, row), got {shown(callback)}"
-                )
-        if config.training.batch_size > n_train:
-            raise InvalidInputError(
-                f"batch_size {config.training.batch_size} exceeds the {n_train} training samples "
-                f"of {data.name!r}; use at most {n_train}"
-            )
-        if directory is not None:
-            require_plain(model, "a run directory", hooks=False)
-        require_training_memory(
-            model,
-            batch_size=config.training.batch_size,
-            sizes=(n_train, *(len(data.split(split)[1]) for split in SPLITS)),
-        )
-        # The configured tau is the one that the run began with, the model's may have moved since.
-        schedule = config.training.schedule(config.network.tau)
-        if schedule is not None and model.relaxation.adaptive:
-            raise InvalidInputError(
-                f"{type(model.relaxation).__name__} adapts its temperature by itself; leave "
-                "tau_schedule out, or train HardST"
-            )
+        schedule = check_run(model, data, config, directory, callbacks)
         self.model = model
         self.data = data
         self.config = config

@@ -20,8 +20,9 @@ from lgn_analysis.arguments import usable_device, whole
 from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.errors import CheckpointError, InvalidInputError
 from lgn_analysis.network import LogicNetwork
+from lgn_analysis.preflight import Callback
 from lgn_analysis.run_directory import RunDirectory, read_history
-from lgn_analysis.runner import Callback, Runner, alone
+from lgn_analysis.runner import Runner, alone
 from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig
 
 __all__ = ["Callback", "TrainResult", "read_history", "resume", "train"]

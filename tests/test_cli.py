@@ -11,6 +11,7 @@ import torch
 
 import lgn_analysis as lgn
 from lgn_analysis.cli import COMMANDS, main
+from lgn_analysis.experiments import compilation
 from lgn_analysis.runs import read_config
 
 SMALL = ["--width", "500", "--depth", "2", "--steps", "4", "--batch-size", "16", "--no-progress"]
@@ -174,6 +175,7 @@ def test_bad_input_is_one_sentence_and_leaves_files_as_they_were(
 ):
     folder = trained.parent
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(compilation, "compile_kernels", None)  # refused before it is called
     (folder / "torn.toml").write_text("[network\nwidth = ")
     (folder / "typo.toml").write_text("[network]\nwidht = 10\n")
     (folder / "torn.yaml").write_text("a: [1, 2\n")

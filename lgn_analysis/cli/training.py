@@ -163,6 +163,8 @@ def _train_anew(
 ) -> None:
     from lgn_analysis import training
     from lgn_analysis.data import load_dataset
+    from lgn_analysis.preflight import check_run
+    from lgn_analysis.run_directory import RunDirectory
     from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig, read_config
 
     settings, notes = (RunConfig(), []) if config is None else read_config(config)
@@ -197,6 +199,10 @@ def _train_anew(
     if out is None:
         shape = f"{network.depth}x{network.width}"
         out = Path("runs") / f"{data.name}-{network.relaxation}-{shape}-seed{schedule.seed}"
+    directory = RunDirectory(out)
+    directory.refuse_used()
+    run = RunConfig(data=data_config, network=network, training=schedule)
+    check_run(model, data, run, directory, callbacks=())
     say(data, model.extra_repr())
     _compile_kernels(network.relaxation, device, progress)
     result = training.train(

@@ -2,8 +2,6 @@
 
 Numba compiles under a lock, so that threads would take turns. Each process compiles other kernels,
 and those that have functions in common in one.
-
-    python -m lgn_analysis.experiments.compilation          # all of them, where the cache lacks any
 """
 
 from __future__ import annotations
@@ -157,7 +155,8 @@ def _compile(parts: Sequence[Part], bar: tqdm, running: list[subprocess.Popen[st
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
-    command = [sys.executable, "-P", "-m", __name__, *(part.name for part in parts)]
+    code = f"from {__name__} import compile_here; compile_here()"
+    command = [sys.executable, "-P", "-c", code, *(part.name for part in parts)]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -165,7 +164,7 @@ def _compile(parts: Sequence[Part], bar: tqdm, running: list[subprocess.Popen[st
         assert process.stdout is not None
         assert process.stderr is not None
         for _ in process.stdout:
-            bar.update(1)
+            bar.update(min(1, bar.total - bar.n))
         error = process.stderr.read()
     if process.returncode:
         _LOGGER.warning(
@@ -174,8 +173,8 @@ def _compile(parts: Sequence[Part], bar: tqdm, running: list[subprocess.Popen[st
         )
 
 
-def main(names: Sequence[str]) -> None:
-    """Compile parts here, and print a line for every kernel of theirs."""
+def compile_here() -> None:
+    """Compile the parts that the command line names, and print a line for every kernel of theirs."""
     torch.set_num_threads(1)
     said: list[str] = []
 
@@ -185,7 +184,7 @@ def main(names: Sequence[str]) -> None:
         sys.stdout.flush()
 
     compiling.watch(say)
-    for name in names:
+    for name in sys.argv[1:]:
         end = len(said) + PARTS[name].kernels
         PARTS[name].use()
         compiling.mark_of(name).touch()
@@ -229,9 +228,3 @@ PARTS: Final = {
         Part("evaluation", "network", 8, _evaluate),
     )
 }
-
-if __name__ == "__main__":
-    if sys.argv[1:]:
-        main(sys.argv[1:])
-    else:
-        compile_kernels(PARTS)

@@ -101,6 +101,7 @@ def test_ctrl_c_ends_the_processes_that_compile(tmp_path, monkeypatch):
     assert time.monotonic() - begun < 60
 
 
+HERE = f"from {compilation.__name__} import compile_here; compile_here()"
 RUNS = """
 import tempfile
 from pathlib import Path
@@ -120,13 +121,14 @@ def test_runs_compile_nothing_after_all_parts_are_compiled(tmp_path, monkeypatch
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     for name, part in PARTS.items():
         alone = {**environment, "NUMBA_CACHE_DIR": str(tmp_path / name)}
-        command = [sys.executable, "-m", compilation.__name__, name]
+        command = [sys.executable, "-c", HERE, name]
         said = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
         lines = said.stdout.splitlines()
         assert len(lines) == part.kernels, lines
         assert "from the cache" not in lines
-    command = [sys.executable, "-m", compilation.__name__, *PARTS]
-    subprocess.run(command, env=environment, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", HERE, *PARTS], env=environment, capture_output=True, check=True
+    )
     made = subprocess.run(
         [sys.executable, "-c", RUNS], env=environment, capture_output=True, text=True, check=True
     )
