@@ -70,7 +70,7 @@ notebooks: $(VENV)/.installed-dev  ## execute the notebooks in place
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test: lint types layers  ## lint, types, import contract, doctests and fast tests, with coverage
-	$(BIN)/python -c "from lgn_analysis.experiments.compilation import PARTS, compile_kernels; compile_kernels(PARTS)"
+	$(BIN)/python -c "from lgn_analysis.experiments.sweep.compilation import PARTS, compile_kernels; compile_kernels(PARTS)"
 	$(PYTEST) --cov=lgn_analysis --cov-fail-under=90 $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take long

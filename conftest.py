@@ -3,4 +3,4 @@
 import importlib.util
 
 if importlib.util.find_spec("triton") is None:  # it exists for Linux alone
-    collect_ignore_glob = ["lgn_analysis/kernels/cuda/*"]
+    collect_ignore_glob = ["lgn_analysis/kernels/cuda/**"]

@@ -24,7 +24,7 @@ WARPS = 64
 
 def main() -> int:
     try:
-        from lgn_analysis.kernels.cuda.aot import compile_launch, package_launches
+        from lgn_analysis.kernels.cuda.runtime.aot import compile_launch, package_launches
     except ModuleNotFoundError as error:
         print(f"nothing to compile: {error.name} is not installed")
         return 0

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lgn_analysis as lgn
+from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.kernels import select_network_backend
-from lgn_analysis.kernels.seam import AdamRule, Moments
-from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.kernels.interface import AdamRule, Moments
 
 LR: Final = 0.01
 N_CLASSES: Final = 10

@@ -17,19 +17,21 @@ from contenders import GROUP_TAU, N_CLASSES, Batches, Size, our_model
 from harness import quartiles, repeated, time_in_turns
 
 import lgn_analysis as lgn
+from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.kernels import cpu
-from lgn_analysis.kernels.cpu import autograd, passes, run, selection, steps, threads
-from lgn_analysis.kernels.cpu.compiling import entry
+from lgn_analysis.kernels.cpu import autograd, logits, passes
 from lgn_analysis.kernels.cpu.counting import N_PLANES
-from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
-from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.kernels.cpu.runtime import threads
+from lgn_analysis.kernels.cpu.runtime.compiling import entry
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, count_rows
+from lgn_analysis.kernels.cpu.training import run, steps
 
 
 @entry
 def choose_gates(member, wires, work, rule, parameters):
     threads.meet(member)
     first, last = threads.share(wires.depth * wires.width, member)
-    scratch = selection.make_scratch()
+    scratch = logits.make_scratch()
     steps._choose_gates(wires, work, rule, parameters, 0, 0, first, last, scratch)
 
 
@@ -37,7 +39,7 @@ def choose_gates(member, wires, work, rule, parameters):
 def move_gates(member, wires, work, rule, adam, parameters):
     threads.meet(member)
     first, last = threads.share(wires.depth * wires.width, member)
-    scratch = selection.make_scratch()
+    scratch = logits.make_scratch()
     steps._move_gates(wires, work, rule, adam, parameters, 0, 1, 0, first, last, False, scratch)
 
 
@@ -173,7 +175,7 @@ def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
     batches = steps.Batches(packed, data.y.numpy(), order, size.batch)
     parameters = steps.Parameters(*(autograd.addresses(ts) for ts in (logits, *moments)))
     key = NoiseKey(0, Purpose.TRAINING) if relaxation.noisy else None
-    rule, adam = autograd.make_rule(network, key), selection.Adam(0.01, 0.9, 0.999, 1e-8)
+    rule, adam = autograd.make_rule(network, key), logits.Adam(0.01, 0.9, 0.999, 1e-8)
     n_blocks, n_gates = -(-size.batch // BLOCK), size.n_gates
     work.deltas[:], work.values[:], work.words[:] = 0.01, 0.5, 0
     losses = np.zeros(1)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import lgn_analysis as lgn
-from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.gates.noise import NoiseKey, Purpose
 
 N_PIXELS, N_CLASSES, N_SAMPLES = 3072, 10, 4096
 PUBLISHED_BYTES = 44
@@ -161,7 +161,7 @@ def our_run(
 ) -> Callable[[int], None]:
     """Return steps as ``TrainingRun`` takes them, from uint8 pixels."""
     from lgn_analysis.kernels.cuda import Pixels, TrainingRun
-    from lgn_analysis.kernels.seam import AdamRule, Moments
+    from lgn_analysis.kernels.interface import AdamRule, Moments
 
     model = make_model(options, relaxation, "cuda", dtype)
     parameters = [layer.logits.detach() for layer in model.layers]
@@ -242,7 +242,6 @@ def make_data() -> tuple[Tensor, Tensor]:
 def kernel_table(options: Any, bandwidth: float) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield each kernel's time on one hidden layer, with the bytes that it must move."""
     from lgn_analysis.kernels.cuda import backward
-    from lgn_analysis.kernels.cuda.adam import adam_step
     from lgn_analysis.kernels.cuda.consumers import Consumers
     from lgn_analysis.kernels.cuda.forward import (
         gates_forward_float,
@@ -250,7 +249,8 @@ def kernel_table(options: Any, bandwidth: float) -> Iterator[tuple[str, dict[str
         group_sums,
     )
     from lgn_analysis.kernels.cuda.relax import Draw, coefficients_of, gates_of
-    from lgn_analysis.kernels.seam import AdamRule, Moments
+    from lgn_analysis.kernels.cuda.training.adam import adam_step
+    from lgn_analysis.kernels.interface import AdamRule, Moments
 
     n, batch, device = options.width, options.batch, torch.device("cuda")
     generator = torch.Generator().manual_seed(0)

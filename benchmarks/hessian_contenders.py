@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lgn_analysis as lgn
-from lgn_analysis.gates import gate_coefficients
+from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cpu, reference
 
 Multiply = Callable[[Tensor], Tensor]

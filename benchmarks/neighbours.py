@@ -17,10 +17,10 @@ import torch
 from harness import Variant, as_json, ratio, summary, time_in_turns, write_results
 
 import lgn_analysis as lgn
+from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.kernels import cpu
-from lgn_analysis.kernels.cpu import thread_count, threads
-from lgn_analysis.kernels.seam import AdamRule, Moments
-from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.kernels.cpu.runtime import thread_count, threads
+from lgn_analysis.kernels.interface import AdamRule, Moments
 
 ROUNDS: Final = 9
 CALLS: Final = 4

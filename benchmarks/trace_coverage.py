@@ -30,13 +30,13 @@ from curvature_cases import CASES, SHAPES, bits, network
 from torch import Tensor
 
 import lgn_analysis as lgn
+from lgn_analysis.gates.noise import Purpose, generator_for
 from lgn_analysis.hessian import DenseOperator, frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.forms import FEW, draw
-from lgn_analysis.hessian.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.intervals import ALPHA, STOPPED_ALPHA, form_reach, looks
-from lgn_analysis.hessian.trace import SMALLEST
-from lgn_analysis.hessian.xtrace import xtrace_trace
-from lgn_analysis.noise import Purpose, generator_for
+from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
+from lgn_analysis.hessian.estimators.quadratic_forms import FEW, draw
+from lgn_analysis.hessian.estimators.trace import SMALLEST
+from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
+from lgn_analysis.hessian.results.intervals import ALPHA, STOPPED_ALPHA, form_reach, looks
 
 REPEATS: Final = 5000
 FIXED: Final = (8, 32, 128)

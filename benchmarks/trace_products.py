@@ -23,8 +23,8 @@ from curvlinops import xtrace as curvlinops_xtrace
 from torch import Tensor
 
 from lgn_analysis.hessian import DenseOperator, hutchinson_trace
-from lgn_analysis.hessian.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.xtrace import xtrace_trace
+from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
+from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
 
 PRODUCTS: Final = (24, 48, 96, 192)
 REPEATS: Final = 200

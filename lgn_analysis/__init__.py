@@ -19,52 +19,39 @@ if TYPE_CHECKING:
     from lgn_analysis import plots
     from lgn_analysis.checkpoints import load, save
     from lgn_analysis.data import DATASETS, Dataset, load_dataset, thermometer
+    from lgn_analysis.gates.noise import NoiseKey, Purpose
+    from lgn_analysis.gates.relaxations import CAGE, GumbelSoft, GumbelST, HardST, Relaxation, Soft
     from lgn_analysis.hessian import (
-        AnatomyResult,
-        CompareResult,
         DensityResult,
         EigenResult,
         GumbelNoise,
         HessianProbe,
-        LandscapeResult,
-        ProbeTracker,
         TraceResult,
-        TrackedCurvature,
-        compare,
-        gap_anatomy,
-        landscape,
-        lemma1,
     )
     from lgn_analysis.metrics import Convergence, Evaluation, convergence, evaluate, gate_usage
     from lgn_analysis.network import GroupSum, LogicLayer, LogicNetwork
-    from lgn_analysis.noise import NoiseKey, Purpose
-    from lgn_analysis.relaxations import CAGE, GumbelSoft, GumbelST, HardST, Relaxation, Soft
-    from lgn_analysis.training import TrainResult, read_history, resume, train
+    from lgn_analysis.training.runs import TrainResult, read_history, resume, train
 
 # Names are imported when first used: pandas, SciPy and scikit-learn cost more than torch itself.
 _HOME: Final = {
     "checkpoints": ("load", "save"),
     "data": ("DATASETS", "Dataset", "load_dataset", "thermometer"),
-    "hessian": (
+    "hessian": ("DensityResult", "EigenResult", "GumbelNoise", "HessianProbe", "TraceResult"),
+    "metrics": ("Convergence", "Evaluation", "convergence", "evaluate", "gate_usage"),
+    "network": ("GroupSum", "LogicLayer", "LogicNetwork"),
+    "gates.noise": ("NoiseKey", "Purpose"),
+    "gates.relaxations": ("CAGE", "GumbelST", "GumbelSoft", "HardST", "Relaxation", "Soft"),
+    "theory": (
         "AnatomyResult",
         "CompareResult",
-        "DensityResult",
-        "EigenResult",
-        "GumbelNoise",
-        "HessianProbe",
         "LandscapeResult",
         "ProbeTracker",
-        "TraceResult",
         "TrackedCurvature",
         "compare",
         "gap_anatomy",
         "landscape",
         "lemma1",
     ),
-    "metrics": ("Convergence", "Evaluation", "convergence", "evaluate", "gate_usage"),
-    "network": ("GroupSum", "LogicLayer", "LogicNetwork"),
-    "noise": ("NoiseKey", "Purpose"),
-    "relaxations": ("CAGE", "GumbelST", "GumbelSoft", "HardST", "Relaxation", "Soft"),
     "training": ("TrainResult", "read_history", "resume", "train"),
 }
 _MODULE_OF: Final = {name: module for module, names in _HOME.items() for name in names}

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lgn_analysis.arguments import seed_number, usable_device
-from lgn_analysis.errors import CheckpointError, InvalidInputError
-from lgn_analysis.files import checksum, replacing
+from lgn_analysis.base.errors import CheckpointError, InvalidInputError
+from lgn_analysis.base.files import checksum, replacing
+from lgn_analysis.base.validation import seed_number, usable_device
+from lgn_analysis.gates.wiring import check_wiring
 from lgn_analysis.network import LogicNetwork, require_plain
-from lgn_analysis.wiring import check_wiring
 
 FORMAT: Final = "lgn_analysis"
 FORMAT_VERSION: Final = 2

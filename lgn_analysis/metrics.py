@@ -19,13 +19,14 @@ from scipy.special import entr
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.arguments import real, seed_number, shown, whole
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.memory import require_memory
+from lgn_analysis.base.validation import real, seed_number, shown, whole
 from lgn_analysis.data import Dataset
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.footprint import EVALUATED, evaluation_bytes
-from lgn_analysis.gates import GATE_NAMES, N_GATES, reads_inputs
+from lgn_analysis.gates.footprint import EVALUATED, evaluation_bytes
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.table import GATE_NAMES, N_GATES, reads_inputs
 from lgn_analysis.kernels.reference import count_ones
-from lgn_analysis.memory import require_memory
 from lgn_analysis.network import (
     LogicLayer,
     LogicNetwork,
@@ -37,7 +38,6 @@ from lgn_analysis.network import (
     require_network,
     specify,
 )
-from lgn_analysis.noise import NoiseKey, Purpose
 
 UNUSED_ENTROPY: Final = 1.8873
 """Lower edge, in nats, of the central 95 % of the entropy of softmax(z), z ~ N(0, 1)^16.

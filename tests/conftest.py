@@ -13,8 +13,8 @@ from torch import Tensor
 from lgn_analysis.data import Dataset
 from lgn_analysis.experiments import find_preset, run_sweep
 from lgn_analysis.experiments.discovery import all_specs
+from lgn_analysis.gates.relaxations import RELAXATIONS, Relaxation
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.relaxations import RELAXATIONS, Relaxation
 from tests.experiments.serial import Serial
 from tests.tiny import NetworkFactory
 

@@ -18,9 +18,9 @@ import torch
 
 import lgn_analysis as lgn
 from lgn_analysis.data.registry import DATASETS, dataset_bytes
-from lgn_analysis.footprint import evaluation_bytes, network_bytes, training_bytes
-from lgn_analysis.hessian.dense import dense_bytes
-from lgn_analysis.hessian.eigen import least_bytes, top_eigenpairs
+from lgn_analysis.gates.footprint import evaluation_bytes, network_bytes, training_bytes
+from lgn_analysis.hessian.estimators.eigen import least_bytes, top_eigenpairs
+from lgn_analysis.hessian.operators.dense import dense_bytes
 from tests.tiny import random_bits
 
 N_FEATURES, WIDTH, DEPTH, N_CLASSES = 256, 12_000, 4, 10

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lgn_analysis import checkpoints
+from lgn_analysis.base.errors import CheckpointError, InvalidInputError, StorageError
+from lgn_analysis.base.files import checksum
 from lgn_analysis.checkpoints import load, read_checkpoint, save, write_checkpoint
-from lgn_analysis.errors import CheckpointError, InvalidInputError, StorageError
-from lgn_analysis.files import checksum
+from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.relaxations import RELAXATIONS
 from tests.tiny import NetworkFactory, random_bits
 
 WRITE = json.dumps

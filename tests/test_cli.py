@@ -11,8 +11,8 @@ import torch
 
 import lgn_analysis as lgn
 from lgn_analysis.cli import COMMANDS, main
-from lgn_analysis.experiments import compilation
-from lgn_analysis.runs import read_config
+from lgn_analysis.experiments.sweep import compilation
+from lgn_analysis.training.config import read_config
 
 SMALL = ["--width", "500", "--depth", "2", "--steps", "4", "--batch-size", "16", "--no-progress"]
 

@@ -30,13 +30,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lgn_analysis as lgn
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.checkpoints import Checkpoint, read_checkpoint
 from lgn_analysis.data import Dataset
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.kernels import cpu, select_backend
-from lgn_analysis.kernels.cpu import thread_count, threads
-from lgn_analysis.kernels.cpu.compiling import entry
-from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.kernels.cpu.runtime import thread_count, threads
+from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.plots.style import panels, style
 from tests.tiny import fresh, random_bits, short, timeless
 
@@ -445,7 +445,7 @@ def test_a_thread_that_outlives_the_main_thread_computes_on() -> None:
         import torch
         from lgn_analysis.kernels import cpu
         from lgn_analysis.kernels.cpu import threads
-        from lgn_analysis.noise import NoiseKey, Purpose
+        from lgn_analysis.gates.noise import NoiseKey, Purpose
 
         threads.MIN_SHARE, threads.MIN_TOTAL = 1e-9, 0
         torch.set_num_threads(2)

@@ -27,11 +27,11 @@ from torch.nn import functional
 import lgn_analysis as lgn
 from lgn_analysis.checkpoints import read_checkpoint
 from lgn_analysis.data import Dataset
+from lgn_analysis.gates.noise import NoiseKey, Purpose, generator_for, philox_words, random_signs
+from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.kernels import select_backend
-from lgn_analysis.kernels.cpu import thread_count, threads
-from lgn_analysis.noise import NoiseKey, Purpose, generator_for, philox_words, random_signs
-from lgn_analysis.relaxations import RELAXATIONS
-from lgn_analysis.steps import Steps
+from lgn_analysis.kernels.cpu.runtime import thread_count, threads
+from lgn_analysis.training.stepper import Steps
 from tests.tiny import random_bits, timeless
 
 ROOT = Path(__file__).parents[1]

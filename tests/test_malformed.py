@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save_file
 
 import lgn_analysis as lgn
+from lgn_analysis.base.errors import ConfigError, DataError, LGNError
+from lgn_analysis.base.files import LOCK_FILE
 from lgn_analysis.cli import main
 from lgn_analysis.data import Dataset
-from lgn_analysis.errors import ConfigError, DataError, LGNError
-from lgn_analysis.files import LOCK_FILE
-from lgn_analysis.runs import read_config
+from lgn_analysis.training.config import read_config
 from tests.malformed.commands import PARSED, RUN, Command
 from tests.malformed.configurations import TOML, Configuration
 from tests.malformed.curvature import ANALYSES, ESTIMATES

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.data import Dataset
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.gates import GATE_NAMES
+from lgn_analysis.gates.relaxations import HardST, Relaxation, Soft
+from lgn_analysis.gates.table import GATE_NAMES
 from lgn_analysis.metrics import UNUSED_ENTROPY, convergence, evaluate, gate_entropy, gate_usage
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.relaxations import HardST, Relaxation, Soft
 from tests.tiny import NetworkFactory, random_bits
 
 EVERY_PAIR = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])

@@ -11,13 +11,13 @@ import torch
 
 import lgn_analysis as lgn
 from lgn_analysis import report
+from lgn_analysis.base.errors import LGNError
 from lgn_analysis.cli import main
 from lgn_analysis.data import Dataset
-from lgn_analysis.errors import LGNError
-from lgn_analysis.experiments.cache import RunCache
-from lgn_analysis.experiments.failures import SUFFIX, read_failure
+from lgn_analysis.experiments.sweep.cache import RunCache
+from lgn_analysis.experiments.sweep.failures import SUFFIX, read_failure
 from lgn_analysis.report.provenance import read_facts
-from lgn_analysis.runs import read_config
+from lgn_analysis.training.config import read_config
 from tests.experiments.sweep_program import tiny_specs
 from tests.tiny import fresh, short
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.base.errors import NotDifferentiableError
+from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel_from_words
 from lgn_analysis.hessian import DenseOperator, hutchinson_trace, lanczos, top_eigenpairs
 from lgn_analysis.kernels import select_backend
-from lgn_analysis.kernels.cpu.compiling import entry
-from lgn_analysis.kernels.cpu.elementary import gumbel
+from lgn_analysis.kernels.cpu.noise import gumbel
+from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.simd import load, store
-from lgn_analysis.noise import NoiseKey, Purpose, gumbel_from_words
 from tests.oracles import discrete_outputs
 from tests.tiny import random_bits
 

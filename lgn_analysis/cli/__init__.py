@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lgn_analysis.base.errors import LGNError
 from lgn_analysis.cli.inspecting import datasets, evaluate, probe
 from lgn_analysis.cli.parsing import parse
 from lgn_analysis.cli.reproducing import figures, reproduce
 from lgn_analysis.cli.training import train
-from lgn_analysis.errors import LGNError
 
 COMMANDS: dict[str, Any] = {
     "train": train,

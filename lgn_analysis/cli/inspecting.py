@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.cli.parsing import REAL, WHOLE, one_of
 from lgn_analysis.cli.saying import say
-from lgn_analysis.errors import InvalidInputError
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def probe(
         seed: seed of the probe vectors.
         progress: show a progress bar.
     """
-    from lgn_analysis.arguments import seed_number, whole
+    from lgn_analysis.base.validation import seed_number, whole
     from lgn_analysis.hessian import HessianProbe
 
     if not what:
@@ -95,8 +95,8 @@ def datasets() -> None:
 def _model_and_data(path: Path, dataset: str | None) -> tuple[Any, Any]:
     from lgn_analysis.checkpoints import read_checkpoint
     from lgn_analysis.data import load_dataset
-    from lgn_analysis.run_directory import BEST_FILE
-    from lgn_analysis.runs import RunConfig
+    from lgn_analysis.training.config import RunConfig
+    from lgn_analysis.training.run_directory import BEST_FILE
 
     checkpoint = read_checkpoint(path / BEST_FILE if path.is_dir() else path)
     if dataset is not None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from lgn_analysis.errors import LGNError
+from lgn_analysis.base.errors import LGNError
 
 PROGRAM: Final = "lgn-analysis"
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from lgn_analysis.base.errors import InvalidInputError, SweepError
 from lgn_analysis.cli.parsing import WHOLE
 from lgn_analysis.cli.saying import say
-from lgn_analysis.errors import InvalidInputError, SweepError
 
 _LONG = ("paper",)
 """Presets that say what they take before anything else."""

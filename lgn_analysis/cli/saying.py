@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def say(*lines: object) -> None:
     """Print lines, from the first rank alone."""
-    from lgn_analysis.ranks import world
+    from lgn_analysis.base.distributed import world
 
     if world()[0] == 0:
         for line in lines:

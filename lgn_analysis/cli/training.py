@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 
 from tyro.conf import arg
 
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.cli.parsing import REAL, WHOLE, one_of
 from lgn_analysis.cli.saying import say
-from lgn_analysis.errors import InvalidInputError
 
 _RELAXATIONS: Final = one_of("soft", "gumbel-soft", "gumbel-st", "hard-st", "cage")
 _SCHEDULES: Final = one_of("constant", "linear", "exponential", "cosine")
@@ -123,8 +123,8 @@ def train(
         device: torch device.
         progress: show a progress bar.
     """
-    from lgn_analysis.arguments import usable_device
-    from lgn_analysis.ranks import process_group
+    from lgn_analysis.base.distributed import process_group
+    from lgn_analysis.base.validation import usable_device
 
     given = {
         name: value
@@ -143,29 +143,35 @@ def train(
 
 
 def _train_on(run: Path, steps: int | None, device: Any, progress: bool) -> None:
-    from lgn_analysis import training
+    from lgn_analysis.training import runs
 
-    _, result = training.resume(run, steps=steps, device=device, progress=progress)
+    _, result = runs.resume(run, steps=steps, device=device, progress=progress)
     say(result, f"run directory: {run}")
 
 
 def _compile_kernels(relaxation: str, device: Any, progress: bool) -> None:
     """Compile what training on a CPU calls, with a bar, unless it is silent or ranks share a batch."""
-    from lgn_analysis import ranks
-    from lgn_analysis.experiments.compilation import compile_kernels, training_part
+    from lgn_analysis.base import distributed
+    from lgn_analysis.experiments.sweep.compilation import compile_kernels, training_part
 
-    if progress and str(device) == "cpu" and ranks.world()[1] == 1:
+    if progress and str(device) == "cpu" and distributed.world()[1] == 1:
         compile_kernels((training_part(relaxation), "evaluation"))
 
 
 def _train_anew(
     given: dict[str, Any], config: Path | None, out: Path | None, device: Any, progress: bool
 ) -> None:
-    from lgn_analysis import training
     from lgn_analysis.data import load_dataset
-    from lgn_analysis.preflight import check_run
-    from lgn_analysis.run_directory import RunDirectory
-    from lgn_analysis.runs import DataConfig, NetworkConfig, RunConfig, TrainingConfig, read_config
+    from lgn_analysis.training import runs
+    from lgn_analysis.training.config import (
+        DataConfig,
+        NetworkConfig,
+        RunConfig,
+        TrainingConfig,
+        read_config,
+    )
+    from lgn_analysis.training.preflight import check_run
+    from lgn_analysis.training.run_directory import RunDirectory
 
     settings, notes = (RunConfig(), []) if config is None else read_config(config)
     for note in notes:
@@ -205,7 +211,7 @@ def _train_anew(
     check_run(model, data, run, directory, callbacks=())
     say(data, model.extra_repr())
     _compile_kernels(network.relaxation, device, progress)
-    result = training.train(
+    result = runs.train(
         model,
         data,
         **{item.name: getattr(schedule, item.name) for item in fields(schedule)},

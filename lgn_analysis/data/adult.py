@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.splits import RawSplits, split_off_validation
 from lgn_analysis.data.tabular import (
     Attribute,
@@ -27,7 +28,6 @@ from lgn_analysis.data.tabular import (
     read_uci_rows,
     require_rows,
 )
-from lgn_analysis.errors import DataError
 
 COLUMNS: Final = (
     "age",

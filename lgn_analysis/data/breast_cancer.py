@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.splits import RawSplits, split_in_three
 from lgn_analysis.data.tabular import (
     Attribute,
@@ -23,7 +24,6 @@ from lgn_analysis.data.tabular import (
     read_uci_rows,
     require_rows,
 )
-from lgn_analysis.errors import DataError
 
 CLASSES: Final = ("no-recurrence-events", "recurrence-events")
 N_ROWS: Final = 277

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lgn_analysis.errors import DataError
+from lgn_analysis.base.errors import DataError
 
 N_PIXELS: Final = 3 * 32 * 32
 _AGAIN: Final = "delete it and download it again"

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgn_analysis.arguments import shown, usable_device, whole
-from lgn_analysis.errors import DataError
-from lgn_analysis.memory import require_memory
+from lgn_analysis.base.errors import DataError
+from lgn_analysis.base.memory import require_memory
+from lgn_analysis.base.validation import shown, usable_device, whole
 
 SPLITS = ("train", "val", "test")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lgn_analysis.base.errors import MissingDependencyError
 from lgn_analysis.data.splits import RawSplits, split_in_three
-from lgn_analysis.errors import MissingDependencyError
 
 
 def load_digits(root: Path, download: bool, split_seed: int) -> RawSplits:

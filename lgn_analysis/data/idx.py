@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lgn_analysis.errors import DataError
+from lgn_analysis.base.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 _PIECE = 2**20

@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgn_analysis.arguments import shown, whole
+from lgn_analysis.base.errors import DataError
+from lgn_analysis.base.memory import available_memory, require_memory
+from lgn_analysis.base.validation import shown, whole
 from lgn_analysis.data import adult, breast_cancer, monks, vision
 from lgn_analysis.data.dataset import Dataset
 from lgn_analysis.data.embedded import load_digits, load_mnist5k
@@ -28,8 +30,6 @@ from lgn_analysis.data.thermometer import (
     resolve_thresholds,
     thermometer,
 )
-from lgn_analysis.errors import DataError
-from lgn_analysis.memory import available_memory, require_memory
 
 ROOT_VARIABLE: Final = "LGN_ANALYSIS_DATA"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lgn_analysis.errors import DataError
+from lgn_analysis.base.errors import DataError
 
 # Each draw has its own Philox key word, so that no two draws of one seed depend on each other.
 _PURPOSE_VALIDATION = 1

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.splits import source_independent_order
-from lgn_analysis.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

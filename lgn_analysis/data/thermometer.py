@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgn_analysis.arguments import shown, whole
+from lgn_analysis.base.errors import DataError
+from lgn_analysis.base.memory import require_memory
+from lgn_analysis.base.validation import shown, whole
 from lgn_analysis.data.dataset import check_holds_values
-from lgn_analysis.errors import DataError
-from lgn_analysis.memory import require_memory
 
 BitOrder = Literal["threshold-major", "feature-major"]
 Thresholds = int | Sequence[float]

@@ -16,10 +16,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lgn_analysis.base.errors import DataError, MissingDependencyError
 from lgn_analysis.data.cifar import read_cifar_binary, read_cifar_pickle
 from lgn_analysis.data.idx import read_idx
 from lgn_analysis.data.splits import RawSplits, split_off_validation
-from lgn_analysis.errors import DataError, MissingDependencyError
 
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 

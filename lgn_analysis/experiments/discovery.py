@@ -1,4 +1,4 @@
-"""The experiments there are: every module beside this one that makes a frame."""
+"""The experiments there are: every module in ``claims``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import importlib
 import pkgutil
 from typing import Any
 
-import lgn_analysis.experiments as package
-from lgn_analysis.experiments.costs import Estimate, estimate_runs
+from lgn_analysis.experiments import claims
 from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep.costs import Estimate, estimate_runs
 
 
 def experiments() -> dict[str, Any]:
     """Return the experiments by name, in alphabetical order."""
-    names = [item.name for item in pkgutil.iter_modules(package.__path__)]
-    modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
-    return {name: module for name, module in modules.items() if hasattr(module, "frame")}
+    names = [item.name for item in pkgutil.iter_modules(claims.__path__)]
+    return {name: importlib.import_module(f"{claims.__name__}.{name}") for name in names}
 
 
 def all_specs(preset: Preset) -> list[RunSpec]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lgn_analysis.experiments.settings import Setting
 from lgn_analysis.experiments.specs import RunSpec
-from lgn_analysis.experiments.sweep import Records
+from lgn_analysis.experiments.sweep.execution import Records
 
 Group = tuple[Setting, Sequence[RunSpec]]
 

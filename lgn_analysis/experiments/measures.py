@@ -15,10 +15,11 @@ from torch import Tensor
 
 from lgn_analysis.data import Dataset
 from lgn_analysis.experiments.specs import ProbePlan, RunSpec
-from lgn_analysis.hessian import HessianProbe, gap_anatomy, landscape, lemma1
+from lgn_analysis.hessian import HessianProbe
 from lgn_analysis.metrics import gate_entropy, gate_usage
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.steps import Steps, warm_up
+from lgn_analysis.theory import gap_anatomy, landscape, lemma1
+from lgn_analysis.training.stepper import Steps, warm_up
 
 ENTROPY_BINS: Final = 28
 """Bins of 0.1 nats, from 0 to just above ln 16, the entropy of an undecided gate."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from lgn_analysis.experiments.specs import ProbePlan, RunSpec, TimingPlan
-from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
+from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
 
 NOISE_FREE: Final = "soft"
 NOISY: Final = "gumbel-st"

@@ -7,7 +7,7 @@ import json
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
-from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
+from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
 
 RECORD_FORMAT: Final = 6
 """Goes up where a record means something else than before, as where a default changes its value."""

@@ -13,16 +13,21 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lgn_analysis.arguments import positive, real, shown, whole
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.hessian.activation import activation_trace
-from lgn_analysis.hessian.batches import Batch, as_batches
-from lgn_analysis.hessian.check import CheckReport, check_differences, check_whole
-from lgn_analysis.hessian.dense import rows_of
-from lgn_analysis.hessian.density import spectral_density
-from lgn_analysis.hessian.eigen import top_eigenpairs
-from lgn_analysis.hessian.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.known_losses import (
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.memory import format_bytes, require_memory
+from lgn_analysis.base.validation import positive, real, shown, whole
+from lgn_analysis.hessian.checks.module_trial import first_that_count, plan_for
+from lgn_analysis.hessian.checks.network_trial import examine_network_loss
+from lgn_analysis.hessian.checks.report import CheckReport, check_differences, check_whole
+from lgn_analysis.hessian.estimators.activation import activation_trace
+from lgn_analysis.hessian.estimators.density import spectral_density
+from lgn_analysis.hessian.estimators.eigen import top_eigenpairs
+from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
+from lgn_analysis.hessian.estimators.trace import frobenius_norm, hutchinson_trace
+from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
+from lgn_analysis.hessian.operators.batches import Batch, as_batches
+from lgn_analysis.hessian.operators.dense import rows_of
+from lgn_analysis.hessian.operators.known_losses import (
     check_labels,
     check_network_data,
     check_reduction,
@@ -30,19 +35,20 @@ from lgn_analysis.hessian.known_losses import (
     is_known,
     recognise,
 )
-from lgn_analysis.hessian.losses import ModuleLoss, batch_losses, check_loss
-from lgn_analysis.hessian.module_hessian import ModuleHessian
-from lgn_analysis.hessian.network_hessian import NetworkHessian, is_plain
-from lgn_analysis.hessian.network_trial import examine_network_loss
-from lgn_analysis.hessian.operators import MAX_BYTES, LossFn, ParameterOperator, Params, isolated
-from lgn_analysis.hessian.results import FrobeniusResult, TraceResult
-from lgn_analysis.hessian.selection import select_parameters
-from lgn_analysis.hessian.smoothing import GumbelNoise, check_noise
-from lgn_analysis.hessian.spectrum_results import DensityResult, EigenResult
-from lgn_analysis.hessian.trace import frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.trial import first_that_count, plan_for
-from lgn_analysis.hessian.xtrace import xtrace_trace
-from lgn_analysis.memory import format_bytes, require_memory
+from lgn_analysis.hessian.operators.linear import (
+    MAX_BYTES,
+    LossFn,
+    ParameterOperator,
+    Params,
+    isolated,
+)
+from lgn_analysis.hessian.operators.losses import ModuleLoss, batch_losses, check_loss
+from lgn_analysis.hessian.operators.module import ModuleHessian
+from lgn_analysis.hessian.operators.network import NetworkHessian, is_plain
+from lgn_analysis.hessian.operators.selection import select_parameters
+from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise
+from lgn_analysis.hessian.results.spectrum import DensityResult, EigenResult
+from lgn_analysis.hessian.results.trace import FrobeniusResult, TraceResult
 from lgn_analysis.network import LogicNetwork, require_plain
 
 _ESTIMATORS: Final = {

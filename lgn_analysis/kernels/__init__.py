@@ -22,9 +22,10 @@ from typing import Any, Final, Protocol, cast
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError, MissingDependencyError
+from lgn_analysis.base.errors import InvalidInputError, MissingDependencyError
+from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.seam import (
+from lgn_analysis.kernels.interface import (
     AdamRule,
     Curvature,
     Moments,
@@ -33,7 +34,6 @@ from lgn_analysis.kernels.seam import (
     Run,
     is_transformed,
 )
-from lgn_analysis.noise import NoiseKey
 
 
 class Backend(Protocol):
@@ -74,7 +74,7 @@ class Backend(Protocol):
         tau: float,
         layers: Sequence[int],
     ) -> Curvature:
-        """Prepare derivatives of the soft loss; see :class:`lgn_analysis.kernels.seam.Curvature`."""
+        """Prepare derivatives of the soft loss; see :class:`lgn_analysis.kernels.interface.Curvature`."""
 
 
 class NetworkBackend(Backend, Protocol):

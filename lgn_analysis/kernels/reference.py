@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.gates import COEFFICIENTS, gate_coefficients
-from lgn_analysis.kernels.seam import OutputLoss, Pass, check_samples
-from lgn_analysis.noise import NoiseKey, Purpose, gumbel, random_signs
+from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel, random_signs
+from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
+from lgn_analysis.kernels.interface import OutputLoss, Pass, check_samples
 
 __all__ = [
     "NAME",
@@ -124,7 +124,7 @@ def discrete_activity(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> 
 
 
 class Curvature:
-    """:class:`lgn_analysis.kernels.seam.Curvature` by automatic differentiation.
+    """:class:`lgn_analysis.kernels.interface.Curvature` by automatic differentiation.
 
     Args:
         network: wirings and group sum.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lgn_analysis.arguments import positive, whole
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.validation import positive, whole
 from lgn_analysis.network import parts
 from lgn_analysis.network.inputs import check_divisible
 

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 
 _NO_BITS: Final = (
     "discrete mode works on bits, and the inputs hold values other than 0 and 1; "

@@ -11,17 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lgn_analysis.arguments import real, seed_number, whole
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.gates import N_GATES, gate_coefficients
-from lgn_analysis.initialisation import initial_logits
-from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
-from lgn_analysis.kernels.seam import Pass, is_transformed
-from lgn_analysis.network import parts
-from lgn_analysis.network.inputs import as_bits, check_features, flat_values
-from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
-from lgn_analysis.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
-from lgn_analysis.relaxations import (
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.validation import real, seed_number, whole
+from lgn_analysis.gates.initialisation import initial_logits
+from lgn_analysis.gates.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
+from lgn_analysis.gates.relaxations import (
     CAGE,
     RELAXATIONS,
     UNDECIDED,
@@ -30,7 +24,13 @@ from lgn_analysis.relaxations import (
     Soft,
     soft_weights,
 )
-from lgn_analysis.wiring import check_wiring, make_wiring
+from lgn_analysis.gates.table import N_GATES, gate_coefficients
+from lgn_analysis.gates.wiring import check_wiring, make_wiring
+from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
+from lgn_analysis.kernels.interface import Pass, is_transformed
+from lgn_analysis.network import parts
+from lgn_analysis.network.inputs import as_bits, check_features, flat_values
+from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
 
 _PARAMETERS: Final = frozenset({"logits"})
 _BUFFERS: Final = frozenset({"wiring", "confidence"})

@@ -8,9 +8,9 @@ from typing import Final, Literal, get_args
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.kernels.seam import is_transformed
-from lgn_analysis.relaxations import Relaxation
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.relaxations import Relaxation
+from lgn_analysis.kernels.interface import is_transformed
 
 Mode = Literal["soft", "noisy", "discrete"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)

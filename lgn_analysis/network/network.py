@@ -10,13 +10,15 @@ from typing import Any, Final, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lgn_analysis.arguments import positive, seed_number, whole
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.footprint import network_bytes
-from lgn_analysis.gates import N_GATES
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.memory import require_memory
+from lgn_analysis.base.validation import positive, seed_number, whole
+from lgn_analysis.gates.footprint import network_bytes
+from lgn_analysis.gates.noise import NoiseKey, Purpose, fresh_key
+from lgn_analysis.gates.relaxations import Relaxation, relaxation_config, relaxation_from
+from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
-from lgn_analysis.kernels.seam import Pass
-from lgn_analysis.memory import require_memory
+from lgn_analysis.kernels.interface import Pass
 from lgn_analysis.network import parts
 from lgn_analysis.network.group_sum import GroupSum
 from lgn_analysis.network.inputs import as_bits, check_divisible, check_features, flat_values
@@ -34,8 +36,6 @@ from lgn_analysis.network.specification import (
     structural_departure,
     training_departure,
 )
-from lgn_analysis.noise import NoiseKey, Purpose, fresh_key
-from lgn_analysis.relaxations import Relaxation, relaxation_config, relaxation_from
 
 _REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor, nn
 
-from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.gates.relaxations import Soft
+from lgn_analysis.kernels.interface import Pass
 from lgn_analysis.network import parts
 from lgn_analysis.network.group_sum import GroupSum
 from lgn_analysis.network.layer import layer_departure
-from lgn_analysis.relaxations import Soft
 
 if TYPE_CHECKING:
     from lgn_analysis.network.network import LogicNetwork

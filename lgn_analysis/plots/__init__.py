@@ -5,27 +5,27 @@ Every function takes ``ax=None`` and returns the Axes; :func:`style` gives the l
 
 from __future__ import annotations
 
-from lgn_analysis.plots.convergence import accuracy_curves
-from lgn_analysis.plots.curvature_gap import change_against
-from lgn_analysis.plots.curvature_tracking import curvature_curves
-from lgn_analysis.plots.gap import gap_curves
-from lgn_analysis.plots.gap_anatomy import (
+from lgn_analysis.plots.claims.convergence import accuracy_curves
+from lgn_analysis.plots.claims.curvature_gap import change_against
+from lgn_analysis.plots.claims.gap import gap_curves
+from lgn_analysis.plots.claims.gap_anatomy import (
     anatomy_curves,
     anatomy_expansion,
     bit_flips,
     layer_changes,
 )
-from lgn_analysis.plots.gap_by_size import gap_by_size
-from lgn_analysis.plots.hessian_trace import trace_curves
-from lgn_analysis.plots.landscape import bend_along, landscape_slice, rise_along
-from lgn_analysis.plots.lemma_1 import lemma_orders, lemma_ratio
-from lgn_analysis.plots.overhead import extra_seconds
-from lgn_analysis.plots.parts import parts_over_tau
-from lgn_analysis.plots.spectral_density import density_curve
+from lgn_analysis.plots.claims.gap_by_size import gap_by_size
+from lgn_analysis.plots.claims.hessian_trace import trace_curves
+from lgn_analysis.plots.claims.landscape import bend_along, landscape_slice, rise_along
+from lgn_analysis.plots.claims.lemma_1 import lemma_orders, lemma_ratio
+from lgn_analysis.plots.claims.overhead import extra_seconds
+from lgn_analysis.plots.claims.parts import parts_over_tau
+from lgn_analysis.plots.claims.spectral_density import density_curve
+from lgn_analysis.plots.claims.temperature import accuracy_by_tau
+from lgn_analysis.plots.claims.unused_gates import entropy_histograms, unused_by_layer
+from lgn_analysis.plots.claims.where_it_pays import winner_map
+from lgn_analysis.plots.curvature_tracking import curvature_curves
 from lgn_analysis.plots.style import style
-from lgn_analysis.plots.temperature import accuracy_by_tau
-from lgn_analysis.plots.unused_gates import entropy_histograms, unused_by_layer
-from lgn_analysis.plots.where_it_pays import winner_map
 
 __all__ = [
     "accuracy_by_tau",

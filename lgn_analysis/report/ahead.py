@@ -11,11 +11,11 @@ from types import TracebackType
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lgn_analysis.base.files import replacing
 from lgn_analysis.experiments import Preset, Records, RunSpec
-from lgn_analysis.experiments.cache import RunCache
-from lgn_analysis.experiments.costs import cost
-from lgn_analysis.experiments.failures import Failure
-from lgn_analysis.files import replacing
+from lgn_analysis.experiments.sweep.cache import RunCache
+from lgn_analysis.experiments.sweep.costs import cost
+from lgn_analysis.experiments.sweep.failures import Failure
 from lgn_analysis.report.catalogue import experiment, numbers_of
 from lgn_analysis.report.drawing import draw
 from lgn_analysis.report.provenance import write_facts

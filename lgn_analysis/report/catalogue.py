@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments.discovery import experiments
 
 
@@ -30,7 +30,7 @@ def experiment(name: str) -> Any:
 
 def plot(name: str) -> ModuleType:
     """Return the module that draws an experiment's frame."""
-    return importlib.import_module(f"lgn_analysis.plots.{name}")
+    return importlib.import_module(f"lgn_analysis.plots.claims.{name}")
 
 
 def numbers_of(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lgn_analysis.errors import DamagedFileError, InvalidInputError
+from lgn_analysis.base.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.plots import style
 from lgn_analysis.report.catalogue import experiment, experiment_names, plot
 from lgn_analysis.report.provenance import require_intact

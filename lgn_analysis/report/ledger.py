@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from lgn_analysis.errors import DamagedFileError, InvalidInputError
+from lgn_analysis.base.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.experiments import Claim, Verdict
 from lgn_analysis.experiments.verdicts import untested
 from lgn_analysis.report.catalogue import claim_order, experiment, experiment_names, numbers_of

@@ -15,10 +15,10 @@ from typing import Any, Final
 import torch
 
 import lgn_analysis
-from lgn_analysis.errors import DamagedFileError, InvalidInputError
+from lgn_analysis.base.errors import DamagedFileError, InvalidInputError
+from lgn_analysis.base.files import checksum, replacing
 from lgn_analysis.experiments import Preset, RunSpec
-from lgn_analysis.experiments.failures import Failure
-from lgn_analysis.files import checksum, replacing
+from lgn_analysis.experiments.sweep.failures import Failure
 
 FORMAT: Final = 1
 Facts = dict[str, Any]

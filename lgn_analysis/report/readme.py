@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import Verdict
 from lgn_analysis.report.catalogue import question
 from lgn_analysis.report.ledger import read_ledger

@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import Verdict, find_preset
-from lgn_analysis.experiments.cache import RunCache
-from lgn_analysis.experiments.failures import Failure
-from lgn_analysis.experiments.scheduling import make_runs
+from lgn_analysis.experiments.sweep.cache import RunCache
+from lgn_analysis.experiments.sweep.failures import Failure
+from lgn_analysis.experiments.sweep.scheduling import make_runs
 from lgn_analysis.report.ahead import FiguresAhead, in_turn
 from lgn_analysis.report.catalogue import experiment_names, numbers_of, select
 from lgn_analysis.report.drawing import draw, drawable

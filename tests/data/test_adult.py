@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data import adult, load_dataset
-from lgn_analysis.errors import DataError
 
 # Rows of the published files (the first ones of each, and some with a missing value).
 TRAIN_LINES = [

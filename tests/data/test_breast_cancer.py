@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data import breast_cancer, load_dataset
-from lgn_analysis.errors import DataError
 
 LINES = [
     "no-recurrence-events,30-39,premeno,30-34,0-2,no,3,left,left_low,no",

@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data import cifar
 from lgn_analysis.data.cifar import read_cifar_binary, read_cifar_pickle
-from lgn_analysis.errors import DataError
 
 RNG = np.random.Generator(np.random.Philox(0))
 X = RNG.integers(0, 256, size=(4, 3072)).astype(np.uint8)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data import Dataset
-from lgn_analysis.errors import DataError
 
 
 def arrays(**changes):

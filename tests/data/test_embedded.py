@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from lgn_analysis.base.errors import MissingDependencyError
 from lgn_analysis.data import load_dataset
-from lgn_analysis.errors import MissingDependencyError
 
 
 def test_digits_are_scikit_learns_each_once():

@@ -5,8 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.idx import read_idx
-from lgn_analysis.errors import DataError
 
 IMAGES = np.arange(4 * 28 * 28).reshape(4, 28, 28).astype(np.uint8)
 LABELS = np.array([3, 1, 4, 1], dtype=np.uint8)

@@ -10,10 +10,10 @@ import pytest
 import tomli_w
 
 from lgn_analysis import data as public
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data import DATASETS, available_datasets, load_dataset
 from lgn_analysis.data.registry import data_root
 from lgn_analysis.data.vision import SOURCES
-from lgn_analysis.errors import DataError
 
 OFFLINE = [name for name, spec in DATASETS.items() if spec.offline]
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.splits import (
     source_independent_order,
     split_in_three,
     split_off_validation,
     stratified_holdout,
 )
-from lgn_analysis.errors import DataError
 
 
 @given(data=st.data())

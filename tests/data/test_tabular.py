@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.tabular import (
     Attribute,
     class_labels,
@@ -16,7 +17,6 @@ from lgn_analysis.data.tabular import (
     read_uci_rows,
     require_rows,
 )
-from lgn_analysis.errors import DataError
 
 SIZE = Attribute("size", ("small", "large"), lambda text: "small" if int(text) < 10 else "large")
 COLOUR = Attribute("colour", ("red", "green", "blue"))

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.thermometer import (
     evenly_spaced_thresholds,
     integer_thresholds,
     resolve_thresholds,
     thermometer,
 )
-from lgn_analysis.errors import DataError
 
 PIXELS = torch.arange(256, dtype=torch.uint8)
 

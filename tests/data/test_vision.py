@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from lgn_analysis.base.errors import DataError, MissingDependencyError
 from lgn_analysis.data import load_dataset, vision
-from lgn_analysis.errors import DataError, MissingDependencyError
 
 RNG = np.random.Generator(np.random.Philox(1))
 N_TRAIN, N_VAL, N_TEST = 20, 5, 10

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from lgn_analysis.experiments import sweep
-from lgn_analysis.experiments.scheduling import run_sweep
 from lgn_analysis.experiments.specs import RunSpec
-from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
+from lgn_analysis.experiments.sweep import execution
+from lgn_analysis.experiments.sweep.scheduling import run_sweep
+from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
 
 PAUSE = 0.3
 """Seconds by which a run is longer, so that a kill meets it halfway."""
@@ -52,9 +52,9 @@ def note(log: Path, event: str, spec: RunSpec) -> None:
         file.write(f"{event} {spec.key} {os.getpid()}\n")
 
 
-execute = sweep.execute
+execute = execution.execute
 if Path(sys.argv[0]).name == Path(__file__).name:  # here and in the processes of the pool
-    sweep.execute = logged
+    execution.execute = logged
 
 if __name__ == "__main__":
     try:

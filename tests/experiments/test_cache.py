@@ -6,12 +6,12 @@ import time
 import pandas as pd
 import pytest
 
-from lgn_analysis.errors import DamagedFileError
-from lgn_analysis.experiments.cache import RunCache
-from lgn_analysis.experiments.failures import Failure, read_failure
-from lgn_analysis.experiments.record import write_record
-from lgn_analysis.experiments.sweep import TABLES, install
-from lgn_analysis.experiments.workers import Outcome, run_anywhere
+from lgn_analysis.base.errors import DamagedFileError
+from lgn_analysis.experiments.sweep.cache import RunCache
+from lgn_analysis.experiments.sweep.execution import TABLES, install
+from lgn_analysis.experiments.sweep.failures import Failure, read_failure
+from lgn_analysis.experiments.sweep.record import write_record
+from lgn_analysis.experiments.sweep.workers import Outcome, run_anywhere
 from tests.experiments.sweep_program import tiny_specs
 
 

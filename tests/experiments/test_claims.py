@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lgn_analysis.experiments import (
+from lgn_analysis.experiments.claims import (
     cifar100,
     convergence,
     gap,

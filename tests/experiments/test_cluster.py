@@ -5,11 +5,11 @@ import sys
 import pytest
 from distributed import Client, LocalCluster
 
-from lgn_analysis.errors import InvalidInputError, MissingDependencyError
-from lgn_analysis.experiments import cluster as dask_cluster
-from lgn_analysis.experiments.cluster import dask_executor
-from lgn_analysis.experiments.costs import cost
-from lgn_analysis.experiments.scheduling import run_sweep
+from lgn_analysis.base.errors import InvalidInputError, MissingDependencyError
+from lgn_analysis.experiments.sweep import cluster as dask_cluster
+from lgn_analysis.experiments.sweep.cluster import dask_executor
+from lgn_analysis.experiments.sweep.costs import cost
+from lgn_analysis.experiments.sweep.scheduling import run_sweep
 from tests.experiments.serial import Serial
 from tests.experiments.sweep_program import tiny_specs
 

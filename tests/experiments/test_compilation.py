@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from lgn_analysis.experiments import compilation, find_preset
-from lgn_analysis.experiments.compilation import PARTS, compile_kernels, parts_of
+from lgn_analysis.experiments import find_preset
 from lgn_analysis.experiments.discovery import all_specs
 from lgn_analysis.experiments.specs import ProbePlan
-from lgn_analysis.kernels.cpu import compiling
-from lgn_analysis.relaxations import RELAXATIONS
+from lgn_analysis.experiments.sweep import compilation
+from lgn_analysis.experiments.sweep.compilation import PARTS, compile_kernels, parts_of
+from lgn_analysis.gates.relaxations import RELAXATIONS
+from lgn_analysis.kernels.cpu.runtime import compiling
 
 SETTING = find_preset("smoke").pairs[0]
 BARE = replace(SETTING, probes=ProbePlan())

@@ -40,7 +40,7 @@ def test_an_experiment_goes_from_runs_to_a_figure(records, name):
         assert judged <= set(effects["claim"]) if experiment.CLAIMS else not judged
     assert {v.claim.id for v in verdicts} == {claim.id for claim in experiment.CLAIMS}
     with style():
-        plot = importlib.import_module(f"lgn_analysis.plots.{name}")
+        plot = importlib.import_module(f"lgn_analysis.plots.claims.{name}")
         figure = plot.figure(frame, **getattr(experiment, "FIGURE_OPTIONS", {}))
         figure.canvas.draw()
 
@@ -54,7 +54,7 @@ def test_an_experiment_without_runs_is_untested_and_draws_that(tmp_path, name):
     for table in (frame, again):
         assert {v.outcome for v in experiment.verdicts(table)} <= {"untested"}
         experiment.effects(table)
-        plot = importlib.import_module(f"lgn_analysis.plots.{name}")
+        plot = importlib.import_module(f"lgn_analysis.plots.claims.{name}")
         plot.figure(table, **getattr(experiment, "FIGURE_OPTIONS", {})).canvas.draw()
 
 

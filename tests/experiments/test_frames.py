@@ -11,8 +11,8 @@ from lgn_analysis.experiments.frames import (
     undisturbed_seconds,
     with_accuracy,
 )
-from lgn_analysis.experiments.presets import PRESETS
-from lgn_analysis.experiments.sweep import TABLES, Records
+from lgn_analysis.experiments.presets.named import PRESETS
+from lgn_analysis.experiments.sweep.execution import TABLES, Records
 from tests.experiments.synthetic import gap_rows, histories
 
 SETTING = PRESETS["smoke"].pairs[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lgn_analysis.experiments.scheduling import run_sweep
+from lgn_analysis.experiments.sweep.scheduling import run_sweep
 from tests.experiments import sweep_program
 from tests.experiments.serial import Serial
 from tests.experiments.sweep_program import tiny_specs

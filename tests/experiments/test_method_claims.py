@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lgn_analysis.experiments import (
+from lgn_analysis.experiments.claims import (
     curvature_gap,
     depth_gap,
     overhead,

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lgn_analysis.experiments import depth_gap, gap, parts, st_ablation, verdicts, where_it_pays
+from lgn_analysis.experiments import verdicts
+from lgn_analysis.experiments.claims import depth_gap, gap, parts, st_ablation, where_it_pays
 from lgn_analysis.experiments.verdicts import Claim, decide, decide_some
 from tests.experiments.synthetic import gap_rows, rows
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from lgn_analysis.experiments import progress
-from lgn_analysis.experiments.failures import Failure
-from lgn_analysis.experiments.progress import SweepProgress
-from lgn_analysis.experiments.workers import Outcome
+from lgn_analysis.experiments.sweep import progress
+from lgn_analysis.experiments.sweep.failures import Failure
+from lgn_analysis.experiments.sweep.progress import SweepProgress
+from lgn_analysis.experiments.sweep.workers import Outcome
 from tests.experiments.sweep_program import tiny_specs
 
 

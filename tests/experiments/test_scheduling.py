@@ -6,9 +6,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from lgn_analysis.errors import InvalidInputError, SweepError
-from lgn_analysis.experiments import sweep
-from lgn_analysis.experiments.scheduling import run_sweep
+from lgn_analysis.base.errors import InvalidInputError, SweepError
+from lgn_analysis.experiments.sweep import execution
+from lgn_analysis.experiments.sweep.scheduling import run_sweep
 from tests.experiments.serial import Serial
 from tests.experiments.sweep_program import tiny_specs
 
@@ -20,7 +20,7 @@ def forbidden(spec, cache):
 def test_a_finished_run_is_not_made_again(tmp_path, monkeypatch):
     specs = tiny_specs(1)
     first = run_sweep(specs, cache=tmp_path, executor=Serial(), progress=False)
-    monkeypatch.setattr(sweep, "execute", forbidden)
+    monkeypatch.setattr(execution, "execute", forbidden)
     second = run_sweep(specs * 2, cache=tmp_path, executor=Serial(), progress=False)
     assert first.tables["history"].equals(second.tables["history"])
     assert set(first.tables["history"]["step"]) == {0, 1, 2}
@@ -61,7 +61,7 @@ def test_a_failing_run_is_kept_with_its_traceback_and_stops_no_other(tmp_path):
 def test_a_failed_run_is_made_again_unless_told_not_to(tmp_path, monkeypatch):
     specs = tiny_specs(1)
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "execute", forbidden)
+        patch.setattr(execution, "execute", forbidden)
         run_sweep(specs, cache=tmp_path, executor=Serial(), progress=False)
     executor = Serial()
     left = run_sweep(specs, cache=tmp_path, executor=executor, retry=False, progress=False)
@@ -74,7 +74,7 @@ def test_a_failed_run_is_made_again_unless_told_not_to(tmp_path, monkeypatch):
 
 def test_an_interrupt_stops_the_sweep_and_keeps_what_is_finished(tmp_path, monkeypatch):
     specs = tiny_specs(4)
-    execute = sweep.execute
+    execute = execution.execute
     begun = []
 
     def interrupted(spec, cache):
@@ -93,7 +93,7 @@ def test_an_interrupt_stops_the_sweep_and_keeps_what_is_finished(tmp_path, monke
             future.result = lambda: function(*args)
             return future
 
-    monkeypatch.setattr(sweep, "execute", interrupted)
+    monkeypatch.setattr(execution, "execute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(specs, cache=tmp_path, executor=Lazy(), progress=False)
     finished = set(begun[:2])

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, make_dataclass, replace
 import pytest
 
 from lgn_analysis.experiments.specs import ProbePlan, RunSpec, TimingPlan
-from lgn_analysis.runs import DataConfig, NetworkConfig, TrainingConfig
+from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
 
 SPEC = RunSpec(
     data=DataConfig("digits"),

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import measures
-from lgn_analysis.experiments.presets import PRESETS
+from lgn_analysis.experiments.presets.named import PRESETS
 from lgn_analysis.experiments.specs import ProbePlan, TimingPlan
-from lgn_analysis.experiments.sweep import TABLES, execute
+from lgn_analysis.experiments.sweep.execution import TABLES, execute
 
 SETTING = PRESETS["smoke"].pairs[0]
 

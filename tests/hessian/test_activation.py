@@ -5,7 +5,7 @@ import torch
 from cases import bits, network, perceptron
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 
 
 def trace_of(probe):

@@ -6,7 +6,7 @@ import torch
 from cases import SPECTRA, symmetric
 
 from lgn_analysis.hessian import DenseOperator
-from lgn_analysis.hessian.basis import Basis, random_unit, remove, tolerated_cosine
+from lgn_analysis.hessian.estimators.basis import Basis, random_unit, remove, tolerated_cosine
 
 
 def basis_of(matrix, *, capacity=30, block=2, semi=0.0):

@@ -7,7 +7,7 @@ from cases import SPECTRA, Diagonal, bits, network, peak_bytes, symmetric
 from scipy.stats import wasserstein_distance
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, DensityResult, spectral_density, top_eigenpairs
 
 LANCZOS = {"method": "lanczos", "deflate": 0}

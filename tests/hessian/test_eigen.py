@@ -10,10 +10,10 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, top_eigenpairs
-from lgn_analysis.hessian import eigen as eigen_module
-from lgn_analysis.hessian.search import choose
+from lgn_analysis.hessian.estimators import eigen as eigen_module
+from lgn_analysis.hessian.estimators.search import choose
 
 WHICH = ["LA", "SA", "LM", "BE"]
 TOL = {torch.float32: 1e-4, torch.float64: 1e-9}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from cases import symmetric
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator
-from lgn_analysis.hessian.forms import (
+from lgn_analysis.hessian.estimators.quadratic_forms import (
     MAX_BLOCK,
     QuadraticForms,
     block_size,

@@ -13,8 +13,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from lgn_analysis.hessian.forward_context import differentiable_forward, draws_random
-from lgn_analysis.hessian.unfused import UNFUSED
+from lgn_analysis.hessian.operators.forward_context import differentiable_forward, draws_random
+from lgn_analysis.hessian.operators.unfused import UNFUSED
 
 F64 = torch.float64
 

@@ -9,11 +9,11 @@ from counting import Counting
 from curvlinops import hutchpp_trace as curvlinops_hutchpp
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.noise import Purpose, generator_for
 from lgn_analysis.hessian import DenseOperator, hutchinson_trace
-from lgn_analysis.hessian.forms import draw
-from lgn_analysis.hessian.hutchpp import hutchpp_trace
-from lgn_analysis.noise import Purpose, generator_for
+from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
+from lgn_analysis.hessian.estimators.quadratic_forms import draw
 
 DECAYING = [(-1) ** i * 2.0 ** (-i / 6) for i in range(70)]
 SLICES = {"a": slice(0, 30), "b": slice(30, 70)}

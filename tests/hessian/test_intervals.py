@@ -8,9 +8,9 @@ import torch
 from cases import symmetric
 from scipy import stats
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.intervals import form_reach, looks, mean_interval, ratio_interval
+from lgn_analysis.hessian.results.intervals import form_reach, looks, mean_interval, ratio_interval
 
 SPREAD = [3.0, -1.0, 2.0, 0.5] + [0.1] * 26
 RANK_ONE = [1.0] + [0.0] * 59  # probes are χ² with one degree of freedom: as skewed as it gets

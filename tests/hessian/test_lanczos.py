@@ -5,7 +5,7 @@ import pytest
 import torch
 from cases import SPECTRA, Diagonal, symmetric
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, lanczos
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}

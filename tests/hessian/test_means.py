@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import NetworkHessian
 
 N = 96

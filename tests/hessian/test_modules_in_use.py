@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(96, 4, generator=GENERATOR, dtype=torch.float64)

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian import ModuleHessian, NetworkHessian
-from lgn_analysis.hessian.module_hessian import METHODS
+from lgn_analysis.hessian.operators.module import METHODS
 
 
 def float_data(n=24):

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])
@@ -252,7 +252,7 @@ def test_frozen_noise_is_the_mean_over_its_draws():
         with torch.no_grad():
             for index, layer in enumerate(moved.layers):
                 key = lgn.NoiseKey(5, lgn.Purpose.PROBE, draw)
-                from lgn_analysis.noise import gumbel
+                from lgn_analysis.gates.noise import gumbel
 
                 layer.logits += gumbel(key, index, layer.n_out, dtype=torch.float64)
         total += lgn.HessianProbe(moved, (x, y)).dense() / 3

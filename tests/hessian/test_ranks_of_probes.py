@@ -12,7 +12,7 @@ pytestmark = pytest.mark.xdist_group(__name__)  # a fixture for all of them, mad
 SCRIPT = """
 import json, sys, torch
 import lgn_analysis as lgn
-from lgn_analysis.ranks import process_group, world
+from lgn_analysis.base.distributed import process_group, world
 from torch import nn
 
 with process_group("cpu"):

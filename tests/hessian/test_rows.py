@@ -2,7 +2,7 @@
 
 import torch
 
-from lgn_analysis.hessian.rows import CHUNK, Rows, append_orthonormal
+from lgn_analysis.hessian.estimators.rows import CHUNK, Rows, append_orthonormal
 
 
 def filled(values):

@@ -10,12 +10,12 @@ from cases import bits, network, symmetric
 from counting import Columnwise, Counting
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, hutchinson_trace
-from lgn_analysis.hessian.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.intervals import LARGEST_RTOL, looks
-from lgn_analysis.hessian.tolerances import Tolerances
-from lgn_analysis.hessian.xtrace import xtrace_trace
+from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
+from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
+from lgn_analysis.hessian.results.intervals import LARGEST_RTOL, looks
+from lgn_analysis.hessian.results.tolerances import Tolerances
 
 DECAYING = [(-1) ** i * 2.0 ** (-i / 6) for i in range(70)]
 SLICES = {"a": slice(0, 30), "b": slice(30, 70)}

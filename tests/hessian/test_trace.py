@@ -8,7 +8,7 @@ from cases import SPECTRA, bits, network, symmetric
 from counting import Counting
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, frobenius_norm, hutchinson_trace
 
 SPECTRUM = [3.0, -1.0, 2.0, 0.5] + [0.1] * 26

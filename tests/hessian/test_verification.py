@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 
 
 class Wrapped(nn.Module):

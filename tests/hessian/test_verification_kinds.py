@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 
 import lgn_analysis as lgn
-from lgn_analysis.errors import NotDifferentiableError
+from lgn_analysis.base.errors import NotDifferentiableError
 
 F64 = torch.float64
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.kernels import BACKENDS, reference, select_backend, select_network_backend
 from lgn_analysis.network import LogicNetwork
 
@@ -63,7 +63,7 @@ def test_without_triton_the_package_works_and_cuda_says_what_is_missing() -> Non
         import sys
         sys.modules["triton"] = None  # as where it is not installed
         import torch, lgn_analysis as lgn
-        from lgn_analysis.errors import MissingDependencyError
+        from lgn_analysis.base.errors import MissingDependencyError
         lgn.LogicNetwork(4, 4, 1, 2, 1.0, backend="reference")(torch.zeros(3, 4))
         try:
             lgn.LogicNetwork(4, 4, 1, 2, 1.0, backend="cuda")

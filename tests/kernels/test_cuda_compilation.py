@@ -12,15 +12,15 @@ triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from lgn_analysis.errors import InvalidInputError  # noqa: E402
+from lgn_analysis.base.errors import InvalidInputError  # noqa: E402
 from lgn_analysis.kernels import cuda  # noqa: E402
-from lgn_analysis.kernels.cuda.aot import (  # noqa: E402
+from lgn_analysis.kernels.cuda.runtime.aot import (  # noqa: E402
     _specialise,
     compile_launch,
     package_launches,
     unique_launches,
 )
-from lgn_analysis.kernels.cuda.launch import INTERPRETED, Launch  # noqa: E402
+from lgn_analysis.kernels.cuda.runtime.launch import INTERPRETED, Launch  # noqa: E402
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.gates.relaxations import RELAXATIONS, Relaxation
 from lgn_analysis.kernels import cpu, reference
-from lgn_analysis.kernels.seam import AdamRule, Moments
-from lgn_analysis.relaxations import RELAXATIONS, Relaxation
+from lgn_analysis.kernels.interface import AdamRule, Moments
 from tests.properties.analysis import Analysis
 from tests.properties.roundoff import Rounded
 from tests.properties.strategies import KEY, Spec

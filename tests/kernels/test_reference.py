@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.gates import COEFFICIENTS, gate_coefficients
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import Soft
+from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
 from lgn_analysis.kernels import BACKENDS, reference, select_backend
-from lgn_analysis.kernels.seam import Pass
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import Soft
+from lgn_analysis.kernels.interface import Pass
 from tests.oracles import BOOLEAN, REAL, gumbel_noise
 
 BATCHES = (1, 63, 64, 65, 129)

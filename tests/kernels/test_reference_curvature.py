@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional
 
 import lgn_analysis as lgn
-from lgn_analysis.gates import COEFFICIENTS, gate_coefficients
+from lgn_analysis.gates.noise import NoiseKey, Purpose, random_signs
+from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.seam import loss_derivatives
-from lgn_analysis.noise import NoiseKey, Purpose, random_signs
+from lgn_analysis.kernels.interface import loss_derivatives
 
 TAU = 0.7
 

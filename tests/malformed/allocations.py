@@ -9,7 +9,7 @@ import torch
 
 import lgn_analysis as lgn
 from lgn_analysis.data import Dataset
-from lgn_analysis.footprint import require_training_memory
+from lgn_analysis.gates.footprint import require_training_memory
 from lgn_analysis.hessian import DenseOperator, hutchpp_trace, spectral_density, xtrace_trace
 from tests.tiny import fresh, random_bits
 

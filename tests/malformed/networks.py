@@ -93,7 +93,7 @@ NETWORKS: Final = [
     _made("group_tau must be finite and above zero, got nan", group_tau=torch.nan),
     _made("group_tau must be a number, got '2'", group_tau="2"),
     _made(_RELAXATION + "'soft'", relaxation="soft"),
-    _made(_RELAXATION + "<class 'lgn_analysis.relaxations.Soft'>", relaxation=lgn.Soft),
+    _made(_RELAXATION + "<class 'lgn_analysis.gates.relaxations.Soft'>", relaxation=lgn.Soft),
     _made("unknown wiring 'dense'; use one of random, unique", wiring="dense"),
     _made(
         'wiring must be "random" or "unique", got Tensor; a wiring of your own goes into each layer: '

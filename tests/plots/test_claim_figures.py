@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import lgn_analysis as lgn
-from lgn_analysis.plots import gap, unused_gates, where_it_pays
+from lgn_analysis.plots.claims import gap, unused_gates, where_it_pays
 from lgn_analysis.plots.style import LOOKS
 
 SEEDS = range(5)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.gates import COEFFICIENTS
+from lgn_analysis.gates.noise import NoiseKey, gumbel
+from lgn_analysis.gates.relaxations import CAGE, UNDECIDED
+from lgn_analysis.gates.table import COEFFICIENTS
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, gumbel
-from lgn_analysis.relaxations import CAGE, UNDECIDED
 from tests.properties.roundoff import (
     Rounded,
     U,

@@ -11,7 +11,7 @@ temperature, and holds for every order of summation and for fused and unfused pr
   which is 4u; weights lie in [0, 1], so no error of one exceeds 1;
 * a gate ``c0 + c1·a + c2·b + c3·ab``: errors of a and b times its slopes at the exact inputs, of the
   coefficients times 1, a, b and ab, and γ(4) of the sizes of the four terms;
-* Gumbel noise: 8u·max(1, |g|), as ``lgn_analysis.noise`` states;
+* Gumbel noise: 8u·max(1, |g|), as ``lgn_analysis.gates.noise`` states;
 * a constant factor (1/tau, 1/group_tau, 1/batch): γ(3), for it is rounded, inverted and multiplied by.
 
 Gradients and Hessian products are the adjoint and the tangent of these rules, by the same operations.
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lgn_analysis.gates import COEFFICIENTS, TRUTH_TABLE
+from lgn_analysis.gates.table import COEFFICIENTS, TRUTH_TABLE
 
 U = 2.0**-24
 TINY = 2.0**-125

@@ -9,9 +9,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import RELAXATIONS, Relaxation, Soft
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import RELAXATIONS, Relaxation, Soft
 
 BACKENDS = ("reference", "cpu")
 BATCHES = (1, 63, 64, 65, 127, 1000)

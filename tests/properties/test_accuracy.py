@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.metrics import evaluate
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose
 from tests.properties.strategies import Spec, specs, temperatures
 
 

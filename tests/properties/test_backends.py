@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import HessianProbe
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.metrics import evaluate, gate_usage

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.hessian import HessianProbe
 from lgn_analysis.metrics import evaluate, gate_entropy, gate_usage
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.relaxations import RELAXATIONS
 from tests.properties.analysis import Analysis
 from tests.properties.roundoff import Rounded, assert_within
 from tests.properties.strategies import BACKENDS, KEY, Spec, specs, temperatures

@@ -3,8 +3,8 @@
 import pytest
 
 from lgn_analysis.experiments import find_preset
-from lgn_analysis.experiments.cache import RunCache
-from lgn_analysis.experiments.costs import cost
+from lgn_analysis.experiments.sweep.cache import RunCache
+from lgn_analysis.experiments.sweep.costs import cost
 from lgn_analysis.report.ahead import FiguresAhead, in_turn
 from lgn_analysis.report.catalogue import experiment
 

@@ -8,7 +8,7 @@ import pytest
 
 from lgn_analysis import report
 from lgn_analysis.cli import main
-from lgn_analysis.experiments.failures import Failure
+from lgn_analysis.experiments.sweep.failures import Failure
 from lgn_analysis.report.readme import BEGIN, END
 from tests.experiments.sweep_program import tiny_specs
 

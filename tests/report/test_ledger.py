@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lgn_analysis import report
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import Claim, Verdict
 from lgn_analysis.experiments.verdicts import untested
 from lgn_analysis.report.ledger import ledger_text, verdicts_from, write_ledger

@@ -5,9 +5,9 @@ import importlib
 import pytest
 
 from lgn_analysis import report
-from lgn_analysis.experiments.cache import RunCache
-from lgn_analysis.experiments.failures import Failure
-from lgn_analysis.experiments.progress import duration
+from lgn_analysis.experiments.sweep.cache import RunCache
+from lgn_analysis.experiments.sweep.failures import Failure
+from lgn_analysis.experiments.sweep.progress import duration
 
 pytestmark = pytest.mark.xdist_group("smoke")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lgn_analysis import report
-from lgn_analysis.errors import DamagedFileError, InvalidInputError
-from lgn_analysis.experiments import sweep
+from lgn_analysis.base.errors import DamagedFileError, InvalidInputError
+from lgn_analysis.experiments.sweep import execution
 from tests.experiments.serial import Serial
 
 pytestmark = pytest.mark.xdist_group("smoke")
@@ -86,14 +86,14 @@ def test_failed_runs_are_shown_and_an_older_csv_does_not_speak_for_them(
     """With one run gone the claim has a seed less; with all gone it is untested."""
     out = tmp_path / "out"
     shutil.copytree(made.folder, out)
-    execute = sweep.execute
+    execute = execution.execute
 
     def broken(spec, cache):
         if failing == "all" or (spec.training.seed == 1 and spec.network.relaxation == "soft"):
             raise MemoryError("a <b>full</b> machine")
         return execute(spec, cache)
 
-    monkeypatch.setattr(sweep, "execute", broken)
+    monkeypatch.setattr(execution, "execute", broken)
     result = report.reproduce(
         "smoke",
         claims=["C2"],
@@ -119,7 +119,7 @@ def test_failed_runs_are_shown_and_an_older_csv_does_not_speak_for_them(
 
 
 def test_a_broken_experiment_is_no_failed_run(made, tmp_path, monkeypatch):
-    from lgn_analysis.experiments import gap
+    from lgn_analysis.experiments.claims import gap
 
     def wrong(records, preset):
         raise KeyError("a bug")

@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgn_analysis.gates import N_GATES
+from lgn_analysis.gates.noise import NoiseKey
+from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, training_forward
 from lgn_analysis.kernels.cpu.bits import pack_rows, pack_samples, unpack_rows
@@ -35,14 +36,13 @@ from lgn_analysis.kernels.cpu.evaluation import (
     evaluate_packed,
     gate_layer_rows,
 )
-from lgn_analysis.kernels.cpu.layout import BLOCK, Wires, check_reads
-from lgn_analysis.kernels.cpu.plans import find_plan
-from lgn_analysis.kernels.cpu.run import PackedSamples, TrainingRun
-from lgn_analysis.kernels.cpu.selection import Rule, draw_gumbel
-from lgn_analysis.kernels.cpu.threads import run_in_parts, run_together
+from lgn_analysis.kernels.cpu.logits import Rule, draw_gumbel
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, Wires, check_reads
+from lgn_analysis.kernels.cpu.runtime.plans import find_plan
+from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts, run_together
+from lgn_analysis.kernels.cpu.training.run import PackedSamples, TrainingRun
+from lgn_analysis.kernels.interface import Pass
 from lgn_analysis.kernels.reference import gate_layer
-from lgn_analysis.kernels.seam import Pass
-from lgn_analysis.noise import NoiseKey
 
 __all__ = [
     "Curvature",
@@ -72,7 +72,7 @@ def gumbel(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return Gumbel noise [..., n_gates, 16], ``layers`` leading; see :func:`lgn_analysis.noise.gumbel`.
+    """Return Gumbel noise [..., n_gates, 16], ``layers`` leading; see :func:`lgn_analysis.gates.noise.gumbel`.
 
     The words are those of every backend; a value lies within the bound stated there.
     """

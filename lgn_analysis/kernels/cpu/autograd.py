@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import NotDifferentiableError
-from lgn_analysis.gates import N_GATES, gate_coefficients
+from lgn_analysis.base.errors import NotDifferentiableError
+from lgn_analysis.gates.noise import NoiseKey, gumbel
+from lgn_analysis.gates.table import N_GATES, gate_coefficients
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cpu.bits import pack_samples, to_bytes, unpack_samples
-from lgn_analysis.kernels.cpu.layout import BLOCK, count_rows
+from lgn_analysis.kernels.cpu.logits import Rule
 from lgn_analysis.kernels.cpu.network import (
     network_backward_dense,
     network_backward_packed,
     network_forward_dense,
     network_forward_packed,
 )
-from lgn_analysis.kernels.cpu.plans import Array, Loan, Plan, empty, find_plan
-from lgn_analysis.kernels.cpu.selection import Rule
-from lgn_analysis.kernels.cpu.threads import run_together
-from lgn_analysis.kernels.seam import Pass
-from lgn_analysis.noise import NoiseKey, gumbel
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, count_rows
+from lgn_analysis.kernels.cpu.runtime.plans import Array, Loan, Plan, empty, find_plan
+from lgn_analysis.kernels.cpu.runtime.threads import run_together
+from lgn_analysis.kernels.interface import Pass
 
 _NONE: Final = np.empty(0, dtype=np.float32)
 

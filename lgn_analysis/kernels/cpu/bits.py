@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lgn_analysis.kernels.cpu.compiling import device, entry
-from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
 from lgn_analysis.kernels.cpu.simd import (
     at,
     bits,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lgn_analysis.kernels.cpu.compiling import device
-from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
 from lgn_analysis.kernels.cpu.simd import at, bits, ints, load_like, select, store
 
 N_PLANES: Final = 32

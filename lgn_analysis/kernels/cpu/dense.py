@@ -6,8 +6,8 @@ A row is 64 float32, one block of samples. These are the twins of :mod:`.packed`
 
 from __future__ import annotations
 
-from lgn_analysis.kernels.cpu.compiling import device
-from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK, level_row, level_start
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, level_row, level_start
 from lgn_analysis.kernels.cpu.simd import at, floats, fma, four_totals, load, prefetch, store
 
 

@@ -7,11 +7,19 @@ from typing import Final
 import numpy as np
 
 from lgn_analysis.kernels.cpu.bits import pack_block
-from lgn_analysis.kernels.cpu.compiling import device, entry
 from lgn_analysis.kernels.cpu.counting import N_PLANES, count_ones, counts_of
-from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.logits import N_OPTIONS, floats_at
 from lgn_analysis.kernels.cpu.packed import MASKS
-from lgn_analysis.kernels.cpu.selection import N_OPTIONS, floats_at
+from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
+from lgn_analysis.kernels.cpu.runtime.threads import (
+    atomic_add,
+    finish_part,
+    meet,
+    share,
+    take_part,
+    wait_for_parts,
+)
 from lgn_analysis.kernels.cpu.simd import (
     at,
     first_true,
@@ -22,14 +30,6 @@ from lgn_analysis.kernels.cpu.simd import (
     n_ones,
     put,
     store,
-)
-from lgn_analysis.kernels.cpu.threads import (
-    atomic_add,
-    finish_part,
-    meet,
-    share,
-    take_part,
-    wait_for_parts,
 )
 
 WORDS: Final = 8

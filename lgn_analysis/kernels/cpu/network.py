@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lgn_analysis.kernels.cpu.compiling import device, entry
 from lgn_analysis.kernels.cpu.counting import N_PLANES
-from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK, level_row
+from lgn_analysis.kernels.cpu.logits import N_OPTIONS, logit_gradient, make_scratch, select_gates
 from lgn_analysis.kernels.cpu.passes import (
     backward_dense,
     backward_packed,
@@ -16,9 +15,10 @@ from lgn_analysis.kernels.cpu.passes import (
     group_sums_packed,
     write_inputs,
 )
-from lgn_analysis.kernels.cpu.selection import N_OPTIONS, logit_gradient, make_scratch, select_gates
+from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, level_row
+from lgn_analysis.kernels.cpu.runtime.threads import alone, meet, share
 from lgn_analysis.kernels.cpu.simd import at, prefetch, store
-from lgn_analysis.kernels.cpu.threads import alone, meet, share
 
 
 @entry
@@ -28,9 +28,9 @@ def network_forward_packed(
     """Choose gates and evaluate them on bits.
 
     Args:
-        member: see :class:`lgn_analysis.kernels.cpu.threads.Member`.
+        member: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Member`.
         logits, rule, draw, weights, gates: see
-            :func:`lgn_analysis.kernels.cpu.selection.select_gates`.
+            :func:`lgn_analysis.kernels.cpu.logits.select_gates`.
         words: int64 [n_blocks, n_rows]; in: level 0; out: the others.
         group_tau: group-sum temperature.
         sums: float32 [n_blocks, n_groups, 64]; out: the class logits. Empty: not wanted.

@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from lgn_analysis.gates import COEFFICIENTS
-from lgn_analysis.kernels.cpu.compiling import device
-from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK, level_row, level_start
+from lgn_analysis.gates.table import COEFFICIENTS
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, level_row, level_start
 from lgn_analysis.kernels.cpu.simd import (
     at,
     bits,

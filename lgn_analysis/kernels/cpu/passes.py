@@ -9,15 +9,16 @@ from typing import Final
 
 import numpy as np
 
-from lgn_analysis.kernels.cpu.compiling import device
 from lgn_analysis.kernels.cpu.counting import count_ones, counts_of
 from lgn_analysis.kernels.cpu.dense import gate_backward_dense, gate_forward_dense, gate_sums_dense
-from lgn_analysis.kernels.cpu.layout import BLOCK, level_row
 from lgn_analysis.kernels.cpu.packed import (
     gate_backward_packed,
     gate_forward_packed,
     gate_sums_packed,
 )
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, level_row
+from lgn_analysis.kernels.cpu.runtime.threads import meet, share
 from lgn_analysis.kernels.cpu.simd import (
     at,
     bits,
@@ -28,7 +29,6 @@ from lgn_analysis.kernels.cpu.simd import (
     store,
     to_floats,
 )
-from lgn_analysis.kernels.cpu.threads import meet, share
 
 _RUN: Final = 32
 """Rows that are added up before their sum is: it keeps rounding small where groups are wide."""

@@ -22,16 +22,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.noise import MAX_GATES, NoiseKey
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.bits import pack_bits, thermometer, unpack_bits
-from lgn_analysis.kernels.cuda.curvature import Curvature
+from lgn_analysis.kernels.cuda.curvature.operator import Curvature
 from lgn_analysis.kernels.cuda.forward import gates_forward_packed, group_sums
 from lgn_analysis.kernels.cuda.layer import GateLayer
 from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
 from lgn_analysis.kernels.cuda.relax import Draw, noise
-from lgn_analysis.kernels.cuda.step import PackedSamples, Pixels, TrainingRun
-from lgn_analysis.noise import MAX_GATES, NoiseKey
+from lgn_analysis.kernels.cuda.training.run import PackedSamples, Pixels, TrainingRun
 
 __all__ = [
     "NAME",
@@ -63,7 +63,7 @@ def gumbel(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cuda",
 ) -> Tensor:
-    """Return Gumbel noise [..., n_gates, 16], ``layers`` leading; see :func:`lgn_analysis.noise.gumbel`.
+    """Return Gumbel noise [..., n_gates, 16], ``layers`` leading; see :func:`lgn_analysis.gates.noise.gumbel`.
 
     The words are those of every backend; a value lies within the bound stated there.
     """

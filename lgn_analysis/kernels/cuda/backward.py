@@ -22,7 +22,7 @@ from torch import Tensor
 from lgn_analysis.kernels.cuda.bits import HALF_BITS, as_halves, halves_per_program
 from lgn_analysis.kernels.cuda.consumers import Consumers
 from lgn_analysis.kernels.cuda.forward import load_values, store_values
-from lgn_analysis.kernels.cuda.launch import cdiv, launch
+from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
 
 ELEMENTS: Final = 2048
 """Values that one program holds, 16 a thread."""

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.kernels.cuda.launch import cdiv, launch, power_of_two
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch, power_of_two
 
 HALF_BITS: Final = 32
 FEATURES: Final = 64

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.kernels.interface import Pass
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lgn_analysis.kernels.cuda.bits import HALF_BITS, as_halves, halves_per_program
-from lgn_analysis.kernels.cuda.launch import cdiv, launch, power_of_two
+from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch, power_of_two
 
 ELEMENTS: Final = 2048
 """Values that one program holds, 16 a thread."""

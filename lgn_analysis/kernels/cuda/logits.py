@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lgn_analysis.kernels.cuda.philox import gate_words, gumbel_from_words
+from lgn_analysis.kernels.cuda.noise import gate_words, gumbel_from_words
 
 
 @triton.jit

@@ -14,8 +14,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import NotDifferentiableError
-from lgn_analysis.gates import gate_coefficients
+from lgn_analysis.base.errors import NotDifferentiableError
+from lgn_analysis.gates.noise import NoiseKey, gumbel
+from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs, backward_sums
 from lgn_analysis.kernels.cuda.bits import pack_bits
@@ -27,8 +28,7 @@ from lgn_analysis.kernels.cuda.forward import (
     group_sums,
 )
 from lgn_analysis.kernels.cuda.relax import Draw, Tau, coefficients_of, gates_of, gradient_of
-from lgn_analysis.kernels.seam import Pass
-from lgn_analysis.noise import NoiseKey, gumbel
+from lgn_analysis.kernels.interface import Pass
 
 _KERNEL_DTYPES: Final = (torch.float32, torch.float64)
 

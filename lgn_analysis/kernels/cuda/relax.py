@@ -8,15 +8,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lgn_analysis.gates import N_GATES
-from lgn_analysis.kernels.cuda.launch import cdiv, launch
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels.cuda.logits import (
     gumbel_noise,
     logit_gradient,
     mix_gates,
     select_gates,
 )
-from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
 
 GATES: Final = 64
 """Gates that one program holds."""

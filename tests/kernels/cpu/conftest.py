@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.kernels.cpu import thread_count, threads
-from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import CAGE, Relaxation
+from lgn_analysis.kernels.cpu.runtime import thread_count, threads
+from lgn_analysis.kernels.interface import Pass
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import CAGE, Relaxation
 
 BATCHES = (1, 63, 64, 65, 127, 128, 130, 1000)
 KEY = NoiseKey(2**64 - 5, Purpose.TRAINING, 2**63 + 11)

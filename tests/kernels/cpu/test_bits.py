@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from lgn_analysis.gates.relaxations import GumbelST
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.kernels.cpu.bits import to_bytes, unpack_samples
-from lgn_analysis.relaxations import GumbelST
 from tests.kernels.cpu.conftest import BATCHES, Case, make_case
 
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.kernels import cpu, reference
-from lgn_analysis.kernels.cpu import plans
-from lgn_analysis.kernels.seam import OutputLoss, Pass
-from lgn_analysis.relaxations import Soft
+from lgn_analysis.kernels.cpu.runtime import plans
+from lgn_analysis.kernels.interface import OutputLoss, Pass
 from tests.kernels.cpu.conftest import make_case
 
 FLOAT32 = 64 * 2.0**-23

@@ -7,11 +7,12 @@ import pytest
 import torch
 from numba import njit
 
-from lgn_analysis.gates import TRUTH_TABLE
-from lgn_analysis.kernels.cpu import elementary
+from lgn_analysis.gates.noise import NoiseKey, Purpose, random_signs
+from lgn_analysis.gates.table import TRUTH_TABLE
+from lgn_analysis.kernels.cpu import noise
 from lgn_analysis.kernels.cpu.curvature.lengths import length_forms
 from lgn_analysis.kernels.cpu.curvature.order import build_order
-from lgn_analysis.kernels.cpu.layout import AHEAD, build_wires
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, build_wires
 from lgn_analysis.kernels.cpu.simd import (
     concatenate,
     fma,
@@ -32,7 +33,6 @@ from lgn_analysis.kernels.cpu.simd import (
     widen,
     zero_line,
 )
-from lgn_analysis.noise import NoiseKey, Purpose, random_signs
 
 RNG = np.random.default_rng(0)
 FLOATS = [np.float32, np.float64]
@@ -108,7 +108,7 @@ def test_signs_are_those_of_every_backend() -> None:
     @njit
     def run(gates, pair, stream, low, high, words):
         for block in range(2):
-            even, odd = elementary.philox_signs(
+            even, odd = noise.philox_signs(
                 to_longs(load(gates, 0, 8)), pair, block, stream, low, high
             )
             store(words, 16 * block, even)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import GumbelSoft, GumbelST, Relaxation, Soft
 from lgn_analysis.kernels import cpu, reference, select_backend
 from lgn_analysis.network import GroupSum, LogicLayer, LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import GumbelSoft, GumbelST, Relaxation, Soft
 
 KEY = NoiseKey(3, Purpose.TRAINING, 8)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.gates.relaxations import GumbelSoft, GumbelST, HardST, Relaxation, Soft
 from lgn_analysis.kernels import cpu
-from lgn_analysis.kernels.cpu import plans
+from lgn_analysis.kernels.cpu.runtime import plans
 from lgn_analysis.network import LogicLayer
-from lgn_analysis.relaxations import GumbelSoft, GumbelST, HardST, Relaxation, Soft
 from tests.kernels.cpu.conftest import BATCHES, Case, make_case
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-6}
@@ -57,7 +57,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(plans, "empty", empty)
     monkeypatch.setattr("lgn_analysis.kernels.cpu.autograd.empty", empty)
-    monkeypatch.setattr("lgn_analysis.kernels.cpu.run.empty", empty)
+    monkeypatch.setattr("lgn_analysis.kernels.cpu.training.run.empty", empty)
 
 
 @pytest.mark.usefixtures("poisoned")

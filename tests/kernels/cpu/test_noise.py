@@ -1,4 +1,4 @@
-"""Philox words and Gumbel noise on vectors, against the definition in ``lgn_analysis.noise``."""
+"""Philox words and Gumbel noise on vectors, against the definition in ``lgn_analysis.gates.noise``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel_from_words, philox_words
+from lgn_analysis.gates.noise import gumbel as gumbel_of_key
 from lgn_analysis.kernels import cpu
-from lgn_analysis.kernels.cpu.compiling import entry
-from lgn_analysis.kernels.cpu.elementary import exp, gumbel, log, philox_pair
+from lgn_analysis.kernels.cpu.noise import exp, gumbel, log, philox_pair
+from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.simd import load, store
-from lgn_analysis.noise import NoiseKey, Purpose, gumbel_from_words, philox_words
-from lgn_analysis.noise import gumbel as gumbel_of_key
 
 BOUND = 4 * 2.0**-23
 """What ``gumbel_from_words`` promises, relative to max(1, |g|)."""

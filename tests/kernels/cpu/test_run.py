@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import CAGE, RELAXATIONS, GumbelST, Relaxation
 from lgn_analysis.kernels import cpu, reference
-from lgn_analysis.kernels.seam import AdamRule, Moments
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import CAGE, RELAXATIONS, GumbelST, Relaxation
+from lgn_analysis.kernels.interface import AdamRule, Moments
 from tests.kernels.cpu.conftest import BATCHES, Case, make_case
 
 LR = 0.05

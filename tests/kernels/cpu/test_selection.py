@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.gates import COEFFICIENTS, gate_coefficients
+from lgn_analysis.gates.noise import gumbel
+from lgn_analysis.gates.relaxations import GumbelST, HardST, Relaxation
+from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
 from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, make_rule
-from lgn_analysis.kernels.cpu.compiling import entry
-from lgn_analysis.kernels.cpu.selection import (
+from lgn_analysis.kernels.cpu.logits import (
     Adam,
     adam_factors,
     adam_step,
@@ -20,10 +21,9 @@ from lgn_analysis.kernels.cpu.selection import (
     make_scratch,
     select_gates,
 )
+from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.simd import load, store
-from lgn_analysis.kernels.seam import Pass
-from lgn_analysis.noise import gumbel
-from lgn_analysis.relaxations import GumbelST, HardST, Relaxation
+from lgn_analysis.kernels.interface import Pass
 from tests.kernels.cpu.conftest import KEY
 
 FIRST_LAYER = 3

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lgn_analysis.kernels.cpu import thread_count
-from lgn_analysis.kernels.cpu.thread_count import ThreadCount
+from lgn_analysis.kernels.cpu.runtime import thread_count
+from lgn_analysis.kernels.cpu.runtime.thread_count import ThreadCount
 
 SHARE = thread_count.TRIAL_SHARE
 

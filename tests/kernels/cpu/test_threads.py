@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lgn_analysis.kernels.cpu import threads
-from lgn_analysis.kernels.cpu.compiling import entry
-from lgn_analysis.kernels.cpu.threads import (
+from lgn_analysis.kernels.cpu.runtime import threads
+from lgn_analysis.kernels.cpu.runtime.compiling import entry
+from lgn_analysis.kernels.cpu.runtime.threads import (
     Member,
     finish_part,
     meet,
@@ -143,7 +143,7 @@ def test_a_forked_process_has_a_team_of_its_own() -> None:
         import torch
         from lgn_analysis.kernels import cpu
         from lgn_analysis.kernels.cpu import threads
-        from lgn_analysis.noise import NoiseKey, Purpose
+        from lgn_analysis.gates.noise import NoiseKey, Purpose
 
         warnings.simplefilter("ignore")
         threads.MIN_SHARE, threads.MIN_TOTAL = 1, 0

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.gates import gate_coefficients
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.noise import NoiseKey, Purpose, random_signs
+from lgn_analysis.gates.relaxations import Soft
+from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cuda, reference
 from lgn_analysis.kernels.cuda.consumers import Consumers
+from lgn_analysis.kernels.cuda.curvature.signs import forward_signs, length_factors
+from lgn_analysis.kernels.cuda.curvature.tangents import Inputs
 from lgn_analysis.kernels.cuda.relax import Draw
-from lgn_analysis.kernels.cuda.signs import forward_signs, length_factors
-from lgn_analysis.kernels.cuda.tangents import Inputs
-from lgn_analysis.kernels.seam import Pass
-from lgn_analysis.noise import NoiseKey, Purpose, random_signs
-from lgn_analysis.relaxations import Soft
+from lgn_analysis.kernels.interface import Pass
 
 N_FEATURES, N_CLASSES, SEED, FIRST = 7, 5, 2**64 - 5, 2**32 + 3
 RTOL = {torch.float32: 1e-5, torch.float64: 1e-12}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.gates import gate_coefficients
+from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cuda, reference
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs, backward_sums
 from lgn_analysis.kernels.cuda.consumers import Consumers, consumers_of

@@ -8,12 +8,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lgn_analysis import noise as specification
-from lgn_analysis.gates import gate_coefficients
+from lgn_analysis.gates import noise as specification
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import RELAXATIONS
+from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cuda
-from lgn_analysis.kernels.cuda.adam import adam_step
-from lgn_analysis.kernels.cuda.launch import launch
-from lgn_analysis.kernels.cuda.philox import gate_words, gumbel_from_words
+from lgn_analysis.kernels.cuda.noise import gate_words, gumbel_from_words
 from lgn_analysis.kernels.cuda.relax import (
     Draw,
     coefficients_of,
@@ -21,9 +21,9 @@ from lgn_analysis.kernels.cuda.relax import (
     gradient_of,
     noise,
 )
-from lgn_analysis.kernels.seam import AdamRule, Moments
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import RELAXATIONS
+from lgn_analysis.kernels.cuda.runtime.launch import launch
+from lgn_analysis.kernels.cuda.training.adam import adam_step
+from lgn_analysis.kernels.interface import AdamRule, Moments
 
 KEYS = (
     NoiseKey(0, Purpose.TRAINING, 0),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.gates.relaxations import RELAXATIONS, GumbelSoft
 from lgn_analysis.metrics import evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.relaxations import RELAXATIONS, GumbelSoft
 
 
 def coins(*shape: int) -> Tensor:

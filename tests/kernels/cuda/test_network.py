@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import CAGE, RELAXATIONS
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
-from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.kernels.interface import Pass
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import CAGE, RELAXATIONS
 
 KEY = NoiseKey(3, Purpose.TRAINING, 9)
 NAMES = [name for name, kind in RELAXATIONS.items() if not kind.adaptive]

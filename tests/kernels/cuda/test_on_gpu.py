@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.nn import functional
 
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.kernels import cuda, reference
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs
 from lgn_analysis.kernels.cuda.bits import pack_bits
 from lgn_analysis.kernels.cuda.consumers import Consumers
-from lgn_analysis.kernels.cuda.step import PackedSamples, TrainingRun
-from lgn_analysis.kernels.seam import AdamRule, Curvature, Moments, Pass
+from lgn_analysis.kernels.cuda.training.run import PackedSamples, TrainingRun
+from lgn_analysis.kernels.interface import AdamRule, Curvature, Moments, Pass
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import RELAXATIONS
-from lgn_analysis.steps import Steps
+from lgn_analysis.training.stepper import Steps
 
 KEY = NoiseKey(7, Purpose.TRAINING)
 

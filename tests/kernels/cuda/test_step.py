@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.data import thermometer
-from lgn_analysis.errors import InvalidInputError
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.kernels.cuda.bits import pack_bits
-from lgn_analysis.kernels.cuda.step import PackedSamples, Pixels, TrainingRun
-from lgn_analysis.kernels.seam import AdamRule, Moments, Pass
+from lgn_analysis.kernels.cuda.training.run import PackedSamples, Pixels, TrainingRun
+from lgn_analysis.kernels.interface import AdamRule, Moments, Pass
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.noise import NoiseKey, Purpose
-from lgn_analysis.relaxations import RELAXATIONS
 
 DRAW = 2**32 - 2  # the low counter word overflows on the way
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.gates import N_GATES
-from lgn_analysis.kernels.seam import Pass
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.table import N_GATES
+from lgn_analysis.kernels.interface import Pass
 
 
 def check_problem(

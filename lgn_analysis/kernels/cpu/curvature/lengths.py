@@ -13,9 +13,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lgn_analysis.gates import TRUTH_TABLE
-from lgn_analysis.kernels.cpu.compiling import device
+from lgn_analysis.gates.table import TRUTH_TABLE
 from lgn_analysis.kernels.cpu.curvature.order import value_start
+from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.simd import at, fma, load_like, maximum, n_lanes, sqrt, store
 
 N_TERMS: Final = 9

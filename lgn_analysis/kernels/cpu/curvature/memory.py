@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgn_analysis.kernels.cpu import plans
 from lgn_analysis.kernels.cpu.curvature.order import Order, build_order
-from lgn_analysis.kernels.cpu.plans import Plan
+from lgn_analysis.kernels.cpu.runtime import plans
+from lgn_analysis.kernels.cpu.runtime.plans import Plan
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgn_analysis.errors import InvalidInputError
-from lgn_analysis.gates import N_GATES, gate_coefficients
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.table import N_GATES, gate_coefficients
 from lgn_analysis.kernels.cpu.bits import pack_samples
 from lgn_analysis.kernels.cpu.curvature.checks import check_directions, check_problem
 from lgn_analysis.kernels.cpu.curvature.lengths import N_TERMS, length_forms
@@ -25,11 +26,10 @@ from lgn_analysis.kernels.cpu.curvature.primal import primal_backward, primal_fo
 from lgn_analysis.kernels.cpu.curvature.probes import probe, probe_room_size
 from lgn_analysis.kernels.cpu.curvature.products import Primal, multiply, room_size
 from lgn_analysis.kernels.cpu.curvature.signs import PAIR, Draws, sign_words
-from lgn_analysis.kernels.cpu.layout import BLOCK
-from lgn_analysis.kernels.cpu.plans import Array, Loan, empty, find_plan
-from lgn_analysis.kernels.cpu.threads import run_in_parts
-from lgn_analysis.kernels.seam import OutputLoss, Pass, loss_derivatives
-from lgn_analysis.noise import NoiseKey, Purpose
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
+from lgn_analysis.kernels.cpu.runtime.plans import Array, Loan, empty, find_plan
+from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts
+from lgn_analysis.kernels.interface import OutputLoss, Pass, loss_derivatives
 
 MAX_PARTS: Final = 64
 """Sums that are kept apart; more parts would share out better, and need more memory."""
@@ -41,7 +41,7 @@ _LEVEL_BYTES: Final = 2**20
 
 
 class Curvature:
-    """:class:`lgn_analysis.kernels.seam.Curvature` on the CPU, a block of samples at a time.
+    """:class:`lgn_analysis.kernels.interface.Curvature` on the CPU, a block of samples at a time.
 
     Arithmetic is in the logits' dtype, sums over samples beyond a block in float64. Results are the
     same to the last bit for any number of threads.

@@ -1,6 +1,6 @@
 """In which order a layer's gates are worked on, so that what they read lies one row after the other.
 
-Positions (see :mod:`lgn_analysis.kernels.cpu.layout`) go around cycles in which neighbouring inputs
+Positions (see :mod:`lgn_analysis.kernels.cpu.runtime.layout`) go around cycles in which neighbouring inputs
 share a gate. Gates taken by the first of their inputs go around the same cycles: a gate's second input
 is the next gate's first, and every row of the inputs is brought near once, in the order of memory.
 What a gate writes, or the gradient it takes, is then the one row that nobody could guess; it is asked
@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lgn_analysis.kernels.cpu.compiling import device
-from lgn_analysis.kernels.cpu.layout import AHEAD, Wires, level_row
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, Wires, level_row
 
 
 class Order(NamedTuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from lgn_analysis.kernels.cpu.compiling import device, entry
 from lgn_analysis.kernels.cpu.curvature.order import (
     delta_start,
     first_block,
     value_start,
 )
-from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK
+from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK
+from lgn_analysis.kernels.cpu.runtime.threads import finish_part, take_part, wait_for_parts
 from lgn_analysis.kernels.cpu.simd import (
     at,
     fma,
@@ -25,7 +26,6 @@ from lgn_analysis.kernels.cpu.simd import (
     widen,
     zero_line,
 )
-from lgn_analysis.kernels.cpu.threads import finish_part, take_part, wait_for_parts
 
 RUN: Final = 32
 """Rows that are added up before their sum is: it keeps rounding small where groups are wide."""

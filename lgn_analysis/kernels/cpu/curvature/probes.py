@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from lgn_analysis.kernels.cpu.compiling import device, entry, merged
 from lgn_analysis.kernels.cpu.curvature.lengths import write_lengths
 from lgn_analysis.kernels.cpu.curvature.order import Frame, delta_start, value_start
 from lgn_analysis.kernels.cpu.curvature.primal import LINE, clear, group_sums
 from lgn_analysis.kernels.cpu.curvature.signs import PAIR, signed, write_signs
 from lgn_analysis.kernels.cpu.curvature.tangents import loss_tangents
-from lgn_analysis.kernels.cpu.layout import AHEAD, BLOCK
+from lgn_analysis.kernels.cpu.runtime.compiling import device, entry, merged
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK
+from lgn_analysis.kernels.cpu.runtime.threads import finish_part, take_part, wait_for_parts
 from lgn_analysis.kernels.cpu.simd import (
     at,
     fma,
@@ -26,7 +27,6 @@ from lgn_analysis.kernels.cpu.simd import (
     widen,
     zero_line,
 )
-from lgn_analysis.kernels.cpu.threads import finish_part, take_part, wait_for_parts
 
 _RUN: Final = 64
 """Gates whose products are added up in the values' type before float64 takes over."""

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lgn_analysis.kernels.cpu.compiling import entry, merged
 from lgn_analysis.kernels.cpu.curvature.order import Frame, first_block
 from lgn_analysis.kernels.cpu.curvature.primal import clear, group_sums
 from lgn_analysis.kernels.cpu.curvature.softmax import coefficient_changes, logit_products
@@ -21,13 +20,14 @@ from lgn_analysis.kernels.cpu.curvature.tangents import (
     tangents_backward,
     tangents_forward,
 )
-from lgn_analysis.kernels.cpu.simd import n_lanes, zero_line
-from lgn_analysis.kernels.cpu.threads import (
+from lgn_analysis.kernels.cpu.runtime.compiling import entry, merged
+from lgn_analysis.kernels.cpu.runtime.threads import (
     finish_part,
     take_part,
     wait_for_parts,
     wait_until_done,
 )
+from lgn_analysis.kernels.cpu.simd import n_lanes, zero_line
 
 TILE: Final = 256
 """Gates of a part that works on logits."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lgn_analysis.kernels.cpu.compiling import device
 from lgn_analysis.kernels.cpu.curvature.order import Frame
-from lgn_analysis.kernels.cpu.elementary import philox_signs
-from lgn_analysis.kernels.cpu.layout import BLOCK
+from lgn_analysis.kernels.cpu.noise import philox_signs
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
 from lgn_analysis.kernels.cpu.simd import concatenate, load, mask_of, select, store, to_longs
 
 PAIR: Final = 2

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lgn_analysis.kernels.cpu.compiling import device
-from lgn_analysis.kernels.cpu.layout import AHEAD
-from lgn_analysis.kernels.cpu.selection import N_OPTIONS
+from lgn_analysis.kernels.cpu.logits import N_OPTIONS
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD
 from lgn_analysis.kernels.cpu.simd import (
     at,
     four_totals,

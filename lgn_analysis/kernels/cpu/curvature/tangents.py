@@ -13,10 +13,10 @@ loaded and computed once for all.
 
 from __future__ import annotations
 
-from lgn_analysis.kernels.cpu.compiling import device
 from lgn_analysis.kernels.cpu.curvature.order import delta_start, value_start
 from lgn_analysis.kernels.cpu.curvature.primal import LINE
-from lgn_analysis.kernels.cpu.layout import AHEAD
+from lgn_analysis.kernels.cpu.runtime.compiling import device
+from lgn_analysis.kernels.cpu.runtime.layout import AHEAD
 from lgn_analysis.kernels.cpu.simd import (
     at,
     fma,

@@ -1,0 +1,1 @@
+"""What knows nothing of logic gates: errors, validation, memory, files, signals, ranks."""

@@ -1,0 +1,1 @@
+"""One module per claim; the module of the same name in :mod:`lgn_analysis.plots.claims` draws it."""

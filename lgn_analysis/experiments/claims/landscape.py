@@ -1,0 +1,140 @@
+"""C9: is the loss landscape of GLGNs smoother?
+
+Smoothness has many numbers, and one that compares a slice's bends with its own height misleads:
+along random directions a GLGN sits in a flat basin between steep walls, which is rough for its
+height however low its curvature. So the number is range-free: the mean |d²L/ds²| of the soft loss
+along a line through the trained network, over the unit ball |s| ≤ 1. s = 1 moves every gate by the
+length of its own logits (filter normalisation), so that large logits cannot buy smoothness by
+making a step of fixed length small. Along the top eigenvector s = 1 is the length that
+:mod:`lgn_analysis.theory.directions` gives it. The concave share says how much of the bending is
+downwards, 0 for a convex basin. ``bend`` in the frame is the second difference on the line's grid.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from lgn_analysis.experiments.frames import gather, with_accuracy
+from lgn_analysis.experiments.settings import Preset
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep.execution import Records
+from lgn_analysis.experiments.verdicts import (
+    Claim,
+    Verdict,
+    each_setting,
+    label,
+    paired,
+    table_of,
+)
+
+_PAPER: Final = "2-D slices look smoother (CIFAR-10)"
+_NULL: Final = "both are equally curved"
+FILTER: Final = Claim(
+    id="C9 curvature",
+    title="The loss of GLGNs is less curved along random directions",
+    paper=_PAPER,
+    metric="mean |d²L/ds²| within the unit ball, filter-normalised directions, DLGN / GLGN",
+    unit="×",
+    smallest=math.log(1.25),
+    log=True,
+    null=_NULL,
+)
+EIGEN: Final = Claim(
+    id="C9 eigen",
+    title="The loss of GLGNs is less curved along its top eigenvector",
+    paper=_PAPER,
+    metric="mean |d²L/ds²| within the unit ball, along the top eigenvector, DLGN / GLGN",
+    unit="×",
+    smallest=math.log(1.25),
+    log=True,
+    null=_NULL,
+)
+CONCAVE: Final = Claim(
+    id="C9 concave",
+    title="The loss of GLGNs is less concave along random directions",
+    paper=_PAPER,
+    metric="share of the bending that is downwards within the unit ball, DLGN − GLGN",
+    unit="pp",
+    smallest=5.0,
+    null="equal shares bend downwards",
+)
+CLAIMS: Final = (FILTER, EIGEN, CONCAVE)
+
+
+def specs(preset: Preset) -> list[RunSpec]:
+    """Return the runs: DLGN and GLGN at the reference tau."""
+    return [run for setting in preset.pairs for run in setting.pair()]
+
+
+def frame(records: Records, preset: Preset) -> pd.DataFrame:
+    """Return a row a run, direction and point, with the run's final discrete test accuracy."""
+    groups = [(setting, setting.pair()) for setting in preset.pairs]
+    table, history = gather(records, groups, "landscape"), gather(records, groups, "history")
+    if table.empty:
+        return table
+    return with_bends(with_accuracy(table, history, at_end=True))
+
+
+def with_bends(table: pd.DataFrame) -> pd.DataFrame:
+    """Add ``bend``, d²L/ds² at each inner point of a line; NaN at its ends and on planes."""
+    parts = []
+    for (_, kind, _), line in table.groupby(["run", "kind", "direction"], sort=False):
+        if kind == "plane":
+            parts.append(line.assign(bend=math.nan))
+            continue
+        ordered = line.sort_values("x")
+        step = float(np.diff(ordered["x"]).mean())
+        bend = np.full(len(ordered), math.nan)
+        bend[1:-1] = np.diff(ordered["loss"], 2) / step**2
+        parts.append(ordered.assign(bend=bend))
+    return pd.concat(parts, ignore_index=True)
+
+
+def bends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a run, kind and direction: curvature and concave share of its line.
+
+    ``curvature`` is per unit of s squared, ``curvature_z`` per distance in z squared.
+    """
+    inside = frame[(frame["kind"] != "plane") & (frame["x"].abs() <= 1) & frame["bend"].notna()]
+    down = (-inside["bend"]).clip(lower=0)
+    table = inside.assign(size=inside["bend"].abs(), down=down)
+    keys = ["kind", "relaxation", "seed", "direction"]
+    lines = table.groupby(keys, as_index=False).agg(
+        curvature=("size", "mean"),
+        down=("down", "mean"),
+        length=("length", "first"),
+        discrete_accuracy=("discrete_accuracy", "first"),
+        floor=("floor", "first"),
+    )
+    return lines.assign(
+        curvature_z=lines["curvature"] / lines["length"] ** 2,
+        concave=lines["down"] / lines["curvature"],
+    )
+
+
+def effects(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a seed and claim: means over the directions of a run, compared."""
+    settings = list(frame["setting"].unique())
+    parts = []
+    for setting, rows in frame.groupby("setting", sort=False):
+        means = bends(rows).groupby(["kind", "relaxation", "seed"], as_index=False).mean()
+        for claim, kind, column in (
+            (FILTER, "filter", "curvature"),
+            (EIGEN, "eigen", "curvature"),
+            (CONCAVE, "filter", "concave"),
+        ):
+            table = paired(means[means["kind"] == kind], column)
+            dlgn, glgn = table["dlgn"], table["glgn"]
+            effect = np.log(dlgn) - np.log(glgn) if claim.log else 100 * (dlgn - glgn)
+            named = label(claim, str(setting), settings)
+            parts.append(table.assign(setting=setting, claim=named, effect=effect))
+    return table_of(parts)
+
+
+def verdicts(frame: pd.DataFrame) -> list[Verdict]:
+    """Return the verdicts on curvature and on the concave share."""
+    return each_setting(CLAIMS, frame, effects(frame), source="landscape.effects.csv")

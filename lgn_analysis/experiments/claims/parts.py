@@ -1,0 +1,128 @@
+"""C12, not in the paper: which part closes the gap, the hard forward or the noise?
+
+Soft, soft Gumbel, hard ST and Gumbel ST are the four corners of a square with sides noise and hard
+forward. The effect of a side is the mean of its two differences, paired by seed, in flipped
+predictions: a magnitude, so that a soft network worse than its discrete one counts as a gap too.
+``which`` is the effect of the hard forward less that of the noise: CAGE argues that it is positive.
+CAGE itself, and a soft network whose tau falls to a tenth of where it began, are drawn beside the
+square, and so are all methods over tau.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+from lgn_analysis.experiments.frames import gap_measure, last_step, on_test_split
+from lgn_analysis.experiments.settings import Preset, Setting, Sweep
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep.execution import Records
+from lgn_analysis.experiments.verdicts import Claim, Verdict, each_setting, label, table_of
+
+SQUARE: Final = ("soft", "gumbel-soft", "hard-st", "gumbel-st")
+ANNEALED: Final = "soft-annealed"
+METHODS: Final = (*SQUARE, "cage", ANNEALED)
+ANNEAL_BY: Final = 10.0
+"""An annealed tau falls from where it begins by this factor."""
+
+_PAPER: Final = "not in the paper; CAGE (arXiv 2603.14157) says: the hard forward"
+HARD: Final = Claim(
+    id="C12 hard",
+    title="The hard forward closes the gap",
+    paper=_PAPER,
+    metric="flipped test predictions at the end, soft forward − hard forward, with and without noise",
+    unit="pp",
+    smallest=0.5,
+    null="the forward makes no difference",
+)
+NOISE: Final = Claim(
+    id="C12 noise",
+    title="The noise closes the gap",
+    paper=_PAPER,
+    metric="flipped test predictions at the end, without noise − with noise, soft and hard",
+    unit="pp",
+    smallest=0.5,
+    null="the noise makes no difference",
+)
+WHICH: Final = Claim(
+    id="C12 which",
+    title="The hard forward closes more of the gap than the noise",
+    paper=_PAPER,
+    metric="flipped test predictions at the end, effect of the hard forward − effect of the noise",
+    unit="pp",
+    smallest=0.5,
+    null="both parts close equally much",
+)
+CLAIMS: Final = (HARD, NOISE, WHICH)
+
+
+def specs(preset: Preset) -> list[RunSpec]:
+    """Return the runs of all methods at each tau."""
+    return [run for sweep in preset.parts for runs in _by_method(sweep).values() for run in runs]
+
+
+def _by_method(sweep: Sweep) -> dict[str, list[RunSpec]]:
+    return {
+        method: [run for tau in sweep.values for run in _runs(sweep.setting, method, tau)]
+        for method in METHODS
+    }
+
+
+def _runs(setting: Setting, method: str, tau: float) -> list[RunSpec]:
+    if method == ANNEALED:
+        return setting.runs("soft", tau=tau, anneal_to=tau / ANNEAL_BY)
+    return setting.runs(method, tau=tau)
+
+
+def frame(records: Records, preset: Preset) -> pd.DataFrame:
+    """Return the test split at the end, a row a run; ``relaxation`` names the method.
+
+    ``reference_tau`` is the temperature at which the claims are decided.
+    """
+    parts = []
+    for sweep in preset.parts:
+        for method, runs in _by_method(sweep).items():
+            history = on_test_split(records, [(sweep.setting, runs)])
+            if len(history):
+                parts.append(last_step(history).assign(relaxation=method))
+    if not parts:
+        return on_test_split(records, []).assign(reference_tau=1.0)
+    table = pd.concat(parts, ignore_index=True)
+    reference = {sweep.setting.name: sweep.setting.network.tau for sweep in preset.parts}
+    return table.assign(reference_tau=table["setting"].map(reference))
+
+
+def effects(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a seed and claim, at the reference tau."""
+    settings = list(frame["setting"].unique())
+    parts = []
+    for setting, runs in frame[frame["tau"] == frame["reference_tau"]].groupby(
+        "setting", sort=False
+    ):
+        corners = runs[runs["relaxation"].isin(SQUARE)]
+        values = corners.assign(value=gap_measure(corners, "flips"))
+        flips = values.pivot(index="seed", columns="relaxation", values="value")
+        flips = flips.reindex(columns=list(SQUARE)).dropna()
+        accuracy = corners.groupby("seed")["discrete_accuracy"].min().reindex(flips.index)
+        counts = accuracy >= corners["floor"].max()
+        noise_free, noisy = flips[["soft", "hard-st"]], flips[["gumbel-soft", "gumbel-st"]]
+        soft, hard = flips[["soft", "gumbel-soft"]], flips[["hard-st", "gumbel-st"]]
+        of_hard = soft.mean(axis=1) - hard.mean(axis=1)
+        of_noise = noise_free.mean(axis=1) - noisy.mean(axis=1)
+        for claim, effect in ((HARD, of_hard), (NOISE, of_noise), (WHICH, of_hard - of_noise)):
+            table = flips.assign(
+                setting=setting,
+                claim=label(claim, str(setting), settings),
+                effect=effect,
+                accuracy=accuracy,
+                counts=counts,
+            )
+            parts.append(table.reset_index())
+    return table_of(parts)
+
+
+def verdicts(frame: pd.DataFrame) -> list[Verdict]:
+    """Return the verdicts on the two sides of the square and on which is longer."""
+    square = frame[(frame["tau"] == frame["reference_tau"]) & frame["relaxation"].isin(SQUARE)]
+    return each_setting(CLAIMS, square, effects(frame), source="parts.effects.csv")

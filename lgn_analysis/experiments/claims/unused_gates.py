@@ -1,0 +1,82 @@
+"""C3: do GLGNs leave fewer gates unused?
+
+Unused by the paper's definition: the entropy of softmax(z) still lies above the lower edge of its
+central 95 % at initialisation. It presumes normal initialisation; pairs have that. The figure shows
+beside it what is unused in function, constant outputs and gates that no path reads, and the whole
+distribution of entropies, layer by layer.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+from lgn_analysis.experiments.frames import gather, with_accuracy
+from lgn_analysis.experiments.settings import NOISE_FREE, Preset
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep.execution import Records
+from lgn_analysis.experiments.verdicts import (
+    Claim,
+    Verdict,
+    each_setting,
+    label,
+    paired,
+    table_of,
+)
+
+UNUSED: Final = Claim(
+    id="C3",
+    title="GLGNs leave fewer gates unused",
+    paper="49.81 % → 0.00 % (CIFAR-10, 12 × 256k)",
+    metric="share of unused gates at the end, DLGN − GLGN",
+    unit="pp",
+    smallest=5.0,
+    null="equal shares are unused",
+)
+CLAIMS: Final = (UNUSED,)
+
+
+def specs(preset: Preset) -> list[RunSpec]:
+    """Return the runs: the pair, and the deep DLGN for the figure."""
+    pairs = [run for setting in preset.pairs for run in setting.pair()]
+    return pairs + [run for setting in preset.symptoms for run in setting.runs(NOISE_FREE)]
+
+
+def frame(records: Records, preset: Preset) -> pd.DataFrame:
+    """Return a row a run and layer, with the run's final discrete test accuracy."""
+    groups = [(setting, setting.pair()) for setting in preset.pairs]
+    groups += [(setting, setting.runs(NOISE_FREE)) for setting in preset.symptoms]
+    usage, history = gather(records, groups, "usage"), gather(records, groups, "history")
+    if usage.empty:
+        return usage.assign(deep=False)
+    names = [setting.name for setting in preset.symptoms]
+    merged = with_accuracy(usage, history, at_end=True)
+    return merged.assign(deep=merged["setting"].isin(names))
+
+
+def effects(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a seed: the difference of the shares over all layers, in percentage points."""
+    pair = frame[~frame["deep"].astype(bool)]
+    settings = list(pair["setting"].unique())
+    parts = []
+    for setting, rows in pair.groupby("setting", sort=False):
+        weighted = rows.assign(unused_gates=rows["unused"] * rows["n_gates"])
+        runs = weighted.groupby(["relaxation", "seed"], as_index=False).agg(
+            unused_gates=("unused_gates", "sum"),
+            n_gates=("n_gates", "sum"),
+            discrete_accuracy=("discrete_accuracy", "first"),
+            floor=("floor", "first"),
+        )
+        runs["share"] = 100 * runs["unused_gates"] / runs["n_gates"]
+        table = paired(runs, "share")
+        effect = table["dlgn"] - table["glgn"]
+        named = label(UNUSED, str(setting), settings)
+        parts.append(table.assign(setting=setting, claim=named, effect=effect))
+    return table_of(parts)
+
+
+def verdicts(frame: pd.DataFrame) -> list[Verdict]:
+    """Return the verdict."""
+    pair = frame[~frame["deep"].astype(bool)]
+    return each_setting(CLAIMS, pair, effects(frame), source="unused_gates.effects.csv")

@@ -1,0 +1,138 @@
+"""``cpu``: about an hour on two cores, digits and mnist5k; its results are the committed ones.
+
+Sizes are those at which both methods train: a GLGN of 6 × 1000 gates with normal initialisation
+needs more than 120 000 steps on digits, with residual initialisation a few thousand do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from lgn_analysis.experiments.settings import Map, Preset, Setting, Sweep, Timing
+from lgn_analysis.experiments.specs import ProbePlan, TimingPlan
+from lgn_analysis.training.config import NetworkConfig
+
+_SEEDS: Final = tuple(range(8))
+_FEW: Final = tuple(range(5))
+_STEPS: Final = (0, 250, 500, 1000, 3000, 10_000)
+
+_PROBES: Final = ProbePlan(
+    samples=256,
+    trace_steps=(*_STEPS, 30_000),
+    trace_probes=8,
+    density_probes=2,
+    lemma_steps=(3000, 30_000),
+    lemma_draws=96,
+    lemma_order=4,
+    anatomy_steps=(*_STEPS, 30_000),
+    landscape_directions=6,
+    plane_grid=25,
+)
+
+_DIGITS: Final = Setting(
+    name="digits",
+    network=NetworkConfig(width=1000, depth=4, group_tau=20.0),
+    steps=30_000,
+    floor=0.85,
+    target=0.88,
+    seeds=_SEEDS,
+    eval_every=250,
+    probes=replace(_PROBES, lemma_steps=(10_000, 30_000)),
+)
+_MNIST: Final = Setting(
+    name="mnist5k",
+    dataset="mnist5k",
+    network=NetworkConfig(width=4000, depth=2, group_tau=30.0),
+    steps=20_000,
+    floor=0.80,
+    target=0.82,
+    seeds=_SEEDS,
+    eval_every=250,
+    probes=replace(
+        _PROBES,
+        trace_steps=(*_STEPS, 20_000),
+        anatomy_steps=(*_STEPS, 20_000),
+        lemma_steps=(3000, 20_000),
+        lemma_draws=64,
+    ),
+)
+_RESIDUAL: Final = Setting(
+    name="digits residual",
+    network=NetworkConfig(width=1000, depth=4, group_tau=20.0, init="residual"),
+    steps=8000,
+    floor=0.85,
+    target=0.88,
+    seeds=_SEEDS,
+    eval_every=400,
+)
+_LONG: Final = Setting(
+    name="digits normal",
+    network=NetworkConfig(width=1000, depth=4, group_tau=20.0),
+    steps=150_000,
+    floor=0.85,
+    target=0.88,
+    seeds=_FEW,
+    eval_every=5000,
+)
+_SHALLOW: Final = Setting(
+    name="digits shallow",
+    network=NetworkConfig(width=1000, depth=2, group_tau=7.0),
+    steps=10_000,
+    floor=0.85,
+    target=0.88,
+    seeds=_SEEDS,
+    eval_every=500,
+)
+_MAP: Final = Setting(
+    name="digits map",
+    network=NetworkConfig(width=1000, depth=4, group_tau=20.0),
+    steps=16_000,
+    floor=0.85,
+    target=0.88,
+    seeds=_FEW,
+    eval_every=250,
+)
+_TURNS: Final = TimingPlan(("soft", "gumbel-soft", "gumbel-st"), rounds=30, steps=30)
+
+CPU: Final = Preset(
+    name="cpu",
+    description="digits and mnist5k, 5 to 8 seeds, about an hour on two cores",
+    seeds=_SEEDS,
+    pairs=(_DIGITS, _MNIST),
+    symptoms=(
+        Setting(
+            name="digits deep",
+            network=NetworkConfig(width=1000, depth=10, group_tau=10.0),
+            steps=6000,
+            floor=0.85,
+            target=0.88,
+            seeds=_FEW,
+        ),
+    ),
+    temperatures=(Sweep(_DIGITS, (0.01, 0.1, 0.25, 0.5, 1.0, 2.0)),),
+    depths=(Sweep(_RESIDUAL, (2, 4, 6, 8, 10, 12)), Sweep(_LONG, (2, 4, 6))),
+    widths=(Sweep(_SHALLOW, (500, 1000, 2000, 4000, 8000)),),
+    ablation=(_DIGITS, _MNIST),
+    parts=(
+        Sweep(replace(_DIGITS, seeds=_FEW), (0.25, 0.5, 1.0, 2.0)),
+        Sweep(replace(_MNIST, seeds=_FEW), (1.0,)),
+    ),
+    maps=(
+        Map(
+            _MAP,
+            widths=(500, 1000, 2000),
+            depths=(2, 4, 6),
+            inits=("normal", "residual"),
+            lengths=(1000, 4000, 8000),
+        ),
+    ),
+    curvature=(replace(_DIGITS, seeds=_FEW), replace(_MNIST, seeds=_FEW)),
+    overhead=(
+        Timing(replace(_MAP, name="digits 4 × 1000"), _TURNS),
+        Timing(
+            replace(_MNIST, name="mnist5k 6 × 4000", network=replace(_MNIST.network, depth=6)),
+            replace(_TURNS, rounds=15, steps=10),
+        ),
+    ),
+)

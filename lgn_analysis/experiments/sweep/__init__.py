@@ -1,0 +1,1 @@
+"""Many runs, each made once: cache, costs, compilation, workers on this machine and on others."""

@@ -1,0 +1,124 @@
+"""Runs as data: a spec goes in, a record comes out, and a finished record is never made twice.
+
+A record is a folder of CSVs named by the hash of its spec and of the format of records. It is
+written beside its place and renamed into it, so a sweep that is killed keeps every finished run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+import torch
+
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.data import Dataset, load_dataset
+from lgn_analysis.experiments import measures
+from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.experiments.sweep.failures import Failure
+from lgn_analysis.experiments.sweep.record import write_record
+from lgn_analysis.network import LogicNetwork
+from lgn_analysis.training.runs import train
+
+TABLES: Final = (
+    "history",
+    "usage",
+    "curvature",
+    "density",
+    "lemma",
+    "anatomy",
+    "landscape",
+    "timing",
+)
+
+
+@dataclass(frozen=True)
+class Records:
+    """The tables of many runs, each with the columns that distinguish the runs.
+
+    Attributes:
+        tables: by name, one frame over all runs; see :data:`TABLES`.
+        failures: the runs among them that failed.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    failures: tuple[Failure, ...] = ()
+
+    def of(self, specs: Iterable[RunSpec], table: str) -> pd.DataFrame:
+        """Return the rows of ``table`` that belong to ``specs``."""
+        frame = self.tables[table]
+        keys = [spec.key for spec in specs]
+        return frame[frame["run"].isin(keys)].reset_index(drop=True)
+
+
+def execute(spec: RunSpec, cache: Path) -> Path:
+    """Run one spec and return the folder of its record.
+
+    Raises:
+        InvalidInputError: the spec needs a device that is not here.
+    """
+    place = cache / spec.key
+    if place.is_dir():
+        return place
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidInputError(
+            f"{spec.label} is made for a CUDA device, and torch sees none; choose another preset"
+        )
+    started = time.perf_counter()
+    data = load_dataset(spec.data.name, spec.data.thresholds)
+    if spec.timing is None:
+        tables = _train_and_measure(spec, data)
+    else:
+        tables = {"timing": measures.timing_table(spec, data)}
+    facts = {**asdict(spec), "seconds": time.perf_counter() - started, "torch": torch.__version__}
+    temporary = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", dir=cache))
+    try:
+        write_record(temporary, tables, facts)
+        install(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return place
+
+
+def install(made: Path, place: Path) -> None:
+    """Rename a whole record into its place, unless another sweep was there first."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+
+
+def _train_and_measure(spec: RunSpec, data: Dataset) -> dict[str, pd.DataFrame]:
+    plan = spec.probes
+    model = spec.network.build(data).to(spec.device)
+    samples = (data.x_train[: plan.samples], data.y_train[: plan.samples])
+    parts: dict[str, list[pd.DataFrame]] = {"curvature": [], "lemma": [], "anatomy": []}
+
+    def measure(step: int, network: LogicNetwork, row: dict[str, float]) -> None:
+        if step in plan.trace_steps:
+            table = pd.DataFrame([measures.trace_row(network, samples, plan)])
+            parts["curvature"].append(table.assign(step=step))
+        if step in plan.lemma_steps:
+            parts["lemma"].append(measures.lemma_table(network, samples, plan).assign(step=step))
+        if step in plan.anatomy_steps:
+            parts["anatomy"].append(measures.anatomy_table(network, samples).assign(step=step))
+
+    result = train(model, data, **asdict(spec.training), progress=False, callbacks=[measure])
+    seed = spec.training.seed
+    return {
+        "history": result.history,
+        "usage": measures.usage_table(model, data),
+        "density": measures.density_table(model, samples, plan),
+        "landscape": measures.landscape_table(model, samples, plan, seed=seed),
+        **{
+            name: pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+            for name, tables in parts.items()
+        },
+    }

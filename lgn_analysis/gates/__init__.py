@@ -1,0 +1,1 @@
+"""Facts and pure functions: gates, wiring, noise, relaxations, initialisation, schedules."""

@@ -1,0 +1,1 @@
+"""Whether a probe differentiates the loss of the module that it was given."""

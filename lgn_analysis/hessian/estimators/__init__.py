@@ -1,0 +1,1 @@
+"""Algorithms that see an operator: traces, norms, eigenpairs, densities."""

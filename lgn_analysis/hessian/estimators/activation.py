@@ -1,0 +1,219 @@
+"""tr(H) of a logic gate network by probes in activation space, what no general tool can do.
+
+With p = softmax(z/tau) per gate, H is a block-diagonal part of the softmax, whose trace is exact
+from one gradient, plus ``G = Jᵀ (∂²L/∂p²) J``. A gate touches sample i only through its output
+y_n(i), linearly in p, and the loss is a mean over samples, so
+
+    tr G = Σ_n Σ_i q_n(i) · ∂²L/∂y_n(i)²,   q_n(i) = ‖J_nᵀ h_n(i)‖²,
+
+h_n(i) the sixteen gate outputs. With independent signs per gate *and per sample*,
+``u_n(i) = ± √q_n(i)``, one product with the Hessian in the layers' outputs gives an unbiased
+estimate in which no two samples interfere. At every sample it is a quadratic form of signs, of variance
+``2 Σ_n Var d_n``, ``d = u ∘ (∂²L/∂y²) u``; ``2 Σ_n E d_n²`` bounds it, closely where many gates interact, and
+each product of each sample tells it anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Final, Self
+
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+from lgn_analysis.base import distributed
+from lgn_analysis.base.validation import seed_number
+from lgn_analysis.gates.noise import Purpose, derive_seed
+from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
+from lgn_analysis.hessian.estimators.trace import layer_frame
+from lgn_analysis.hessian.operators.network import NetworkHessian
+from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.trace import TraceResult
+
+SMALLEST: Final = 2
+"""Probes of the first look; every sample is a witness of its own, so two already give an error."""
+
+BLOCK: Final = 16
+"""Probes that are taken at a time."""
+
+
+def activation_trace(
+    hessian: NetworkHessian,
+    *,
+    rtol: float | None = 0.01,
+    atol: float | None = None,
+    n_probes: int | None = None,
+    min_probes: int = SMALLEST,
+    max_matvecs: int = MAX_MATVECS,
+    seed: int = 0,
+    progress: bool = False,
+) -> TraceResult:
+    """Return the trace of a soft loss's Hessian in the logits of some layers, with its interval.
+
+    Looks at 2, 3, 5, 8, … probes and stops at the first interval that is narrow enough;
+    ``benchmarks/trace_coverage.py`` measures what the intervals cover.
+
+    Args:
+        hessian: the operator, of a loss to which each sample contributes by itself.
+        rtol: half-width at most ``rtol·|estimate|``.
+        atol: half-width at most this; either tolerance suffices.
+        n_probes: exactly so many probes, at least 2, whatever the tolerances.
+        min_probes: the first look.
+        max_matvecs: the most products to spend.
+        seed: seed of the signs.
+        progress: show a progress bar.
+
+    Returns:
+        a result whose :meth:`TraceResult.extend` adds probes.
+
+    Raises:
+        InvalidInputError: no tolerance, or too few probes.
+    """
+    return run(
+        _Activations(hessian, seed),
+        n_probes=n_probes,
+        tolerances=Tolerances(rtol, atol),
+        smallest=min_probes,
+        max_matvecs=max_matvecs,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What a piece's samples contributed so far, float64.
+
+    Attributes:
+        mean: of the layers' forms, [n_layers, batch].
+        spread: sum of squared distances from it, of the same shape.
+        squares: sum of Σ d² over probes, [batch].
+    """
+
+    mean: Tensor
+    spread: Tensor
+    squares: Tensor
+
+    @classmethod
+    def empty(cls, forms: Tensor) -> Self:
+        zero = torch.zeros_like(forms[0])
+        return cls(zero, zero, zero[0])
+
+    def plus(self, forms: Tensor, squares: Tensor, before: int) -> _Piece:
+        """Return this with the probes after ``before``, one by one: 4 and 4 more are the bits of 8."""
+        mean, spread, total = self.mean, self.spread, self.squares
+        for count, (form, square) in enumerate(zip(forms, squares, strict=True), start=before + 1):
+            step = form - mean
+            mean = mean + step / count
+            spread = spread + step * (form - mean)
+            total = total + square
+        return _Piece(mean, spread, total)
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """Estimates over all ranks' samples.
+
+    Attributes:
+        layers: float64 [n_layers], the layers' traces.
+        layer_variances: of these.
+        variance: of their sum.
+        freedom: degrees of freedom of that, by Satterthwaite: samples count by their share of it.
+    """
+
+    layers: Tensor
+    layer_variances: Tensor
+    variance: float
+    freedom: float
+
+
+class _Activations:
+    """The estimate so far; probes of all pieces of the loss, at every draw of its noise."""
+
+    def __init__(self, hessian: NetworkHessian, seed: int) -> None:
+        self.n_probes = 0
+        self._hessian = hessian
+        self._seed = seed_number(seed)
+        self._exact = hessian.softmax_trace()
+        self._pieces: dict[int, _Piece] = {}
+        self._summary: _Summary | None = None
+
+    @property
+    def n_matvecs(self) -> int:
+        return self.n_probes
+
+    @property
+    def estimate(self) -> float:
+        return float(self.summary.layers.sum())
+
+    @property
+    def frobenius(self) -> None:
+        return None
+
+    def limit(self, max_matvecs: int) -> tuple[int, str]:
+        return max_matvecs, f"max_matvecs={max_matvecs}"
+
+    def add(self, count: int, advance: Advance) -> None:
+        for piece in self._hessian.pieces():
+            index = piece.index + (
+                distributed.world()[0] << 32
+            )  # no two ranks' samples share signs
+            seed = derive_seed(self._seed, Purpose.SIGNS, index)
+            for first in range(self.n_probes, self.n_probes + count, BLOCK):
+                size = min(BLOCK, self.n_probes + count - first)
+                forms, squares = piece.curvature.activation_products(seed, first, size)
+                so_far = self._pieces.get(piece.index) or _Piece.empty(forms)
+                self._pieces[piece.index] = so_far.plus(forms, squares, first)
+        self.n_probes += count
+        self._summary = None
+        advance(count)
+
+    def copy(self) -> Self:
+        other = copy.copy(self)
+        other._pieces = dict(self._pieces)
+        return other
+
+    @property
+    def summary(self) -> _Summary:
+        """Estimates and variances, added up once after each change."""
+        if self._summary is None:
+            n, m = len(self._exact), self.n_probes
+            sums = torch.zeros(2 * n + 2, dtype=torch.float64, device=self._exact.device)
+            for piece in self._pieces.values():
+                variances = 2 * piece.squares / m**2
+                sums[:n] += piece.mean.sum(1)
+                sums[n : 2 * n] += piece.spread.sum(1) / (m - 1) / m
+                sums[2 * n] += variances.sum()
+                sums[2 * n + 1] += variances.square().sum()
+            sums = distributed.total(sums).cpu()
+            variance, fourth = float(sums[2 * n]), float(sums[2 * n + 1])
+            self._summary = _Summary(
+                self._exact.cpu() + sums[:n],
+                sums[n : 2 * n],
+                variance,
+                m * variance**2 / fourth if fourth else math.inf,
+            )
+        return self._summary
+
+    def half_width(self, alpha: float) -> float:
+        if not math.isfinite(self.summary.freedom):
+            return 0.0
+        reach = float(stdtrit(self.summary.freedom, 1 - alpha / 2))
+        return reach * math.sqrt(self.summary.variance)
+
+    def result(self, alpha: float) -> TraceResult:
+        estimate, half, summary = self.estimate, self.half_width(alpha), self.summary
+        return TraceResult(
+            estimate=estimate,
+            stderr=math.sqrt(summary.variance),
+            ci=(estimate - half, estimate + half),
+            per_layer=layer_frame(
+                list(self._hessian.slices), summary.layers, summary.layer_variances.sqrt()
+            ),
+            n_matvecs=self.n_matvecs,
+            converged=False,
+            reason="softmax part exact, activation-space probes",
+            seed=self._seed,
+        )

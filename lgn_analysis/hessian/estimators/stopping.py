@@ -1,0 +1,151 @@
+"""Growing an estimate until it is as large or as certain as was asked, and on from there.
+
+An estimator is an :class:`Estimator`: it takes probes and knows its error. :func:`run` decides how many,
+says why it stopped, and gives the result a way to go on, :meth:`TraceResult.extend`. That is all a new
+estimator needs::
+
+    return run(MyEstimator(...), n_probes=n_probes, tolerances=Tolerances(rtol=rtol), smallest=8)
+
+Probe number i must depend on the seed and on i alone, never on how many are taken at a time: then
+4 probes and 4 more are the bits of 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol, Self
+
+from tqdm.auto import tqdm
+
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.validation import whole
+from lgn_analysis.hessian.results.intervals import ALPHA, STOPPED_ALPHA, looks
+from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.trace import TraceResult
+
+MAX_MATVECS: Final = 2000
+"""Products that one call spends without being asked for more."""
+
+Advance = Callable[[int], object]
+
+
+class Estimator(Protocol):
+    """A trace estimate under way."""
+
+    @property
+    def n_probes(self) -> int:
+        """Probes taken so far."""
+
+    @property
+    def n_matvecs(self) -> int:
+        """Products spent so far."""
+
+    @property
+    def estimate(self) -> float:
+        """tr(H) as it stands."""
+
+    @property
+    def frobenius(self) -> float | None:
+        """‖H‖_F as far as the probes tell, for ``ftol``; None where they do not."""
+
+    def limit(self, max_matvecs: int) -> tuple[int, str]:
+        """Return the most probes within so many products in all, and what sets that limit."""
+
+    def add(self, count: int, advance: Advance) -> None:
+        """Take ``count`` more probes; call ``advance(products)`` as they are done."""
+
+    def copy(self) -> Self:
+        """Return an estimator that goes on from here and leaves this one as it is."""
+
+    def half_width(self, alpha: float) -> float:
+        """Return the half-width of the interval, or what stands for it, at level 1 - alpha."""
+
+    def result(self, alpha: float) -> TraceResult:
+        """Return the estimate; :func:`run` fills in ``converged`` and puts the verdict before ``reason``."""
+
+
+def run(
+    estimator: Estimator,
+    *,
+    n_probes: int | None = None,
+    tolerances: Tolerances | None = None,
+    smallest: int,
+    max_matvecs: int = MAX_MATVECS,
+    looked: bool = False,
+    progress: bool = False,
+    label: str = "trace",
+) -> TraceResult:
+    """Take probes, exactly ``n_probes`` more or until a tolerance is met, and return the result.
+
+    Looks at ``smallest`` probes, then half as many again each time, and stops at the first interval that
+    is narrow enough. An interval that decided when to stop is reported at ``STOPPED_ALPHA``.
+
+    Args:
+        estimator: it is changed.
+        n_probes: exactly so many more, whatever the tolerances.
+        tolerances: when to stop.
+        smallest: probes of the first look.
+        max_matvecs: the most products in all.
+        looked: whether a tolerance has had its say about this estimate before.
+        progress: show a progress bar.
+        label: its title.
+
+    Raises:
+        InvalidInputError: neither a tolerance nor a number, or too few probes for an error.
+    """
+    if n_probes is not None:
+        n_probes = whole("n_probes", n_probes)
+    smallest = whole("min_probes", smallest)
+    max_matvecs = whole("max_matvecs", max_matvecs)
+    tolerances = tolerances or Tolerances()
+    if n_probes is None and not tolerances:
+        raise InvalidInputError("give a tolerance (rtol, atol or ftol), or n_probes")
+    with tqdm(desc=label, unit="product", disable=not progress) as bar:
+        if n_probes is not None:
+            target = estimator.n_probes + n_probes
+            if n_probes < 0 or target < 2:
+                raise InvalidInputError(f"an interval needs at least 2 probes, got {target}")
+            estimator.add(n_probes, bar.update)
+            converged, reason = True, f"{target} probes as asked"
+        else:
+            converged, reason = _grow(estimator, tolerances, smallest, max_matvecs, bar.update)
+            looked = True
+    result = estimator.result(STOPPED_ALPHA if looked else ALPHA)
+    reason = f"{reason}; {result.reason}" if result.reason else reason
+
+    def more(
+        n_probes: int | None, tolerances: Tolerances, max_matvecs: int | None, progress: bool
+    ) -> TraceResult:
+        spent = estimator.n_matvecs
+        return run(
+            estimator.copy(),
+            n_probes=n_probes,
+            tolerances=tolerances,
+            smallest=smallest,
+            max_matvecs=spent + MAX_MATVECS if max_matvecs is None else max_matvecs,
+            looked=looked,
+            progress=progress,
+            label=label,
+        )
+
+    return replace(result, converged=converged, reason=reason, continuation=more)
+
+
+def _grow(
+    estimator: Estimator, tolerances: Tolerances, smallest: int, max_matvecs: int, advance: Advance
+) -> tuple[bool, str]:
+    """Add probes until a tolerance is met or the limit is reached; return whether, and why."""
+    most, cause = estimator.limit(max_matvecs)
+    first = max(min(smallest, most), estimator.n_probes)
+    if first < 2:
+        raise InvalidInputError(
+            f"an interval needs at least 2 probes, and {cause} allows {max(first, 0)}"
+        )
+    for look in looks(first, max(first, most)):
+        estimator.add(look - estimator.n_probes, advance)
+        half = estimator.half_width(STOPPED_ALPHA)
+        allowed, name = tolerances.allowed(estimator.estimate, estimator.frobenius)
+        if half <= allowed:
+            return True, f"converged ({name})"
+    return False, f"stopped at {cause}: ± {half:.2g}, {name} asks {allowed:.2g}"

@@ -1,0 +1,1 @@
+"""What estimators return, and how certain it is."""

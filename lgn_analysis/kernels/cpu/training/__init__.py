@@ -1,0 +1,1 @@
+"""Training steps, many in one call."""

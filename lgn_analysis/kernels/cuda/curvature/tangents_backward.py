@@ -1,0 +1,252 @@
+"""Tangents of the backward pass: of input gradients, and of the four sums.
+
+An input that a gate reads as A receives ``δ̇·(c1 + c3·b) + δ·(ċ1 + ċ3·b + c3·ḃ)`` from it, one read as
+B likewise; the four sums move by ``Σδ̇``, ``Σ(δ̇a + δȧ)``, ``Σ(δ̇b + δḃ)`` and ``Σ(δ̇ab + δȧb + δaḃ)``.
+As in ``backward``, one kernel does both, visits every gate as a reader of its inputs, and adds in a
+fixed order. Sums are of the activations' dtype within a tile of samples.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lgn_analysis.kernels.cuda.backward import Delta
+from lgn_analysis.kernels.cuda.bits import HALF_BITS
+from lgn_analysis.kernels.cuda.curvature.tangents import (
+    TILE_BYTES,
+    Inputs,
+    load_tangents,
+    store_tangents,
+    tile_of,
+)
+from lgn_analysis.kernels.cuda.forward import load_values
+from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
+
+SUMMED_BYTES: Final = TILE_BYTES // 2
+"""Tangents that a program holds which also makes sums: it holds four of every kind."""
+
+
+@triton.jit
+def _over_samples(values: tl.tensor) -> tl.tensor:
+    """Return [vectors, halves, rows, 32] summed over samples, [vectors, rows]."""
+    return tl.sum(tl.sum(values, axis=1), axis=2)
+
+
+@triton.jit
+def _store_sums(
+    sums: tl.tensor,
+    gates: tl.tensor,
+    wanted: tl.tensor,
+    of_1: tl.tensor,
+    of_a: tl.tensor,
+    of_b: tl.tensor,
+    of_ab: tl.tensor,
+    VECTORS: tl.constexpr,
+) -> None:
+    """Write the sums of four tensors over the samples at hand to sums [n, VECTORS, 4]."""
+    even = tl.join(_over_samples(of_1), _over_samples(of_b))
+    odd = tl.join(_over_samples(of_a), _over_samples(of_ab))
+    four = tl.reshape(tl.join(even, odd), (VECTORS, gates.shape[0], 4))
+    rows = gates.to(tl.int64)[None, :] * VECTORS + tl.arange(0, VECTORS)[:, None]
+    at = rows[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]
+    tl.store(sums + at, four, mask=wanted[None, :, None])
+
+
+@triton.jit
+def tangent_backward_sums(
+    sums: tl.tensor,
+    delta_tangents: tl.tensor,
+    inputs: tl.tensor,
+    wiring: tl.tensor,
+    n: tl.tensor,
+    gates_per_delta: tl.tensor,
+    batch: tl.tensor,
+    n_halves: tl.tensor,
+    PACKED: tl.constexpr,
+    VECTORS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HALVES: tl.constexpr,
+) -> None:
+    """Write the tangents of the sums [n_parts, n, VECTORS, 4] where inputs have no tangents."""
+    gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    part = tl.program_id(1)
+    halves = part * HALVES + tl.arange(0, HALVES)
+    inside = gates < n
+    dtype: tl.constexpr = sums.dtype.element_ty
+    row_a = tl.load(wiring + gates, mask=inside, other=0)
+    row_b = tl.load(wiring + tl.cast(n, tl.int64) + gates, mask=inside, other=0)
+    a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)[None, :, :, :]
+    b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)[None, :, :, :]
+    d = load_tangents(delta_tangents, gates // gates_per_delta, inside, halves, batch, VECTORS)
+    own = sums + part * tl.cast(n, tl.int64) * (VECTORS * 4)
+    _store_sums(own, gates, inside, d, d * a, d * b, d * a * b, VECTORS)
+
+
+@triton.jit
+def tangent_backward_inputs(
+    out: tl.tensor,
+    sums: tl.tensor,
+    delta: tl.tensor,
+    delta_tangents: tl.tensor,
+    inputs: tl.tensor,
+    input_tangents: tl.tensor,
+    coefficients: tl.tensor,
+    moves: tl.tensor,
+    offsets: tl.tensor,
+    readers: tl.tensor,
+    partners: tl.tensor,
+    n_in: tl.tensor,
+    n: tl.tensor,
+    gates_per_delta: tl.tensor,
+    batch: tl.tensor,
+    MOVED: tl.constexpr,
+    VECTORS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HALVES: tl.constexpr,
+) -> None:
+    """Write the tangents of the input gradients [n_in, VECTORS, batch].
+
+    MOVED: the coefficients have tangents, ``moves`` [n, VECTORS, 4], and the tangents of the four
+    sums [n_parts, n, VECTORS, 4] are written too.
+    """
+    features = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    part = tl.program_id(1)
+    halves = part * HALVES + tl.arange(0, HALVES)
+    vectors = tl.arange(0, VECTORS)[:, None]
+    inside = features < n_in
+    dtype: tl.constexpr = out.dtype.element_ty
+    start = tl.load(offsets + features, mask=inside, other=0)
+    count = tl.load(offsets + features + 1, mask=inside, other=0) - start
+    if MOVED:
+        a = load_values(inputs, features, inside, halves, batch, 0, dtype, PACKED=False)
+        a = a[None, :, :, :]
+        moved_a = load_tangents(input_tangents, features, inside, halves, batch, VECTORS)
+    total = tl.zeros((VECTORS, HALVES, BLOCK, 32), dtype)
+    for step in range(tl.max(count, axis=0)):
+        wanted = step < count
+        reader = tl.load(readers + start + step, mask=wanted, other=0)
+        partner = tl.load(partners + start + step, mask=wanted, other=0)
+        gates = reader >> 1
+        slots = reader & 1
+        row = gates // gates_per_delta
+        d = load_values(delta, row, wanted, halves, batch, 0, dtype, PACKED=False)
+        d = d[None, :, :, :]
+        moved_d = load_tangents(delta_tangents, row, wanted, halves, batch, VECTORS)
+        b = load_values(inputs, partner, wanted, halves, batch, 0, dtype, PACKED=False)
+        moved_b = load_tangents(input_tangents, partner, wanted, halves, batch, VECTORS)
+        at = coefficients + gates.to(tl.int64) * 4
+        own = tl.load(at + 1 + slots, mask=wanted, other=0.0)[None, :, None]
+        both = tl.load(at + 3, mask=wanted, other=0.0)[None, :, None]
+        slope = (own + both * b)[None, :, :, :]
+        b = b[None, :, :, :]
+        moved_slope = both[None, :, :, :] * moved_b
+        if MOVED:
+            at = moves + (gates.to(tl.int64)[None, :] * VECTORS + vectors) * 4
+            moved_own = tl.load(at + 1 + slots[None, :], mask=wanted[None, :], other=0.0)
+            moved_both = tl.load(at + 3, mask=wanted[None, :], other=0.0)
+            moved_slope += moved_own[:, None, :, None] + moved_both[:, None, :, None] * b
+        total += moved_d * slope + d * moved_slope
+        if MOVED:
+            by_a = moved_d * a + d * moved_a
+            _store_sums(
+                sums + part * tl.cast(n, tl.int64) * (VECTORS * 4),
+                gates,
+                wanted & (slots == 0),
+                moved_d,
+                by_a,
+                moved_d * b + d * moved_b,
+                by_a * b + d * a * moved_b,
+                VECTORS,
+            )
+    store_tangents(out, features, inside, halves, batch, total, VECTORS)
+
+
+def backward_tangent_sums(inputs: Inputs, delta_tangents: Delta) -> Tensor:
+    """Return the tangents of the four sums in parts, [n_parts, n, k, 4]; the inputs have none.
+
+    Args:
+        inputs: of the layer.
+        delta_tangents: rows [n_rows, k, batch].
+    """
+    rows, batch = inputs.rows, inputs.batch
+    moved = delta_tangents.rows
+    vectors = moved.shape[1]
+    block, halves = tile_of(moved.itemsize, batch, vectors)
+    n_parts = cdiv(batch, halves * HALF_BITS)
+    sums = torch.empty(n_parts, inputs.n, vectors, 4, dtype=moved.dtype, device=moved.device)
+    launch(
+        tangent_backward_sums,
+        (cdiv(inputs.n, block), n_parts),
+        sums,
+        moved,
+        rows,
+        inputs.wiring,
+        inputs.n,
+        delta_tangents.gates_per_row,
+        batch,
+        rows.shape[1],
+        PACKED=inputs.packed,
+        VECTORS=vectors,
+        BLOCK=block,
+        HALVES=halves,
+    )
+    return sums
+
+
+def backward_tangents(
+    inputs: Inputs,
+    tangents: Tensor,
+    delta: Delta,
+    delta_tangents: Delta,
+    coefficients: Tensor,
+    moves: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the tangents of the input gradients [n_in, k, batch] and of the sums [n_parts, n, k, 4].
+
+    Args:
+        inputs: of the layer, floats.
+        tangents: of its inputs, [n_in, k, batch].
+        delta: gradient of its outputs.
+        delta_tangents: of that, rows [n_rows, k, batch], as many gates a row.
+        coefficients: [n, 4].
+        moves: ċ [n, k, 4]; None is zero, and leaves the sums out: an empty tensor stands for them.
+    """
+    consumers, batch = inputs.consumers, inputs.batch
+    assert not inputs.packed
+    assert delta.gates_per_row == delta_tangents.gates_per_row
+    vectors = tangents.shape[1]
+    size = TILE_BYTES if moves is None else SUMMED_BYTES
+    block, halves = tile_of(tangents.itemsize, batch, vectors, size=size)
+    n_parts = cdiv(batch, halves * HALF_BITS)
+    out = torch.empty_like(tangents)
+    n_sums = inputs.n if moves is not None else 0
+    sums = torch.empty(n_parts, n_sums, vectors, 4, dtype=out.dtype, device=out.device)
+    launch(
+        tangent_backward_inputs,
+        (cdiv(consumers.n_in, block), n_parts),
+        out,
+        sums,
+        delta.rows,
+        delta_tangents.rows,
+        inputs.values,
+        tangents,
+        coefficients,
+        coefficients if moves is None else moves,
+        consumers.offsets,
+        consumers.readers,
+        consumers.partners,
+        consumers.n_in,
+        inputs.n,
+        delta.gates_per_row,
+        batch,
+        MOVED=moves is not None,
+        VECTORS=vectors,
+        BLOCK=block,
+        HALVES=halves,
+    )
+    return out, sums

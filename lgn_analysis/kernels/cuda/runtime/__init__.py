@@ -1,0 +1,1 @@
+"""How Triton kernels are started, recorded and compiled."""

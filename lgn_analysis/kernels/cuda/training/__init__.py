@@ -1,0 +1,1 @@
+"""Training steps that ask nothing of the host."""

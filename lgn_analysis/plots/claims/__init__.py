@@ -1,0 +1,1 @@
+"""One module per claim: it draws the frame of the experiment of the same name."""

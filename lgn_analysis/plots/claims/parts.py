@@ -1,0 +1,78 @@
+"""Figure of C12: all methods over tau, or side by side where there is one."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lgn_analysis.plots.claims.temperature import tau_axis
+from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
+from lgn_analysis.plots.style import as_frame, axes_or_new, by_method, draw_points, percent_axis
+
+_TITLES: Final = {
+    "flips": "predictions",
+    "gap_loss": "gap in loss",
+    "discrete_accuracy": "accuracy",
+}
+_SHORT: Final = {"DLGN (noise-free)": "soft", "GLGN (Gumbel-ST)": "Gumbel ST"}
+
+
+def parts_over_tau(ends: Any, ax: Axes | None = None, *, column: str = "flips") -> Axes:
+    """Draw what every method ends with, against tau; at one tau the methods stand side by side.
+
+    Args:
+        ends: a row a run at its end, with ``relaxation``, ``tau`` and ``seed``.
+        ax: where to draw; None makes a new figure.
+        column: ``"flips"``, ``"gap_loss"`` or ``"discrete_accuracy"``.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(ends)
+    if column == "flips":
+        frame = frame.assign(value=100 * frame["flips"] / frame["n"])
+    elif column == "gap_loss":
+        frame = frame.assign(value=frame["gap_loss"].abs())
+    else:
+        frame = frame.assign(value=frame[column])
+    methods = list(by_method(frame))
+    single = frame["tau"].nunique() == 1
+    for index, (look, rows) in enumerate(methods):
+        label = _SHORT.get(look.label, look.label)
+        # Beside one another, or all error bars at a tau would stand on one place.
+        aside = 1.035 ** (index - (len(methods) - 1) / 2)
+        placed = rows.assign(place=index if single else rows["tau"] * aside)
+        draw_points(ax, placed, "place", "value", look, label=label)
+    if single:
+        names = [_SHORT.get(look.label, look.label) for look, _ in methods]
+        ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=7)
+    else:
+        tau_axis(ax, frame["tau"])
+    if column == "discrete_accuracy":
+        percent_axis(ax)
+        ax.set_ylabel("discrete test accuracy")
+    elif column == "gap_loss":
+        ax.set_yscale("symlog", linthresh=1e-3)
+        ax.set_ylim(bottom=0)
+        ax.set_ylabel("|gap in loss| (nats)")
+    else:
+        ax.set_ylim(bottom=0)
+        ax.set_ylabel("flips (%)")
+    return ax
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """Return the figure, a row a setting: flips, gap in loss and accuracy of all methods."""
+    if frame.empty:
+        return nothing()
+    fig, rows = setting_rows(frame, 3, height=2.6)
+    settings = frame["setting"].nunique()
+    for name, part, axes in rows:
+        for ax, (column, text) in zip(axes, _TITLES.items(), strict=True):
+            parts_over_tau(part, ax, column=column)
+            ax.set_title(titled(name, text, settings))
+        if not fig.legends:
+            legend_above(fig, axes[0])
+    say(fig, frame, "falling tau: from tau to a tenth of it")
+    return fig

@@ -1,0 +1,22 @@
+"""What explains a trained network: lemmas, anatomy of the gap, landscapes, comparison, tracking."""
+
+from lgn_analysis.theory.anatomy import gap_anatomy
+from lgn_analysis.theory.anatomy_result import AnatomyResult
+from lgn_analysis.theory.comparison import compare
+from lgn_analysis.theory.comparison_result import CompareResult
+from lgn_analysis.theory.landscape_result import LandscapeResult
+from lgn_analysis.theory.landscapes import landscape
+from lgn_analysis.theory.lemma import lemma1
+from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
+
+__all__ = [
+    "AnatomyResult",
+    "CompareResult",
+    "LandscapeResult",
+    "ProbeTracker",
+    "TrackedCurvature",
+    "compare",
+    "gap_anatomy",
+    "landscape",
+    "lemma1",
+]

@@ -1,0 +1,278 @@
+"""Where the discretization gap comes from: layer by layer, and to second order.
+
+A gate computes ``y = p·h(a, b)``, h its sixteen options, with weights p = softmax(z/tau) in the soft
+network and p = onehot(argmax z) in the discrete one. So the two networks are two points of one space,
+that of the gate weights, and between them lies the step ``Δp = onehot − p``:
+
+    L(p + Δp) − L(p) = ⟨∇_p L, Δp⟩ + ½ Δpᵀ ∇²_p L Δp + …
+
+In the logits z there is no such step: a one-hot gate lies at infinity. In p a gate is linear, so all
+curvature is that of the loss and of gates multiplying one another's outputs, none the softmax's. Both
+derivatives reach p through the four coefficients ``c = p G`` alone, hence
+``⟨∇_p L, Δp⟩ = ⟨∇_c L, Δc⟩`` and ``Δpᵀ ∇²_p L Δp = Δcᵀ ∇²_c L Δc`` with ``Δc = Δp G``, exactly: the
+work is done with 4 numbers a gate.
+
+The second-order term is a sum over pairs of layers, ``½ Σ_lm Δc_lᵀ (∂²L/∂c_l ∂c_m) Δc_m``. Its
+diagonal belongs to layers made discrete alone; the rest is what they do to one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from lgn_analysis.base.memory import require_memory
+from lgn_analysis.base.validation import whole
+from lgn_analysis.data import Dataset
+from lgn_analysis.gates.relaxations import one_hot_argmax, soft_weights
+from lgn_analysis.gates.table import gate_coefficients
+from lgn_analysis.hessian.checks.means import check_additive
+from lgn_analysis.hessian.operators.known_losses import (
+    check_reduction,
+    check_targets,
+    is_known,
+    recognise,
+    weights_of,
+)
+from lgn_analysis.hessian.operators.linear import LossFn, isolated
+from lgn_analysis.hessian.operators.losses import (
+    as_mean,
+    check_loss,
+    in_double,
+    refuse_hidden_parameters,
+)
+from lgn_analysis.kernels import reference
+from lgn_analysis.metrics import batches, check_labels, split_tensors
+from lgn_analysis.network import LogicNetwork, as_bits, check_features, require_plain
+from lgn_analysis.theory.anatomy_result import (
+    FROM_INPUT,
+    FROM_OUTPUT,
+    AnatomyResult,
+    discrete_sets,
+)
+
+_GRAPH_BYTES: Final = 2**30
+"""Memory that the graph of two derivatives may take where no batch size is given."""
+_BYTES_A_GATE: Final = 8 * 16
+"""Bytes of that graph for one gate and sample: about sixteen float64 numbers."""
+_MOST_SAMPLES: Final = 1024
+
+
+def gap_anatomy(
+    model: LogicNetwork,
+    data: Dataset | tuple[Tensor, Tensor],
+    *,
+    split: str = "test",
+    loss_fn: LossFn = functional.cross_entropy,
+    batch_size: int | None = None,
+) -> AnatomyResult:
+    """Return how loss, predictions and bits change as layers go from soft to discrete.
+
+    All is computed in float64 by the reference layer, soft at the model's tau. A discrete layer after
+    soft ones sees real inputs and extends its gate multilinearly, as everywhere; the all-discrete
+    network sees bits and is ``mode="discrete"`` exactly, the first of tied options and classes
+    winning. See :mod:`lgn_analysis.theory.anatomy` for the expansion.
+
+    Args:
+        model: left as it is, whatever its mode.
+        data: a data set, or a pair (bits [n, n_features], labels int64 [n]).
+        split: which split of a data set; for a pair only a label.
+        loss_fn: ``loss_fn(output, y)``, the mean over the batch.
+        batch_size: samples at a time; None keeps the derivatives' graph within a gigabyte.
+
+    Raises:
+        InvalidInputError: the inputs are not bits, the labels do not fit, or several batches of the
+            loss add up to no mean.
+    """
+    require_plain(model, "a gap anatomy")
+    check_loss(loss_fn)
+    x, y = split_tensors(data, split)
+    check_features(x, model.n_features)
+    check_labels(y, model.n_classes)
+    x = as_bits(x)
+    if batch_size is None:
+        batch_size = min(_MOST_SAMPLES, max(1, _GRAPH_BYTES // (_BYTES_A_GATE * model.n_gates)))
+    batch_size = whole("batch_size", batch_size, least=1)
+    require_memory(
+        min(batch_size, len(y)) * _BYTES_A_GATE * model.n_gates,
+        f"the derivatives of {model.depth} x {model.width} gates on {min(batch_size, len(y))} samples",
+        "lower batch_size",
+        device=model.device,
+    )
+    known = recognise(loss_fn)
+    check_reduction(known)
+    check_targets(loss_fn, [(x, y)])
+    weigh, draws = weights_of(known), not is_known(loss_fn)
+    loss_fn = in_double(loss_fn)
+    soft, hard = _coefficients(model)
+    if known is None:
+        with isolated(model.device, draws=draws):
+            _refuse_other_losses(model, soft, batches(x, y, batch_size, model.device), loss_fn)
+    tally = _Tally(model.depth)
+    for inputs, labels in batches(x, y, batch_size, model.device):
+        weight = weigh(labels)
+        with isolated(model.device, draws=draws):
+            _add_states(tally, model, soft, hard, inputs, labels, loss_fn, weight)
+            if weight:
+                _add_expansion(tally, model, soft, hard, inputs, labels, loss_fn, weight)
+    interactions = (tally.second / tally.weight).cpu().numpy()
+    return AnatomyResult(
+        split=split,
+        n=tally.n,
+        tau=model.relaxation.tau,
+        states=_states_frame(tally, interactions),
+        layers=_layers_frame(tally, model),
+        interactions=interactions,
+    )
+
+
+class _Tally:
+    """Sums over samples; the states in the order of :func:`discrete_sets`."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.n = 0
+        self.weight = 0.0
+        n_states = sum(1 for _ in discrete_sets(depth))
+        self.hits = [0] * n_states
+        self.flips = [0] * n_states
+        self.loss = [0.0] * n_states
+        self.bit_flips = np.zeros((depth, 2))
+        self.distance = np.zeros((depth, 2))
+        self.first = torch.zeros(depth, dtype=torch.float64)
+        self.second = torch.zeros(depth, depth, dtype=torch.float64)
+
+
+def _coefficients(model: LogicNetwork) -> tuple[list[Tensor], list[Tensor]]:
+    """Return c [n_out, 4] of every layer, soft and discrete, float64."""
+    logits = [layer.logits.detach().double() for layer in model.layers]
+    soft = [gate_coefficients(soft_weights(z, model.relaxation.tau)) for z in logits]
+    return soft, [gate_coefficients(one_hot_argmax(z)) for z in logits]
+
+
+def _tail(
+    model: LogicNetwork, features: Tensor, coefficients: Sequence[Tensor], first: int
+) -> list[Tensor]:
+    """Return ``features`` and the outputs of layers ``first`` and on, each [n, batch]."""
+    outputs = [features]
+    for layer, c in zip(model.layers[first:], coefficients[first:], strict=True):
+        outputs.append(reference.gate_layer(outputs[-1], layer.wiring, c))
+    return outputs
+
+
+@torch.no_grad()
+def _add_states(
+    tally: _Tally,
+    model: LogicNetwork,
+    soft: Sequence[Tensor],
+    hard: Sequence[Tensor],
+    x: Tensor,
+    y: Tensor,
+    loss_fn: LossFn,
+    weight: float,
+) -> None:
+    features = x.T.double()
+    at_soft, at_hard = (_tail(model, features, c, 0) for c in (soft, hard))
+    for layer, module in enumerate(model.layers):
+        bits = at_hard[layer + 1]
+        own = reference.gate_layer(at_hard[layer], module.wiring, soft[layer])
+        for place, values in enumerate((at_soft[layer + 1], own)):
+            tally.bit_flips[layer, place] += int(((values >= 0.5) != (bits == 1)).sum())
+            tally.distance[layer, place] += float((values - bits).abs().sum())
+    baseline: Tensor | None = None
+    for index, (scheme, layer, _) in enumerate(discrete_sets(model.depth)):
+        if scheme == FROM_INPUT:
+            last = _tail(model, at_hard[layer + 1], soft, layer + 1)[-1]
+        elif scheme == FROM_OUTPUT:
+            last = _tail(model, at_soft[layer], hard, layer)[-1]
+        else:
+            one = reference.gate_layer(at_soft[layer], model.layers[layer].wiring, hard[layer])
+            last = _tail(model, one, soft, layer + 1)[-1]
+        outputs: Tensor = model.group_sum(last.T)
+        predicted = outputs.argmax(-1)
+        baseline = predicted if baseline is None else baseline  # the first state is all soft
+        tally.hits[index] += int((predicted == y).sum())
+        tally.flips[index] += int((predicted != baseline).sum())
+        tally.loss[index] += weight * float(as_mean(loss_fn(outputs, y))) if weight else 0.0
+    tally.n += len(y)
+    tally.weight += weight
+
+
+def _add_expansion(
+    tally: _Tally,
+    model: LogicNetwork,
+    soft: Sequence[Tensor],
+    hard: Sequence[Tensor],
+    x: Tensor,
+    y: Tensor,
+    loss_fn: LossFn,
+    weight: float,
+) -> None:
+    """Add ⟨∇_c L, Δc⟩ by layers, and ½ Δcᵀ ∇²_c L Δc by pairs of them."""
+    leaves = [c.clone().requires_grad_() for c in soft]
+    steps = [discrete - c for c, discrete in zip(soft, hard, strict=True)]
+    loss = loss_fn(model.group_sum(_tail(model, x.T.double(), leaves, 0)[-1].T), y)
+    gradient = torch.autograd.grad(loss, leaves, create_graph=True)
+    for layer, (slope, step) in enumerate(zip(gradient, steps, strict=True)):
+        along = (slope * step).sum()
+        tally.first[layer] += weight * float(along.detach())
+        if not along.requires_grad:  # one layer and a linear loss
+            continue
+        products = torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True)
+        for other, (product, delta) in enumerate(zip(products, steps, strict=True)):
+            tally.second[layer, other] += weight * float((product * delta).sum()) / 2
+
+
+@torch.no_grad()
+def _refuse_other_losses(
+    model: LogicNetwork,
+    soft: Sequence[Tensor],
+    pieces: Iterable[tuple[Tensor, Tensor]],
+    loss_fn: LossFn,
+) -> None:
+    """Raise where a loss of the user's own adds up to no mean, or is none of outputs and labels."""
+
+    def value(outputs: Tensor, y: Tensor) -> Tensor:
+        return as_mean(loss_fn(outputs, y)).reshape(1)
+
+    outputs = [(model.group_sum(_tail(model, x.T.double(), soft, 0)[-1].T), y) for x, y in pieces]
+    refuse_hidden_parameters(model, loss_fn, *outputs[0], what="a gap anatomy")
+    check_additive(value, outputs, weigh=weights_of(None))
+
+
+def _states_frame(tally: _Tally, interactions: NDArray[np.float64]) -> pd.DataFrame:
+    first = (tally.first / tally.weight).numpy()
+    rows = []
+    for index, (scheme, layer, discrete) in enumerate(discrete_sets(tally.depth)):
+        where = [*discrete]
+        slope, curvature = first[where].sum(), interactions[np.ix_(where, where)].sum()
+        rows.append(
+            {
+                "scheme": scheme,
+                "layer": layer,
+                "n_discrete": len(where),
+                "accuracy": tally.hits[index] / tally.n,
+                "loss": tally.loss[index] / tally.weight,
+                "delta_loss": (tally.loss[index] - tally.loss[0]) / tally.weight,
+                "flips": tally.flips[index],
+                "first_order": slope,
+                "second_order": curvature,
+                "prediction": slope + curvature,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _layers_frame(tally: _Tally, model: LogicNetwork) -> pd.DataFrame:
+    frame = pd.DataFrame({"layer": range(tally.depth), "n_gates": model.width})
+    for name, totals in (("bit_flips", tally.bit_flips), ("distance", tally.distance)):
+        shares = totals / (tally.n * model.width)
+        frame[name], frame[f"own_{name}"] = shares.T
+    return frame
