@@ -108,7 +108,7 @@ def our_run(size: Size, relaxation: lgn.Relaxation, steps: int) -> Step:
         for p in model.parameters()
     ]
     run = whole.TrainingRun(
-        model.as_pass(),
+        model.as_spec(),
         list(model.parameters()),
         moments,
         whole.PackedSamples(whole.pack_bits(batches.x), size.n_features),

@@ -164,7 +164,7 @@ def _copy(n_bytes: float) -> Callable[[], None]:
 
 def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
     model = our_model(size, relaxation, "cpu")
-    network = model.as_pass()
+    network = model.as_spec()
     logits = [z.detach() for z in model.parameters()]
     moments = [[torch.zeros_like(z) for z in logits] for _ in range(2)]
     plan = autograd.find_plan(network.wirings, size.n_features, N_CLASSES)

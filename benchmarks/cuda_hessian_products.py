@@ -100,7 +100,7 @@ def maker(options: Any, device: str) -> Callable[[Any], Any]:
     generator = torch.Generator().manual_seed(0)
     x = (torch.rand(options.batch, N_FEATURES, generator=generator) < 0.5).to(device)
     y = torch.randint(N_CLASSES, (options.batch,), generator=generator).to(device)
-    network = model.as_pass("soft")
+    network = model.as_spec("soft")
     logits = [layer.logits.detach() for layer in model.layers]
 
     def make(backend: Any) -> Any:

@@ -173,7 +173,7 @@ def our_run(
         device="cuda",
     )
     run = TrainingRun(
-        model.as_pass(),
+        model.as_spec(),
         parameters,
         moments,
         Pixels(pixels, levels),

@@ -67,7 +67,7 @@ class Problem:
     def curvature(self, backend: Any = cpu) -> Any:
         """Return the mean loss's curvature by one of our backends."""
         return backend.Curvature(
-            self.model.as_pass(),
+            self.model.as_spec(),
             self.logits,
             self.x,
             lambda outputs: functional.cross_entropy(outputs, self.y),

@@ -41,19 +41,19 @@ def make_run(depth: int, width: int) -> cpu.TrainingRun:
     logits = [layer.logits for layer in model.layers]
     moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
     samples = cpu.PackedSamples(cpu.pack_bits(x), N_FEATURES)
-    return cpu.TrainingRun(model.as_pass(), logits, moments, samples, y, AdamRule(0.01))
+    return cpu.TrainingRun(model.as_spec(), logits, moments, samples, y, AdamRule(0.01))
 
 
 def variants(depth: int, width: int, n_steps: int) -> dict[str, Variant]:
     run, key = make_run(depth, width), NoiseKey(1, Purpose.TRAINING, 0)
     order = torch.randint(2000, (n_steps, BATCH), generator=torch.Generator().manual_seed(1))
 
-    def of(most: int, share: float) -> Variant:
+    def of(most: int, shard: float) -> Variant:
         counts: dict[Any, Any] = {}
 
         def calls() -> None:
             torch.set_num_threads(most)
-            threads._counts, thread_count.TRIAL_SHARE = counts, share
+            threads._counts, thread_count.TRIAL_SHARE = counts, shard
             for _ in range(CALLS):
                 run.run(order, key, steps_done=0)
 

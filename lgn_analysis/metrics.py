@@ -397,7 +397,7 @@ def _gate_activity(model: LogicNetwork, x: Tensor, batch_size: int) -> list[NDAr
             check_features(x, model.n_features)
             logits = [layer.logits for layer in model.layers]
             bits = as_bits(inputs.to(model.device))
-            ones = kernels.discrete_activity(model.as_pass(), logits, bits)
+            ones = kernels.discrete_activity(model.as_spec(), logits, bits)
         counts = [count.cpu().numpy() for count in ones]
         total = counts if not total else [a + b for a, b in zip(total, counts, strict=True)]
     return total

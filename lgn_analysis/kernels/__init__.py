@@ -29,8 +29,8 @@ from lgn_analysis.kernels.interface import (
     AdamRule,
     Curvature,
     Moments,
+    NetworkSpec,
     OutputLoss,
-    Pass,
     Run,
     is_transformed,
 )
@@ -66,7 +66,7 @@ class Backend(Protocol):
 
     def Curvature(
         self,
-        network: Pass,
+        network: NetworkSpec,
         logits: Sequence[Tensor],
         x: Tensor,
         loss: OutputLoss,
@@ -81,7 +81,7 @@ class NetworkBackend(Backend, Protocol):
     """A backend that runs whole networks, their layers of one width."""
 
     def training_forward(
-        self, network: Pass, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
+        self, network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
     ) -> Tensor:
         """Return class logits [batch, n_groups] of the training forward for float32 logits.
 
@@ -89,10 +89,14 @@ class NetworkBackend(Backend, Protocol):
         is noisy.
         """
 
-    def discrete_forward(self, network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    def discrete_forward(
+        self, network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor
+    ) -> Tensor:
         """Return the group sums of the discrete network, not divided: int32 [batch, n_groups]."""
 
-    def discrete_activity(self, network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    def discrete_activity(
+        self, network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor
+    ) -> Tensor:
         """Return on how many samples each gate of the discrete network is 1: int64 [depth, width]."""
 
     def PackedSamples(self, words: Tensor, n_features: int) -> Any:
@@ -100,7 +104,7 @@ class NetworkBackend(Backend, Protocol):
 
     def TrainingRun(
         self,
-        network: Pass,
+        network: NetworkSpec,
         logits: Sequence[Tensor],
         moments: Sequence[Moments],
         samples: Any,

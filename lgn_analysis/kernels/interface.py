@@ -15,7 +15,7 @@ from lgn_analysis.gates.relaxations import Relaxation
 
 
 @dataclass(frozen=True)
-class Pass:
+class NetworkSpec:
     """What a pass over a network is made of, its logits apart.
 
     Attributes:
@@ -109,7 +109,7 @@ class Run(Protocol):
         """
 
 
-def check_taus(network: Pass, taus: Sequence[float] | None, n_steps: int) -> None:
+def check_taus(network: NetworkSpec, taus: Sequence[float] | None, n_steps: int) -> None:
     """Raise unless ``taus`` of :meth:`Run.run` fit the network and the number of steps."""
     if taus is None:
         return

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel, random_signs
 from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
-from lgn_analysis.kernels.interface import OutputLoss, Pass, check_samples
+from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, check_samples
 
 __all__ = [
     "NAME",
@@ -107,7 +107,7 @@ def count_ones(words: Tensor, batch: int) -> Tensor:
     return ((ones * 0x0101010101010101) >> 56).sum(-1)
 
 
-def discrete_activity(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
     """Return on how many samples each gate of the discrete network is 1: int64 [depth, width].
 
     Args:
@@ -143,7 +143,7 @@ class Curvature:
 
     def __init__(
         self,
-        network: Pass,
+        network: NetworkSpec,
         logits: Sequence[Tensor],
         x: Tensor,
         loss: OutputLoss,

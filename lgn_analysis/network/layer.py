@@ -27,7 +27,7 @@ from lgn_analysis.gates.relaxations import (
 from lgn_analysis.gates.table import N_GATES, gate_coefficients
 from lgn_analysis.gates.wiring import check_wiring, make_wiring
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
-from lgn_analysis.kernels.interface import Pass, is_transformed
+from lgn_analysis.kernels.interface import NetworkSpec, is_transformed
 from lgn_analysis.network import parts
 from lgn_analysis.network.inputs import as_bits, check_features, flat_values
 from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
@@ -171,7 +171,7 @@ class LogicLayer(nn.Module):
         self, backend: NetworkBackend, x: Tensor, resolved: str, draw: NoiseKey | None
     ) -> Tensor:
         """Return the gate outputs by a backend for whole networks: one layer, a group a gate."""
-        network = Pass(
+        network = NetworkSpec(
             wirings=(self.wiring,),
             n_features=self.n_in,
             relaxation=Soft(self.relaxation.tau) if resolved == "soft" else self.relaxation,

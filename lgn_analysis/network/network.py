@@ -18,7 +18,7 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose, fresh_key
 from lgn_analysis.gates.relaxations import Relaxation, relaxation_config, relaxation_from
 from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import parts
 from lgn_analysis.network.group_sum import GroupSum
 from lgn_analysis.network.inputs import as_bits, check_divisible, check_features, flat_values
@@ -32,7 +32,7 @@ from lgn_analysis.network.layer import (
 from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
 from lgn_analysis.network.specification import (
     hook_departure,
-    make_pass,
+    make_spec,
     structural_departure,
     training_departure,
 )
@@ -202,9 +202,9 @@ class LogicNetwork(nn.Module):
             check_choices(self.layers)
         return self._forward_whole(whole, x, resolved, draw)
 
-    def as_pass(self, resolved: str = "train") -> Pass:
+    def as_spec(self, resolved: str = "train") -> NetworkSpec:
         """Return what a backend needs to know of this network; ``resolved``: train, noisy or soft."""
-        return make_pass(self, resolved)
+        return make_spec(self, resolved)
 
     def set_tau(self, tau: float) -> None:
         """Set the gate temperature of every layer, for training and for soft mode."""
@@ -288,10 +288,10 @@ class LogicNetwork(nn.Module):
         logits = [layer.logits for layer in self.layers]
         if resolved == "discrete":
             bits = as_bits(x.reshape(-1, self.n_features))
-            counts = whole.discrete_forward(self.as_pass(), logits, bits)
+            counts = whole.discrete_forward(self.as_spec(), logits, bits)
             outputs = counts.to(self.dtype) / self.group_sum.group_tau
         else:
-            network = self.as_pass(resolved)
+            network = self.as_spec(resolved)
             if resolved == "train":
                 network = replace(network, taus=temperatures(self.layers))
             key = self._noise_key(draw) if network.relaxation.noisy else None
@@ -452,7 +452,7 @@ class Specification(NamedTuple):
         reason: how, in words; "" where there is a specification.
     """
 
-    network: Pass | None
+    network: NetworkSpec | None
     reason: str
 
 
@@ -476,7 +476,7 @@ def specify(model: nn.Module, resolved: str = "train", *, training: bool = False
     reason = reason or hook_departure(model)
     if training:
         reason = reason or training_departure(model)
-    return Specification(None, reason) if reason else Specification(make_pass(model, resolved), "")
+    return Specification(None, reason) if reason else Specification(make_spec(model, resolved), "")
 
 
 def _draws(layer: nn.Module, mode: str | None) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lgn_analysis.gates.relaxations import Soft
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import parts
 from lgn_analysis.network.group_sum import GroupSum
 from lgn_analysis.network.layer import layer_departure
@@ -132,12 +132,12 @@ def _overlap(tensors: Sequence[Tensor]) -> bool:
     return any(end > start for (_, end), (start, _) in itertools.pairwise(places))
 
 
-def make_pass(network: LogicNetwork, resolved: str) -> Pass:
+def make_spec(network: LogicNetwork, resolved: str) -> NetworkSpec:
     """Return the specification of a pass; ``resolved``: train, noisy, soft or discrete."""
     first, group_sum = network.layers[0], network.group_sum
     soft, training = resolved == "soft", resolved == "train"
     keeps = training and first.relaxation.adaptive
-    return Pass(
+    return NetworkSpec(
         wirings=tuple(layer.wiring for layer in network.layers),
         n_features=network.n_features,
         relaxation=Soft(first.relaxation.tau) if soft else first.relaxation,

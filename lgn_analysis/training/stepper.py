@@ -23,7 +23,7 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.gates.relaxations import make_relaxation
 from lgn_analysis.gates.schedules import TauSchedule
 from lgn_analysis.kernels import NetworkBackend
-from lgn_analysis.kernels.interface import AdamRule, Moments, Pass, Run
+from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec, Run
 from lgn_analysis.network import LogicNetwork, call_network, specify
 
 MOST_AT_ONCE: Final = 256
@@ -213,7 +213,7 @@ class Steps:
     def _make_run(
         self,
         backend: NetworkBackend,
-        network: Pass,
+        network: NetworkSpec,
         parameters: Sequence[Tensor],
         moments: Sequence[Moments],
         adam: AdamRule,
@@ -252,7 +252,7 @@ class _Prepared:
     """Training steps that were prepared for a network, its wirings and where they write."""
 
     backend: NetworkBackend
-    network: Pass
+    network: NetworkSpec
     adam: AdamRule
     run: Run
     wirings: tuple[Tensor, ...]
@@ -262,7 +262,7 @@ class _Prepared:
     def of(
         cls,
         backend: NetworkBackend,
-        network: Pass,
+        network: NetworkSpec,
         adam: AdamRule,
         written: Sequence[Tensor],
         run: Run,
@@ -271,7 +271,11 @@ class _Prepared:
         return cls(backend, network, adam, run, wirings, tuple(t.data_ptr() for t in written))
 
     def serves(
-        self, backend: NetworkBackend, network: Pass, adam: AdamRule, written: Sequence[Tensor]
+        self,
+        backend: NetworkBackend,
+        network: NetworkSpec,
+        adam: AdamRule,
+        written: Sequence[Tensor],
     ) -> bool:
         """Return whether network and optimiser are still those that the steps were prepared for."""
         if adam != self.adam or tuple(t.data_ptr() for t in written) != self.addresses:

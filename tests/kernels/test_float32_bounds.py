@@ -166,7 +166,7 @@ def test_losses_and_gradients_of_a_compiled_training_step_keep_their_bound(
     moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
     packed = cpu.PackedSamples(cpu.pack_bits(x), model.n_features)
     rule = AdamRule(lr=0.0, betas=(0.0, 0.999))
-    run = cpu.TrainingRun(model.as_pass(), logits, moments, packed, y, rule)
+    run = cpu.TrainingRun(model.as_spec(), logits, moments, packed, y, rule)
     loss = run.run(torch.arange(size.batch).unsqueeze(0), KEY, steps_done=0)
     bounds = bounds_of(size, name)
     assert ratio(loss.squeeze(0), bounds["loss"]) <= 1.0
@@ -192,7 +192,7 @@ def direction(size: Size) -> Tensor:
 def products(spec: Spec, size: Size, backend: str, dtype: torch.dtype = torch.float32) -> Tensor:
     model, (x, y) = spec.build(dtype=dtype), samples(size, spec)
     curvature = KERNELS[backend].Curvature(
-        model.as_pass("soft"),
+        model.as_spec("soft"),
         list(model.parameters()),
         x if x.dtype == torch.bool else x.to(dtype),
         lambda outputs: functional.cross_entropy(outputs, y),

@@ -13,7 +13,7 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
 from lgn_analysis.kernels import BACKENDS, reference, select_backend
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 from tests.oracles import BOOLEAN, REAL, gumbel_noise
 
 BATCHES = (1, 63, 64, 65, 129)
@@ -103,7 +103,7 @@ def test_activity_counts_the_python_expressions(batch: int) -> None:
     bits = torch.rand(batch, 6, generator=generator(batch)) < 0.5
     wirings = tuple(torch.randint(6, (2, 6), generator=generator(layer)) for layer in range(3))
     logits = [torch.randn(6, 16, generator=generator(layer)) for layer in range(3)]
-    network = Pass(wirings, n_features=6, relaxation=Soft(), n_groups=2, group_tau=1.0)
+    network = NetworkSpec(wirings, n_features=6, relaxation=Soft(), n_groups=2, group_tau=1.0)
     activity = reference.discrete_activity(network, logits, bits)
     values = bits.T.tolist()
     for layer, wiring in enumerate(wirings):

@@ -20,7 +20,7 @@ def problem(batch=9, layers=(0, 1), seed=0):
     y = torch.randint(0, 3, (batch,), generator=generator)
     logits = [layer.logits.detach() for layer in model.layers]
     curvature = reference.Curvature(
-        model.as_pass("soft"),
+        model.as_spec("soft"),
         logits,
         x,
         lambda outputs: functional.cross_entropy(outputs, y),
@@ -76,7 +76,7 @@ def test_loss_and_slopes_are_those_of_the_four_coefficients():
 def test_activation_products_are_quadratic_forms_sample_by_sample(layers):
     model, logits, x, y, curvature = problem(layers=layers)
     p = [torch.softmax(z / TAU, -1) for z in logits]
-    c = [gate_coefficients(share) for share in p]
+    c = [gate_coefficients(shard) for shard in p]
 
     def loss(offsets):
         return functional.cross_entropy(forward(model, c, x, offsets), y)

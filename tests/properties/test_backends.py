@@ -161,7 +161,7 @@ def test_a_curvature_of_no_samples_is_refused_alike(kernels: type[reference.Curv
         InvalidInputError, match=r"at least one sample, x \[batch, 6\], got \(0, 6\)"
     ):
         kernels.Curvature(
-            model.as_pass("soft"),
+            model.as_spec("soft"),
             list(model.parameters()),
             spec.bits(0),
             lambda outputs: outputs.sum(),

@@ -87,7 +87,7 @@ class NetworkHessian(ParameterOperator):
         self.couples = couples
         self.n_samples = sum(len(y) for _, y in batches)
         self._model = model
-        network = model.as_pass("soft")
+        network = model.as_spec("soft")
         # Copies, like the logits: what happens to the network afterwards does not reach the operator.
         self._network = replace(network, wirings=tuple(w.clone() for w in network.wirings))
         self._loss_fn = strict(loss_fn)

@@ -41,7 +41,7 @@ from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, Wires, check_reads
 from lgn_analysis.kernels.cpu.runtime.plans import find_plan
 from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts, run_together
 from lgn_analysis.kernels.cpu.training.run import PackedSamples, TrainingRun
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.kernels.reference import gate_layer
 
 __all__ = [
@@ -141,7 +141,7 @@ def unpack_bits(words: Tensor, batch: int) -> Tensor:
     return bits
 
 
-def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+def discrete_forward(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
     """Return the group sums of the discrete network, not divided: int32 [batch, n_groups].
 
     Args:
@@ -155,7 +155,7 @@ def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> T
     return counts
 
 
-def discrete_activity(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
     """Return on how many samples each gate is 1: int64 [depth, width]; see :func:`discrete_forward`."""
     wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
     by_position = np.zeros((wires.depth, wires.width), dtype=np.int64)

@@ -27,14 +27,14 @@ from lgn_analysis.kernels.cpu.network import (
     network_forward_packed,
 )
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, count_rows
-from lgn_analysis.kernels.cpu.runtime.plans import Array, Loan, Plan, empty, find_plan
+from lgn_analysis.kernels.cpu.runtime.plans import Array, Lease, Plan, empty, find_plan
 from lgn_analysis.kernels.cpu.runtime.threads import run_together
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 
 _NONE: Final = np.empty(0, dtype=np.float32)
 
 
-def make_rule(network: Pass, key: NoiseKey | None, taus: Array | None = None) -> Rule:
+def make_rule(network: NetworkSpec, key: NoiseKey | None, taus: Array | None = None) -> Rule:
     """Return how the kernels choose gates; the key is given exactly when the relaxation is noisy.
 
     ``taus`` float64 [n_steps, depth] are those of a run of steps, flat; None those of the pass.
@@ -52,7 +52,7 @@ def make_rule(network: Pass, key: NoiseKey | None, taus: Array | None = None) ->
     )
 
 
-def layer_taus(network: Pass) -> Array:
+def layer_taus(network: NetworkSpec) -> Array:
     """Return the temperature of every layer's training forward: float64 [depth]."""
     depth = len(network.wirings)
     return np.array([network.tau_of(layer) for layer in range(depth)], dtype=np.float64)
@@ -73,7 +73,7 @@ class Tape:
     """What the backward pass needs of the forward pass."""
 
     plan: Plan
-    arrays: Loan
+    arrays: Lease
     on_bits: bool
     batch: int
 
@@ -89,7 +89,7 @@ class Tape:
 
 
 def training_forward(
-    network: Pass, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
+    network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
 ) -> Tensor:
     """Return class logits float32 [batch, n_groups] of the training forward, differentiable once.
 
@@ -112,7 +112,7 @@ def training_forward(
 
 
 def _run_forward(
-    network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], *, keeps: bool
+    network: NetworkSpec, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], *, keeps: bool
 ) -> tuple[Tensor, Tape]:
     plan = find_plan(
         network.wirings, network.n_features, network.n_groups, first_layer=network.first_layer
@@ -137,7 +137,7 @@ def _run_forward(
         blocks_held = n_blocks if keeps else torch.get_num_threads()
         sizes["values"] = (blocks_held * count_rows(wires) * BLOCK, np.float32)
         sizes["words"] = (0 if octets is None else n_blocks * wires.n_features, np.int64)
-    arrays = plan.borrow(sizes)
+    arrays = plan.lease(sizes)
     tape = Tape(plan, arrays, on_bits, batch)
     start = (
         wires,
@@ -188,20 +188,20 @@ def _as_octets(x: Tensor) -> Array | None:
 
 
 def _run_backward(
-    network: Pass, tape: Tape, grad: Tensor, *, inputs_too: bool
+    network: NetworkSpec, tape: Tape, grad: Tensor, *, inputs_too: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     wires, arrays, n_blocks = tape.plan.wires, tape.arrays, tape.n_blocks
-    room = tape.plan.borrow(
+    workspace = tape.plan.lease(
         {
             "deltas": (n_blocks * wires.n_groups * BLOCK + 2 * wires.width * BLOCK, np.float32),
             "sums": (wires.depth * wires.width * 4, np.float32),
         }
     )
-    _blocks(grad.detach() / network.group_tau, out=room["deltas"])
+    _blocks(grad.detach() / network.group_tau, out=workspace["deltas"])
     inputs = empty(n_blocks * wires.n_features * BLOCK if inputs_too else 0, np.float32)
     gradients = torch.empty(wires.depth, wires.width, N_GATES, dtype=torch.float32)
     start = (wires, layer_taus(network), arrays["weights"])
-    end = (room["sums"], inputs, gradients.numpy().reshape(-1))
+    end = (workspace["sums"], inputs, gradients.numpy().reshape(-1))
     factor = float(network.grad_factor)
     if tape.on_bits:
         run_together(
@@ -210,7 +210,7 @@ def _run_backward(
             arrays["gates"],
             arrays["words"],
             n_blocks,
-            room["deltas"],
+            workspace["deltas"],
             factor,
             *end,
             work=tape.work,
@@ -222,7 +222,7 @@ def _run_backward(
             arrays["coefficients"],
             arrays["values"],
             n_blocks,
-            room["deltas"],
+            workspace["deltas"],
             factor,
             *end,
             work=tape.work,
@@ -256,7 +256,7 @@ def _samples(blocks: Array, n_blocks: int, batch: int) -> Tensor:
 class _TrainingForward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, network: Pass, key: NoiseKey | None, x: Tensor, *logits: Tensor
+        ctx: Any, network: NetworkSpec, key: NoiseKey | None, x: Tensor, *logits: Tensor
     ) -> Tensor:
         outputs, ctx.tape = _run_forward(network, key, x, logits, keeps=True)
         ctx.network, ctx.key = network, key
@@ -283,7 +283,7 @@ class _TrainingBackward(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        network: Pass,
+        network: NetworkSpec,
         tape: Tape,
         inputs_too: bool,
         grad: Tensor,
@@ -299,7 +299,7 @@ class _TrainingBackward(torch.autograd.Function):
 
 
 def _reference_forward(
-    network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor]
+    network: NetworkSpec, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor]
 ) -> Tensor:
     """Return the class logits in plain PyTorch, differentiable any number of times."""
     values = x.T.to(logits[0].dtype)
@@ -314,7 +314,7 @@ def _reference_forward(
 
 
 def _reference_gradient(
-    network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], grad: Tensor
+    network: NetworkSpec, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Return the gradient of x and of the logits in plain PyTorch, differentiable again."""
 

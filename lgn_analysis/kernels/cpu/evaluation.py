@@ -14,9 +14,9 @@ from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
 from lgn_analysis.kernels.cpu.runtime.threads import (
     atomic_add,
+    barrier,
     finish_part,
-    meet,
-    share,
+    shard,
     take_part,
     wait_for_parts,
 )
@@ -37,15 +37,15 @@ WORDS: Final = 8
 
 
 @entry
-def choose_discrete(member, wires, logits, gates):
+def choose_discrete(worker, wires, logits, gates):
     """Write ``argmax z``, the first of equals, of every gate: uint8 [depth, width], by position.
 
     Args:
         logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
     """
-    if not meet(member):
+    if not barrier(worker):
         return
-    first, last = share(wires.width, member)
+    first, last = shard(wires.width, worker)
     for layer in range(wires.depth):
         z = floats_at(logits[layer], wires.width * N_OPTIONS)
         start = layer * wires.width
@@ -63,7 +63,7 @@ def _evaluate_row(words, a, b, mask, like):
 
 
 @entry
-def gate_layer_rows(member, sources, gates, words, n_words, outputs):
+def gate_layer_rows(worker, sources, gates, words, n_words, outputs):
     """Evaluate one layer on rows of ``n_words`` words: ``reference.gate_layer_packed``.
 
     Args:
@@ -72,10 +72,10 @@ def gate_layer_rows(member, sources, gates, words, n_words, outputs):
         words: int64 [n_in, n_words].
         outputs: int64 [n_out, n_words]; out.
     """
-    if not meet(member):
+    if not barrier(worker):
         return
     n_out = len(gates)
-    first, last = share(n_out, member)
+    first, last = shard(n_out, worker)
     whole = n_words // WORDS * WORDS
     for gate in range(first, last):
         a, b = at(sources, gate) * n_words, at(sources, n_out + gate) * n_words
@@ -89,10 +89,10 @@ def gate_layer_rows(member, sources, gates, words, n_words, outputs):
 
 
 @entry
-def evaluate_packed(member, wires, gates, values, batch, counts, activity):
+def evaluate_packed(worker, wires, gates, values, batch, counts, activity):
     """Evaluate the discrete network and count its ones, by sample or by gate.
 
-    Members take parts of 512 samples until none is left, and wait for no one who is late.
+    Workers take parts of 512 samples until none is left, and wait for no one who is late.
 
     Args:
         gates: uint8 [depth, width], by position.
@@ -109,7 +109,7 @@ def evaluate_packed(member, wires, gates, values, batch, counts, activity):
     inside = np.empty(WORDS, dtype=np.int64)
     own_activity = np.zeros(len(activity), dtype=np.int64)
     n_taken = 0
-    part = take_part(member)
+    part = take_part(worker)
     while part < n_parts:
         first_block = part * WORDS
         for word in range(min(WORDS, -(-batch // BLOCK) - first_block)):
@@ -122,13 +122,13 @@ def evaluate_packed(member, wires, gates, values, batch, counts, activity):
         if len(counts) > 0:
             _write_counts(wires, words, source, first_block * BLOCK, batch, planes, of_word, counts)
         n_taken += 1
-        part = take_part(member)
+        part = take_part(worker)
     if n_taken > 0:
         for place in range(len(activity)):
             atomic_add(activity, place, at(own_activity, place))
     for _ in range(n_taken):
-        finish_part(member)
-    wait_for_parts(member, n_parts)
+        finish_part(worker)
+    wait_for_parts(worker, n_parts)
 
 
 @device

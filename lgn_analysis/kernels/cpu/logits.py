@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lgn_analysis.gates.table import COEFFICIENTS
 from lgn_analysis.kernels.cpu.noise import exp, gumbel, philox_pair
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
-from lgn_analysis.kernels.cpu.runtime.threads import meet, share
+from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
 from lgn_analysis.kernels.cpu.simd import (
     at,
     first_true,
@@ -186,12 +186,12 @@ def _write_coefficients(weight, gate, hard, gates, coefficients):
 
 
 @entry
-def draw_gumbel(member, rule, draw, layers, n_gates, noise):
+def draw_gumbel(worker, rule, draw, layers, n_gates, noise):
     """Write the noise of whole layers: float32 [len(layers), n_gates, 16]."""
-    if not meet(member):
+    if not barrier(worker):
         return
     scratch = make_scratch()
-    first, last = share(n_gates, member)
+    first, last = shard(n_gates, worker)
     for place in range(len(layers)):
         for tile in range(first, last, TILE):
             n = min(TILE, last - tile)

@@ -17,27 +17,27 @@ from lgn_analysis.kernels.cpu.passes import (
 )
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, level_row
-from lgn_analysis.kernels.cpu.runtime.threads import alone, meet, share
+from lgn_analysis.kernels.cpu.runtime.threads import barrier, exclusive, shard
 from lgn_analysis.kernels.cpu.simd import at, prefetch, store
 
 
 @entry
 def network_forward_packed(
-    member, wires, logits, rule, draw, weights, gates, words, n_blocks, group_tau, sums
+    worker, wires, logits, rule, draw, weights, gates, words, n_blocks, group_tau, sums
 ):
     """Choose gates and evaluate them on bits.
 
     Args:
-        member: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Member`.
+        worker: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Worker`.
         logits, rule, draw, weights, gates: see
             :func:`lgn_analysis.kernels.cpu.logits.select_gates`.
         words: int64 [n_blocks, n_rows]; in: level 0; out: the others.
         group_tau: group-sum temperature.
         sums: float32 [n_blocks, n_groups, 64]; out: the class logits. Empty: not wanted.
     """
-    if not meet(member):
+    if not barrier(worker):
         return
-    first, last = share(wires.depth * wires.width, member)
+    first, last = shard(wires.depth * wires.width, worker)
     coefficients = np.empty(0, dtype=np.float32)
     scratch = make_scratch()
     select_gates(
@@ -52,16 +52,16 @@ def network_forward_packed(
         coefficients,
         scratch,
     )
-    meet(member)
-    forward_packed(member, wires, gates, words, n_blocks)
+    barrier(worker)
+    forward_packed(worker, wires, gates, words, n_blocks)
     if len(sums) > 0:
         planes = np.empty(N_PLANES, dtype=np.int64)
-        group_sums_packed(member, wires, words, n_blocks, group_tau, planes, sums, wires.n_groups)
+        group_sums_packed(worker, wires, words, n_blocks, group_tau, planes, sums, wires.n_groups)
 
 
 @device
-def _write_logit_gradients(wires, member, sums, weights, taus, gradients):
-    first, last = share(wires.depth * wires.width, member)
+def _write_logit_gradients(wires, worker, sums, weights, taus, gradients):
+    first, last = shard(wires.depth * wires.width, worker)
     begin = first
     while begin < last:
         layer = begin // wires.width
@@ -77,7 +77,7 @@ def _write_logit_gradients(wires, member, sums, weights, taus, gradients):
 
 @entry
 def network_backward_packed(
-    member,
+    worker,
     wires,
     taus,
     weights,
@@ -99,15 +99,15 @@ def network_backward_packed(
         factor: multiplies the gradient at each layer's input.
         gradients: float32 [depth, width, 16]; out.
     """
-    if not meet(member):
+    if not barrier(worker):
         return
-    backward_packed(member, wires, gates, words, n_blocks, deltas, np.float32(factor), sums, inputs)
-    _write_logit_gradients(wires, member, sums, weights, taus, gradients)
+    backward_packed(worker, wires, gates, words, n_blocks, deltas, np.float32(factor), sums, inputs)
+    _write_logit_gradients(wires, worker, sums, weights, taus, gradients)
 
 
 @entry
 def network_forward_dense(
-    member,
+    worker,
     wires,
     logits,
     rule,
@@ -129,12 +129,12 @@ def network_forward_dense(
         coefficients: float32 [depth, width, 4]; out.
         words, rows: the inputs; see :func:`lgn_analysis.kernels.cpu.passes.write_inputs`.
         values: float32 [n_blocks, n_rows, 64]; out: all activations. Where they are not kept, a
-            block for each member.
+            block for each worker.
         keeps: whether the activations are kept for the backward pass.
     """
-    if not meet(member):
+    if not barrier(worker):
         return
-    first, last = share(wires.depth * wires.width, member)
+    first, last = shard(wires.depth * wires.width, worker)
     scratch = make_scratch()
     select_gates(
         logits,
@@ -149,26 +149,26 @@ def network_forward_dense(
         scratch,
     )
     n_rows = level_row(wires, wires.depth + 1)
-    meet(member)
-    # Activations that are kept come from all members together, layer by layer; where they are not,
-    # each member has blocks of its own and nothing to wait for.
-    team, room = member, 0
+    barrier(worker)
+    # Activations that are kept come from all workers together, layer by layer; where they are not,
+    # each worker has blocks of its own and nothing to wait for.
+    pool, workspace = worker, 0
     first, last = 0, n_blocks
     if not keeps:
-        team, room = alone(member), member.place * n_rows
-        first, last = share(n_blocks, member)
+        pool, workspace = exclusive(worker), worker.place * n_rows
+        first, last = shard(n_blocks, worker)
     for block in range(first, last):
-        block_row = block * n_rows if keeps else room
-        write_inputs(wires, team, words, rows, block, values, block_row)
-        meet(team)
-        forward_dense(team, wires, coefficients, values, block_row)
+        block_row = block * n_rows if keeps else workspace
+        write_inputs(wires, pool, words, rows, block, values, block_row)
+        barrier(pool)
+        forward_dense(pool, wires, coefficients, values, block_row)
         start = block * wires.n_groups * BLOCK
-        group_sums_dense(team, wires, values, block_row, group_tau, sums, start)
+        group_sums_dense(pool, wires, values, block_row, group_tau, sums, start)
 
 
 @entry
 def network_backward_dense(
-    member,
+    worker,
     wires,
     taus,
     weights,
@@ -189,12 +189,12 @@ def network_backward_dense(
         deltas: float32 [n_blocks · n_groups + 2 · width, 64].
         inputs: float32 [n_blocks, n_features, 64]; out, or empty.
     """
-    if not meet(member):
+    if not barrier(worker):
         return
     n_rows = level_row(wires, wires.depth + 1)
     for block in range(n_blocks):
         backward_dense(
-            member,
+            worker,
             wires,
             coefficients,
             values,
@@ -208,4 +208,4 @@ def network_backward_dense(
             inputs,
             block * wires.n_features * BLOCK,
         )
-    _write_logit_gradients(wires, member, sums, weights, taus, gradients)
+    _write_logit_gradients(wires, worker, sums, weights, taus, gradients)

@@ -1,6 +1,6 @@
-"""Forward and backward through a whole network, shared out among the members of a team.
+"""Forward and backward through a whole network, shared out among the workers of a pool.
 
-When a function returns, a member may read only what it wrote itself, unless all have met at its end.
+When a function returns, a worker may read only what it wrote itself, unless all have met at its end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lgn_analysis.kernels.cpu.packed import (
 )
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, level_row
-from lgn_analysis.kernels.cpu.runtime.threads import meet, share
+from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
 from lgn_analysis.kernels.cpu.simd import (
     at,
     bits,
@@ -35,18 +35,18 @@ _RUN: Final = 32
 
 
 @device
-def forward_packed(member, wires, gates, words, n_blocks):
-    """Evaluate all layers on blocks of bits; all members meet at the end."""
+def forward_packed(worker, wires, gates, words, n_blocks):
+    """Evaluate all layers on blocks of bits; all workers meet at the end."""
     n_rows = level_row(wires, wires.depth + 1)
-    first, last = share(wires.width, member)
+    first, last = shard(wires.width, worker)
     for layer in range(wires.depth):
         for block in range(n_blocks):
             gate_forward_packed(wires, layer, first, last, gates, words, block * n_rows)
-        meet(member)
+        barrier(worker)
 
 
 @device
-def group_sums_packed(member, wires, words, n_blocks, group_tau, planes, sums, stride):
+def group_sums_packed(worker, wires, words, n_blocks, group_tau, planes, sums, stride):
     """Write the class logits, count / group_tau, of all blocks.
 
     Args:
@@ -57,7 +57,7 @@ def group_sums_packed(member, wires, words, n_blocks, group_tau, planes, sums, s
     n_rows = level_row(wires, wires.depth + 1)
     level = level_row(wires, wires.depth)
     size = wires.width // wires.n_groups
-    first, last = share(n_blocks * wires.n_groups, member)
+    first, last = shard(n_blocks * wires.n_groups, worker)
     for unit in range(first, last):
         block, group = unit // wires.n_groups, unit % wires.n_groups
         start = block * n_rows + level + group * size
@@ -67,8 +67,8 @@ def group_sums_packed(member, wires, words, n_blocks, group_tau, planes, sums, s
 
 
 @device
-def backward_packed(member, wires, gates, words, n_blocks, deltas, factor, sums, inputs):
-    """Propagate gradients from the groups down; all members meet at the end.
+def backward_packed(worker, wires, gates, words, n_blocks, deltas, factor, sums, inputs):
+    """Propagate gradients from the groups down; all workers meet at the end.
 
     Args:
         deltas: float32 [n_blocks · n_groups + 2 · width, 64]: the gradient of every gate of a group,
@@ -80,7 +80,7 @@ def backward_packed(member, wires, gates, words, n_blocks, deltas, factor, sums,
     n_rows = level_row(wires, wires.depth + 1)
     last_layer = wires.depth - 1
     size = wires.width // wires.n_groups
-    first, last = share(wires.width, member)
+    first, last = shard(wires.width, worker)
     for block in range(n_blocks):
         row, adds = block * n_rows, block > 0
         source = block * wires.n_groups * BLOCK
@@ -107,9 +107,9 @@ def backward_packed(member, wires, gates, words, n_blocks, deltas, factor, sums,
                 sums,
             )
             source = target
-            meet(member)
+            barrier(worker)
         if len(inputs) > 0:
-            first_input, last_input = share(wires.n_features, member)
+            first_input, last_input = shard(wires.n_features, worker)
             target = block * wires.n_features * BLOCK
             gate_backward_packed(
                 wires,
@@ -127,19 +127,19 @@ def backward_packed(member, wires, gates, words, n_blocks, deltas, factor, sums,
                 adds,
                 sums,
             )
-            meet(member)
-    meet(member)
+            barrier(worker)
+    barrier(worker)
 
 
 @device
-def write_inputs(wires, member, words, rows, block, values, block_row):
+def write_inputs(wires, worker, words, rows, block, values, block_row):
     """Write level 0 of a block of activations from bits, or from float rows where there are any.
 
     Args:
         words: int64 [n_blocks, n_features].
         rows: float32 [n_blocks, n_features, 64], or empty.
     """
-    first, last = share(wires.n_features, member)
+    first, last = shard(wires.n_features, worker)
     one, zero = floats(1.0, BLOCK), floats(0.0, BLOCK)
     for feature in range(first, last):
         place = block * wires.n_features + feature
@@ -151,20 +151,20 @@ def write_inputs(wires, member, words, rows, block, values, block_row):
 
 
 @device
-def forward_dense(member, wires, coefficients, values, block_row):
-    """Evaluate all layers on one block of activations; all members meet at the end."""
-    first, last = share(wires.width, member)
+def forward_dense(worker, wires, coefficients, values, block_row):
+    """Evaluate all layers on one block of activations; all workers meet at the end."""
+    first, last = shard(wires.width, worker)
     for layer in range(wires.depth):
         gate_forward_dense(wires, layer, first, last, coefficients, values, block_row)
-        meet(member)
+        barrier(worker)
 
 
 @device
-def group_sums_dense(member, wires, values, block_row, group_tau, sums, start):
+def group_sums_dense(worker, wires, values, block_row, group_tau, sums, start):
     """Write the class logits of one block; group g is the row at ``start + 64 · g`` of ``sums``."""
     level = block_row + level_row(wires, wires.depth)
     size = wires.width // wires.n_groups
-    first, last = share(wires.n_groups, member)
+    first, last = shard(wires.n_groups, worker)
     for group in range(first, last):
         summed = floats(0.0, BLOCK)
         row = level + group * size
@@ -181,38 +181,38 @@ def group_sums_dense(member, wires, values, block_row, group_tau, sums, start):
 
 @device
 def backward_dense(
-    member,
+    worker,
     wires,
     coefficients,
     values,
     block_row,
     deltas,
     source,
-    room,
+    workspace,
     factor,
     adds,
     sums,
     inputs,
     inputs_start,
 ):
-    """Propagate the gradient of one block from the groups down; all members meet at the end.
+    """Propagate the gradient of one block from the groups down; all workers meet at the end.
 
     Args:
         deltas: float32; the gradient of group g is the row at ``source + 64 · g``, zero beyond the
-            batch; from ``room`` on, room for two layers' gradients [2, width, 64].
+            batch; from ``workspace`` on, room for two layers' gradients [2, width, 64].
         factor: multiplies the gradient at each layer's input.
         adds: whether to add to what ``sums`` holds.
         sums: float32 [depth, width, 4], by position; out.
         inputs: float32, or empty; out: feature f is the row at ``inputs_start + 64 · f``.
     """
     size = wires.width // wires.n_groups
-    first, last = share(wires.width, member)
+    first, last = shard(wires.width, worker)
     for group in range(first // size, -(-last // size)):
         delta = load(deltas, source + group * BLOCK, BLOCK)
         for place in range(max(first, group * size), min(last, (group + 1) * size)):
             gate_sums_dense(wires, wires.depth - 1, place, delta, values, block_row, adds, sums)
     for layer in range(wires.depth - 1, 0, -1):
-        target = room + (layer & 1) * wires.width * BLOCK
+        target = workspace + (layer & 1) * wires.width * BLOCK
         gate_backward_dense(
             wires,
             layer,
@@ -230,9 +230,9 @@ def backward_dense(
             sums,
         )
         source = target
-        meet(member)
+        barrier(worker)
     if len(inputs) > 0:
-        first, last = share(wires.n_features, member)
+        first, last = shard(wires.n_features, worker)
         gate_backward_dense(
             wires,
             0,
@@ -249,4 +249,4 @@ def backward_dense(
             adds,
             sums,
         )
-    meet(member)
+    barrier(worker)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lgn_analysis.base.errors import InvalidInputError
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _is_changed(wiring: Tensor, source: Tensor) -> bool:
     return not torch.equal(wiring, source)
 
 
-def consumers_of_layers(network: Pass) -> list[Consumers]:
+def consumers_of_layers(network: NetworkSpec) -> list[Consumers]:
     """Return the consumers of every layer of a network; see :func:`consumers_of`."""
     widths = [network.n_features, *(wiring.shape[1] for wiring in network.wirings[:-1])]
     return [

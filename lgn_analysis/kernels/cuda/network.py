@@ -28,7 +28,7 @@ from lgn_analysis.kernels.cuda.forward import (
     group_sums,
 )
 from lgn_analysis.kernels.cuda.relax import Draw, Tau, coefficients_of, gates_of, gradient_of
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 
 _KERNEL_DTYPES: Final = (torch.float32, torch.float64)
 
@@ -47,7 +47,7 @@ class Tape:
 
 
 def run_forward(
-    network: Pass,
+    network: NetworkSpec,
     logits: Sequence[Tensor],
     inputs: Tensor,
     batch: int,
@@ -87,7 +87,7 @@ def run_forward(
 
 
 def run_backward(
-    network: Pass,
+    network: NetworkSpec,
     tape: Tape,
     delta: Tensor,
     batch: int,
@@ -125,7 +125,7 @@ def run_backward(
     return upstream.rows
 
 
-def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+def discrete_forward(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
     """Return the group sums of the discrete network, not divided: int32 [batch, n_groups].
 
     Args:
@@ -137,13 +137,15 @@ def discrete_forward(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> T
     return group_counts(words, network.n_groups, bits.shape[0])
 
 
-def discrete_activity(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
     """Return on how many samples each gate is 1: int64 [depth, width]; see :func:`discrete_forward`."""
     layers = _discrete_layers(network, logits, bits)
     return torch.stack([reference.count_ones(words, bits.shape[0]) for words in layers])
 
 
-def _discrete_layers(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> Iterator[Tensor]:
+def _discrete_layers(
+    network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor
+) -> Iterator[Tensor]:
     """Yield each layer's discrete outputs, packed: int64 [n_out, n_words]."""
     words = pack_bits(bits.T)
     for z, consumers in zip(logits, consumers_of_layers(network), strict=True):
@@ -154,7 +156,7 @@ def _discrete_layers(network: Pass, logits: Sequence[Tensor], bits: Tensor) -> I
 
 
 def training_forward(
-    network: Pass, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
+    network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
 ) -> Tensor:
     """Return class logits float32 [batch, n_groups] of the training forward, differentiable once.
 
@@ -179,7 +181,7 @@ def training_forward(
 class _TrainingForward(torch.autograd.Function):
     @staticmethod
     def forward(
-        network: Pass, key: NoiseKey | None, tape: Tape | None, x: Tensor, *logits: Tensor
+        network: NetworkSpec, key: NoiseKey | None, tape: Tape | None, x: Tensor, *logits: Tensor
     ) -> Tensor:
         on_bits = x.dtype == torch.bool or (network.relaxation.hard and _holds_only_bits(x))
         inputs = pack_bits(x.T) if on_bits else x.T.contiguous()
@@ -212,7 +214,9 @@ class _TrainingForward(torch.autograd.Function):
         raise NotDifferentiableError(_NO_TANGENT)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, network: Pass, key: NoiseKey | None, *rest: Any) -> Any:
+    def vmap(
+        info: Any, in_dims: Any, network: NetworkSpec, key: NoiseKey | None, *rest: Any
+    ) -> Any:
         # One network at a time is what the kernels are for; many together the reference can do.
         forward = torch.vmap(_reference_forward(network, key), in_dims=tuple(in_dims[3:]))
         return forward(*rest[1:]), 0
@@ -223,7 +227,7 @@ class _TrainingBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        network: Pass,
+        network: NetworkSpec,
         key: NoiseKey | None,
         tape: Tape,
         inputs_too: bool,
@@ -263,7 +267,7 @@ def _holds_only_bits(x: Tensor) -> bool:
     return bool(((x == 0) | (x == 1)).all())
 
 
-def _reference_forward(network: Pass, key: NoiseKey | None) -> Callable[..., Tensor]:
+def _reference_forward(network: NetworkSpec, key: NoiseKey | None) -> Callable[..., Tensor]:
     """Return the same forward in plain PyTorch, a function of x and the logits."""
 
     def forward(x: Tensor, *logits: Tensor) -> Tensor:
@@ -282,7 +286,7 @@ def _reference_forward(network: Pass, key: NoiseKey | None) -> Callable[..., Ten
 
 
 def _reference_gradient(
-    network: Pass, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], grad: Tensor
+    network: NetworkSpec, key: NoiseKey | None, x: Tensor, logits: Sequence[Tensor], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Return the gradient of x and of the logits in plain PyTorch, differentiable again."""
     forward = _reference_forward(network, key)

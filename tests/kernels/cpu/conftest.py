@@ -13,7 +13,7 @@ from torch import Tensor
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import CAGE, Relaxation
 from lgn_analysis.kernels.cpu.runtime import thread_count, threads
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import LogicNetwork
 
 BATCHES = (1, 63, 64, 65, 127, 128, 130, 1000)
@@ -25,10 +25,10 @@ class Case:
     """A network with A == B gates, unread rows and rows that many gates read, and what runs it."""
 
     model: LogicNetwork
-    plain: Pass
+    plain: NetworkSpec
 
     @property
-    def network(self) -> Pass:
+    def network(self) -> NetworkSpec:
         """The pass; with CAGE it has the temperatures of the model's last training forward."""
         relaxation = self.model.relaxation
         if not isinstance(relaxation, CAGE):
@@ -68,7 +68,7 @@ def make_case(relaxation: Relaxation, **overrides: Any) -> Case:
         wiring[1, :6] = wiring[0, :6]
         wiring[0, 20:30] = 2
         wiring[wiring == 1] = 0
-    network = Pass(
+    network = NetworkSpec(
         wirings=tuple(layer.wiring for layer in model.layers),
         n_features=model.n_features,
         relaxation=relaxation,
@@ -87,7 +87,7 @@ def case(relaxation: Relaxation) -> Case:
 @pytest.fixture(autouse=True)
 def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The networks here are too small for two threads; the tests want them all the same."""
-    monkeypatch.setattr(threads, "MIN_SHARE", 1e-9)
+    monkeypatch.setattr(threads, "MIN_SHARD", 1e-9)
     monkeypatch.setattr(threads, "MIN_TOTAL", 0)
     monkeypatch.setattr(thread_count, "TRIAL_SHARE", 0.0)
 

@@ -21,7 +21,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.kernels.cpu.runtime import plans
-from lgn_analysis.kernels.interface import OutputLoss, Pass
+from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss
 from tests.kernels.cpu.conftest import make_case
 
 FLOAT32 = 64 * 2.0**-23
@@ -45,7 +45,7 @@ class Problem:
         **overrides: Any,
     ) -> None:
         case = make_case(Soft(), **overrides | {"dtype": torch.float64})
-        self.network: Pass = case.network
+        self.network: NetworkSpec = case.network
         self.logits = [z.detach() for z in case.logits]
         generator = torch.Generator().manual_seed(batch)
         x = torch.rand(batch, case.model.n_features, generator=generator, dtype=torch.float64)
@@ -327,7 +327,7 @@ def test_what_cannot_be_done_is_refused(change: Callable[[Problem], Any], messag
 def test_layers_of_unequal_width_are_refused() -> None:
     problem = Problem(5)
     *first, last = problem.network.wirings
-    network = Pass((*first, last[:, :65].contiguous()), 41, Soft(), 5, 1.0)
+    network = NetworkSpec((*first, last[:, :65].contiguous()), 41, Soft(), 5, 1.0)
     with pytest.raises(InvalidInputError, match=r'one width.*backend="reference"'):
         cpu.Curvature(network, problem.logits, problem.x, problem.loss, tau=1.0, layers=[0])
 

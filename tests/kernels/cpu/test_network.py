@@ -229,7 +229,7 @@ def test_backward_twice_through_one_graph_adds_the_same_gradient(case: Case) -> 
     x = case.bits(65)
     outputs = cpu.training_forward(case.network, case.logits, x, case.key).sum()
     first = torch.autograd.grad(outputs, case.logits, retain_graph=True)
-    cpu.training_forward(case.network, case.logits, ~x, case.key)  # borrows memory in between
+    cpu.training_forward(case.network, case.logits, ~x, case.key)  # leases memory in between
     second = torch.autograd.grad(outputs, case.logits)
     for got, wanted in zip(second, first, strict=True):
         assert torch.equal(got, wanted)
@@ -277,12 +277,12 @@ def test_memory_is_lent_again_and_never_twice_at_once() -> None:
     case = make_case(GumbelST())
     plan = plans.find_plan(case.network.wirings, 41, 5)
     sizes = {"a": (100, np.float32), "b": (7, np.int64)}
-    first, second = plan.borrow(sizes), plan.borrow(sizes)
+    first, second = plan.lease(sizes), plan.lease(sizes)
     assert first["a"].ctypes.data != second["a"].ctypes.data
     assert first["a"].ctypes.data % 64 == 0
     where = first["a"].ctypes.data
     del first
-    assert plan.borrow(sizes)["a"].ctypes.data == where
+    assert plan.lease(sizes)["a"].ctypes.data == where
     for n in range(1, 20):  # other sizes do not pile up
-        plan.borrow({"a": (n, np.float32)})
+        plan.lease({"a": (n, np.float32)})
     assert len(plan._spare) <= 4

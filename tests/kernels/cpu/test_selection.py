@@ -23,7 +23,7 @@ from lgn_analysis.kernels.cpu.logits import (
 )
 from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.simd import load, store
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 from tests.kernels.cpu.conftest import KEY
 
 FIRST_LAYER = 3
@@ -57,7 +57,7 @@ def chosen(
     weights = np.full(depth * width * 16, np.nan, dtype=np.float32)
     gates = np.full(depth * width, 255, dtype=np.uint8)
     coefficients = np.full(depth * width * 4, np.nan, dtype=np.float32)
-    network = Pass((), 0, relaxation, 1, 1.0, first_layer=FIRST_LAYER)
+    network = NetworkSpec((), 0, relaxation, 1, 1.0, first_layer=FIRST_LAYER)
     taus = np.full(depth, relaxation.tau)
     rule = make_rule(network, KEY if relaxation.noisy else None, taus)
     edges = [depth * width * part // parts for part in range(parts + 1)]

@@ -1,4 +1,4 @@
-"""Teams of threads: what goes wrong must not hang, and a fork must not inherit a team."""
+"""Teams of threads: what goes wrong must not hang, and a fork must not inherit a pool."""
 
 from __future__ import annotations
 
@@ -16,44 +16,46 @@ import pytest
 from lgn_analysis.kernels.cpu.runtime import threads
 from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.runtime.threads import (
-    Member,
+    Worker,
+    barrier,
     finish_part,
-    meet,
     run_in_parts,
     run_together,
-    share,
+    shard,
     take_part,
     wait_for_parts,
 )
 
 
 @entry
-def count_meetings(member, n, seen):
+def count_meetings(worker, n, seen):
     for _ in range(n):
-        if not meet(member):
+        if not barrier(worker):
             return
-        seen[member.place] += 1
+        seen[worker.place] += 1
 
 
 @entry
-def add_up_in_turns(member, values, sums):
-    """Each round, every member reads what all wrote in the round before."""
-    first, last = share(len(values), member)
+def add_up_in_turns(worker, values, sums):
+    """Each round, every worker reads what all wrote in the round before."""
+    first, last = shard(len(values), worker)
     for _ in range(50):
-        meet(member)
+        barrier(worker)
         total = values.sum()
-        meet(member)
+        barrier(worker)
         for place in range(first, last):
             values[place] = (total + place) % 1009
-    sums[member.place] = 1
+    sums[worker.place] = 1
 
 
 @pytest.mark.usefixtures("n_threads")
 def test_members_see_what_others_wrote_before_a_meeting() -> None:
-    values, alone = np.arange(64.0), np.arange(64.0)
+    values, exclusive = np.arange(64.0), np.arange(64.0)
     run_together(add_up_in_turns, values, np.zeros(8), work=1e9)
-    add_up_in_turns(Member(0, 1, np.zeros(32, np.int64), np.zeros(1, np.int64)), alone, np.zeros(8))
-    assert np.array_equal(values, alone)
+    add_up_in_turns(
+        Worker(0, 1, np.zeros(32, np.int64), np.zeros(1, np.int64)), exclusive, np.zeros(8)
+    )
+    assert np.array_equal(values, exclusive)
 
 
 def test_all_torch_threads_take_part_where_the_work_is_large(n_threads: int) -> None:
@@ -63,13 +65,13 @@ def test_all_torch_threads_take_part_where_the_work_is_large(n_threads: int) -> 
 
 
 @entry
-def take_all(member, n_parts, takers):
-    part = take_part(member)
+def take_all(worker, n_parts, takers):
+    part = take_part(worker)
     while part < n_parts:
-        takers[part] += 1 + member.place
-        finish_part(member)
-        part = take_part(member)
-    wait_for_parts(member, n_parts)
+        takers[part] += 1 + worker.place
+        finish_part(worker)
+        part = take_part(worker)
+    wait_for_parts(worker, n_parts)
 
 
 @pytest.mark.usefixtures("n_threads")
@@ -84,10 +86,10 @@ def test_every_part_is_taken_once_and_done_at_the_end() -> None:
 def test_nobody_waits_for_a_helper_that_comes_late(n_threads: int) -> None:
     come = threading.Event()
 
-    def kernel(member: Member, *arguments: Any) -> None:
-        if member.place > 0:
+    def kernel(worker: Worker, *arguments: Any) -> None:
+        if worker.place > 0:
             come.wait(60)
-        take_all(member, *arguments)
+        take_all(worker, *arguments)
 
     takers = np.zeros(10, dtype=np.int64)
     run_in_parts(kernel, 10, takers, n_parts=10, work=1e9)
@@ -101,7 +103,7 @@ def test_nobody_waits_for_a_helper_that_comes_late(n_threads: int) -> None:
 def test_small_work_is_done_alone(
     n_threads: int, least: float, work: float, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "MIN_SHARE", least)
+    monkeypatch.setattr(threads, "MIN_SHARD", least)
     monkeypatch.setattr(threads, "MIN_TOTAL", 3.0)
     seen = np.zeros(8, dtype=np.int64)
     run_together(count_meetings, 5, seen, work=work, passes=passes)
@@ -109,16 +111,16 @@ def test_small_work_is_done_alone(
 
 
 def test_who_fails_before_the_first_meeting_leaves_nobody_waiting(n_threads: int) -> None:
-    def kernel(member: Member, *arguments: Any) -> None:
-        if member.place == 0:
+    def kernel(worker: Worker, *arguments: Any) -> None:
+        if worker.place == 0:
             raise KeyboardInterrupt
-        count_meetings(member, *arguments)
+        count_meetings(worker, *arguments)
 
     seen = np.zeros(8, dtype=np.int64)
     with pytest.raises(KeyboardInterrupt):
         run_together(kernel, 5, seen, work=1e9)
     assert seen.tolist() == [0] * 8
-    run_together(count_meetings, 5, seen, work=1e9)  # the team is free again
+    run_together(count_meetings, 5, seen, work=1e9)  # the pool is free again
     assert seen[0] == 5
 
 

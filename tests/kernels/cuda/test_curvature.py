@@ -19,7 +19,7 @@ from lgn_analysis.kernels.cuda.consumers import Consumers
 from lgn_analysis.kernels.cuda.curvature.signs import forward_signs, length_factors
 from lgn_analysis.kernels.cuda.curvature.tangents import Inputs
 from lgn_analysis.kernels.cuda.relax import Draw
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 
 N_FEATURES, N_CLASSES, SEED, FIRST = 7, 5, 2**64 - 5, 2**32 + 3
 RTOL = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -66,7 +66,7 @@ class Case:
             wiring[1, :2] = wiring[0, :2]
             wirings.append(wiring.to(device))
             n_in = width
-        network = Pass(tuple(wirings), N_FEATURES, Soft(), N_CLASSES, self.group_tau, 1.3)
+        network = NetworkSpec(tuple(wirings), N_FEATURES, Soft(), N_CLASSES, self.group_tau, 1.3)
         dtype = dtype or self.dtype
         # Of the dtype under test, so that both see the same numbers.
         logits = [torch.randn(n, 16, generator=generator).to(self.dtype) for n in self.widths]

@@ -13,7 +13,7 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import CAGE, RELAXATIONS
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import LogicNetwork
 
 KEY = NoiseKey(3, Purpose.TRAINING, 9)
@@ -36,7 +36,7 @@ class Twins:
             grad_factor=1.3,
             backend="reference",
         ).to(device)
-        self.network = Pass(
+        self.network = NetworkSpec(
             tuple(layer.wiring for layer in self.model.layers),
             14,
             self.model.relaxation,

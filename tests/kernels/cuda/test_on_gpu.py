@@ -15,7 +15,7 @@ from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs
 from lgn_analysis.kernels.cuda.bits import pack_bits
 from lgn_analysis.kernels.cuda.consumers import Consumers
 from lgn_analysis.kernels.cuda.training.run import PackedSamples, TrainingRun
-from lgn_analysis.kernels.interface import AdamRule, Curvature, Moments, Pass
+from lgn_analysis.kernels.interface import AdamRule, Curvature, Moments, NetworkSpec
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.stepper import Steps
 
@@ -34,7 +34,9 @@ def make_run(
     x = (torch.rand(500, 300, generator=generator) < 0.5).to(device)
     y = torch.randint(10, (500,), generator=generator).to(device)
     order = torch.randint(500, (20, 128), generator=generator).to(device)
-    network = Pass(tuple(layer.wiring for layer in model.layers), 300, model.relaxation, 10, 20.0)
+    network = NetworkSpec(
+        tuple(layer.wiring for layer in model.layers), 300, model.relaxation, 10, 20.0
+    )
     samples = PackedSamples(pack_bits(x), 300)
     run = TrainingRun(
         replace(network, gradient_dtype=dtype),
@@ -143,7 +145,7 @@ def make_curvature(
     wirings = tuple(layer.wiring.to(device) for layer in model.layers)
     kind = {"cuda": cuda, "reference": reference}[backend].Curvature
     return kind(
-        Pass(wirings, 300, model.relaxation, 10, 20.0),
+        NetworkSpec(wirings, 300, model.relaxation, 10, 20.0),
         [layer.logits.detach().to(device, dtype) for layer in model.layers],
         x.to(device),
         lambda outputs: functional.cross_entropy(outputs, y),

@@ -15,7 +15,7 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.kernels.cuda.bits import pack_bits
 from lgn_analysis.kernels.cuda.training.run import PackedSamples, Pixels, TrainingRun
-from lgn_analysis.kernels.interface import AdamRule, Moments, Pass
+from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec
 from lgn_analysis.network import LogicNetwork
 
 DRAW = 2**32 - 2  # the low counter word overflows on the way
@@ -53,9 +53,9 @@ class Problem:
         moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
         wirings = tuple(layer.wiring for layer in self.model.layers)
         samples = options.pop("samples", PackedSamples(pack_bits(self.x), 36))
-        confidences = tuple(c.clone() for c in self.model.as_pass().confidences)
+        confidences = tuple(c.clone() for c in self.model.as_spec().confidences)
         run = TrainingRun(
-            Pass(wirings, 36, self.model.relaxation, 3, 2.0, confidences=confidences),
+            NetworkSpec(wirings, 36, self.model.relaxation, 3, 2.0, confidences=confidences),
             logits,
             moments,
             samples,  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.table import N_GATES
-from lgn_analysis.kernels.interface import Pass
+from lgn_analysis.kernels.interface import NetworkSpec
 
 
 def check_problem(
-    network: Pass, logits: Sequence[Tensor], x: Tensor, layers: Sequence[int]
+    network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, layers: Sequence[int]
 ) -> None:
     """Raise InvalidInputError for arguments of :class:`.operator.Curvature` that do not fit."""
     depth, width = len(network.wirings), network.wirings[-1].shape[1]

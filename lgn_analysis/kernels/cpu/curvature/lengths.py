@@ -52,12 +52,12 @@ def _in_b(forms, f, b0, b1, b2):
 
 
 @device
-def write_lengths(frame, layer, block, forms, values, room, start, line):
+def write_lengths(layout, layer, block, forms, values, workspace, start, line):
     """Write √q of one layer on one block, by step."""
-    rows, size = frame.order.rows, frame.block
-    base = layer * frame.wires.width
-    offset = value_start(frame, block, layer)
-    for step in range(base, base + frame.wires.width):
+    rows, size = layout.order.rows, layout.block
+    base = layer * layout.wires.width
+    offset = value_start(layout, block, layer)
+    for step in range(base, base + layout.wires.width):
         a_row, b_row = offset + at(rows, 4 * step) * size, offset + at(rows, 4 * step + 1) * size
         f = N_TERMS * step
         for lane in range(0, size, n_lanes(line)):
@@ -67,4 +67,4 @@ def write_lengths(frame, layer, block, forms, values, room, start, line):
             q = not_a * not_a * _in_b(forms, f, b0, b1, b2)
             q = fma(a * not_a, _in_b(forms, f + 3, b0, b1, b2), q)
             q = fma(a * a, _in_b(forms, f + 6, b0, b1, b2), q)
-            store(room, start + (step - base) * size + lane, sqrt(maximum(q, line)))
+            store(workspace, start + (step - base) * size + lane, sqrt(maximum(q, line)))

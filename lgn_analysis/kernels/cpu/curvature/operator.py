@@ -18,18 +18,18 @@ from lgn_analysis.kernels.cpu.curvature.checks import check_directions, check_pr
 from lgn_analysis.kernels.cpu.curvature.lengths import N_TERMS, length_forms
 from lgn_analysis.kernels.cpu.curvature.memory import new_tensor, shared_by, write_blocks
 from lgn_analysis.kernels.cpu.curvature.order import (
-    Frame,
+    BlockLayout,
     count_delta_rows,
     count_value_rows,
 )
 from lgn_analysis.kernels.cpu.curvature.primal import primal_backward, primal_forward
-from lgn_analysis.kernels.cpu.curvature.probes import probe, probe_room_size
-from lgn_analysis.kernels.cpu.curvature.products import Primal, multiply, room_size
+from lgn_analysis.kernels.cpu.curvature.probes import probe, probe_workspace_size
+from lgn_analysis.kernels.cpu.curvature.products import Primal, multiply, workspace_size
 from lgn_analysis.kernels.cpu.curvature.signs import PAIR, Draws, sign_words
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
-from lgn_analysis.kernels.cpu.runtime.plans import Array, Loan, empty, find_plan
+from lgn_analysis.kernels.cpu.runtime.plans import Array, Lease, empty, find_plan
 from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts
-from lgn_analysis.kernels.interface import OutputLoss, Pass, loss_derivatives
+from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, loss_derivatives
 
 MAX_PARTS: Final = 64
 """Sums that are kept apart; more parts would share out better, and need more memory."""
@@ -63,7 +63,7 @@ class Curvature:
 
     def __init__(
         self,
-        network: Pass,
+        network: NetworkSpec,
         logits: Sequence[Tensor],
         x: Tensor,
         loss: OutputLoss,
@@ -79,7 +79,7 @@ class Curvature:
         self._number = torch.empty(0, dtype=self._dtype).numpy().dtype
         row_bytes = _ROW_BYTES if wires.width * _ROW_BYTES <= _LEVEL_BYTES else _ROW_BYTES // 2
         block = row_bytes // self._dtype.itemsize
-        self._frame = Frame(
+        self._layout = BlockLayout(
             wires=wires,
             order=shared.order,
             first=int(layers[0]),
@@ -92,15 +92,15 @@ class Curvature:
         weights = torch.stack([torch.softmax(z.detach() / tau, dim=-1) for z in logits])
         coefficients = self._by_step(gate_coefficients(weights))
         values, words = self._write_inputs(x)
-        room = empty(self._most_members() * 2 * wires.width * block, self._number)
+        workspace = empty(self._most_workers() * 2 * wires.width * block, self._number)
 
-        outputs = self._forward(words, coefficients, values, room, network.group_tau)
+        outputs = self._forward(words, coefficients, values, workspace, network.group_tau)
         self.loss, gradient, hessian = loss_derivatives(loss, outputs)
-        deltas = empty(self._frame.n_blocks * count_delta_rows(self._frame) * block, self._number)
+        deltas = empty(self._layout.n_blocks * count_delta_rows(self._layout) * block, self._number)
         write_blocks(gradient / network.group_tau, self._blocks(deltas)[:, -wires.n_groups :])
-        hessians = empty(self._frame.n_blocks * wires.n_groups**2 * block, self._number)
+        hessians = empty(self._layout.n_blocks * wires.n_groups**2 * block, self._number)
         write_blocks(hessian.flatten(1) / network.group_tau**2, self._blocks(hessians))
-        slopes = self._backward(coefficients, values, deltas, room)
+        slopes = self._backward(coefficients, values, deltas, workspace)
 
         probed = np.full(wires.depth, -1, dtype=np.int64)
         probed[self._layers] = np.arange(len(self._layers))
@@ -114,13 +114,13 @@ class Curvature:
             probed=probed,
             n_probed=len(self._layers),
         )
-        gates = self._gates[self._frame.first :].expand(slopes.shape)
+        gates = self._gates[self._layout.first :].expand(slopes.shape)
         by_gate = torch.empty_like(slopes).scatter_(1, gates, slopes)
-        self.slopes = by_gate[[layer - self._frame.first for layer in self._layers]]
+        self.slopes = by_gate[[layer - self._layout.first for layer in self._layers]]
 
     def products(self, rows: Tensor) -> Tensor:
         """Return ``(∂²L/∂z²) v`` for each row v [k, n_layers · width · 16], in float64."""
-        check_directions(rows, len(self._layers) * self._frame.wires.width * N_GATES)
+        check_directions(rows, len(self._layers) * self._layout.wires.width * N_GATES)
         rows = rows.detach().to(dtype=self._dtype).contiguous()
         result = new_tensor(*rows.shape)
         for start in range(0, len(rows), DIRECTIONS):
@@ -129,28 +129,28 @@ class Curvature:
         return result
 
     def _multiply(self, rows: Tensor, result: Tensor) -> None:
-        frame = self._frame
-        n_moves = (frame.wires.depth - frame.first) * frame.wires.width * DIRECTIONS * 4
-        room = self._borrow_room()
-        scratch = self._memory.borrow(
+        layout = self._layout
+        n_moves = (layout.wires.depth - layout.first) * layout.wires.width * DIRECTIONS * 4
+        workspace = self._lease_workspace()
+        scratch = self._memory.lease(
             {
                 "moves": (n_moves, self._number),
-                "sums": (frame.n_parts * n_moves, np.float64),
+                "sums": (layout.n_parts * n_moves, np.float64),
             }
         )
         run_in_parts(
             multiply,
-            frame,
+            layout,
             self._primal,
             self._tau,
             rows.view(-1).numpy(),
             (0,) * len(rows),
             scratch["moves"],
-            room["room"],
-            room_size(frame, len(rows)),
+            workspace["workspace"],
+            workspace_size(layout, len(rows)),
             scratch["sums"],
             result.view(-1).numpy(),
-            n_parts=frame.n_parts,
+            n_parts=layout.n_parts,
             work=self._work * len(rows),
         )
 
@@ -159,52 +159,52 @@ class Curvature:
         key = NoiseKey(seed, Purpose.SIGNS, first)
         if first + count > 2**33:
             raise InvalidInputError(f"signs have draws 0..2**33-1, got {first + count - 1}")
-        frame = self._frame
+        layout = self._layout
         forms = new_tensor(count, len(self._layers), self._batch)
         squares = new_tensor(count, self._batch)
         if count == 0:
             return forms, squares
-        n_members, n_words = self._most_members(), sign_words(frame)
-        room = self._borrow_room()
-        scratch = self._memory.borrow(
+        n_workers, n_words = self._most_workers(), sign_words(layout)
+        workspace = self._lease_workspace()
+        scratch = self._memory.lease(
             {
-                "signs": (n_members * n_words, np.int64),
-                "totals": (n_members * 2 * PAIR * frame.block, np.float64),
+                "signs": (n_workers * n_words, np.int64),
+                "totals": (n_workers * 2 * PAIR * layout.block, np.float64),
             }
         )
         purpose = int(Purpose.SIGNS) << 24
         run_in_parts(
             probe,
-            frame,
+            layout,
             self._primal,
             self._lengths,
             Draws(first, count, key.seed & 0xFFFFFFFF, key.seed >> 32, purpose),
             self._batch,
-            room["room"],
-            probe_room_size(frame),
+            workspace["workspace"],
+            probe_workspace_size(layout),
             scratch["signs"],
             n_words,
             scratch["totals"],
             forms.view(-1).numpy(),
             squares.view(-1).numpy(),
-            n_parts=frame.n_blocks,
+            n_parts=layout.n_blocks,
             work=self._work * count,
         )
         return forms, squares
 
-    def _borrow_room(self) -> Loan:
+    def _lease_workspace(self) -> Lease:
         """Borrow tangents for every thread, as many as any kernel needs: there is one kind of them."""
-        size = max(room_size(self._frame, DIRECTIONS), probe_room_size(self._frame))
-        return self._memory.borrow({"room": (self._most_members() * size, self._number)})
+        size = max(workspace_size(self._layout, DIRECTIONS), probe_workspace_size(self._layout))
+        return self._memory.lease({"workspace": (self._most_workers() * size, self._number)})
 
-    def _most_members(self) -> int:
-        return min(torch.get_num_threads(), self._frame.n_blocks)
+    def _most_workers(self) -> int:
+        return min(torch.get_num_threads(), self._layout.n_blocks)
 
     @functools.cached_property
     def _gates(self) -> Tensor:
         """The gate of each step: int64 [depth, width, 1]."""
-        wires = self._frame.wires
-        gates = self._frame.order.gates[: wires.depth * wires.width].astype(np.int64)
+        wires = self._layout.wires
+        gates = self._layout.order.gates[: wires.depth * wires.width].astype(np.int64)
         return torch.from_numpy(gates).view(wires.depth, wires.width, 1)
 
     def _by_step(self, x: Tensor) -> Array:
@@ -214,7 +214,7 @@ class Curvature:
     @functools.cached_property
     def _lengths(self) -> Array:
         """q of every gate, by step: [depth, width, 9], flat."""
-        wires = self._frame.wires
+        wires = self._layout.wires
         weights = torch.from_numpy(self._primal.weights).view(wires.depth, wires.width, N_GATES)
         forms = length_forms(weights.double()) / self._tau**2
         assert forms.shape[-1] == N_TERMS
@@ -222,15 +222,15 @@ class Curvature:
 
     def _blocks(self, array: Array) -> Tensor:
         """Return a flat array as [n_blocks, n_rows, block]."""
-        return torch.from_numpy(array).view(self._frame.n_blocks, -1, self._frame.block)
+        return torch.from_numpy(array).view(self._layout.n_blocks, -1, self._layout.block)
 
     def _write_inputs(self, x: Tensor) -> tuple[Array, Array]:
         """Return memory for the activations of all blocks, and the inputs as words where they are bits.
 
         Other inputs are written to level 0, zero beyond the batch.
         """
-        frame, n_features = self._frame, self._frame.wires.n_features
-        values = empty(frame.n_blocks * count_value_rows(frame) * frame.block, self._number)
+        layout, n_features = self._layout, self._layout.wires.n_features
+        values = empty(layout.n_blocks * count_value_rows(layout) * layout.block, self._number)
         if x.dtype != torch.bool:
             write_blocks(x.detach(), self._blocks(values)[:, :n_features])
             return values, np.empty(0, dtype=np.int64)
@@ -240,38 +240,40 @@ class Curvature:
         return values, words
 
     def _forward(
-        self, words: Array, coefficients: Array, values: Array, room: Array, group_tau: float
+        self, words: Array, coefficients: Array, values: Array, workspace: Array, group_tau: float
     ) -> Tensor:
         """Write the activations and return the class logits [batch, n_groups]."""
-        frame, n_groups = self._frame, self._frame.wires.n_groups
-        sums = empty(frame.n_blocks * n_groups * frame.block, values.dtype)
+        layout, n_groups = self._layout, self._layout.wires.n_groups
+        sums = empty(layout.n_blocks * n_groups * layout.block, values.dtype)
         run_in_parts(
             primal_forward,
-            frame,
+            layout,
             words,
             coefficients,
             values,
-            room,
+            workspace,
             1.0 / group_tau,
             sums,
-            n_parts=frame.n_blocks,
+            n_parts=layout.n_blocks,
             work=self._work,
         )
         return self._blocks(sums).transpose(1, 2).reshape(-1, n_groups)[: self._batch]
 
-    def _backward(self, coefficients: Array, values: Array, deltas: Array, room: Array) -> Tensor:
+    def _backward(
+        self, coefficients: Array, values: Array, deltas: Array, workspace: Array
+    ) -> Tensor:
         """Write the gradients and return their sums, by step: float64 [n_layers, width, 4]."""
-        frame, wires = self._frame, self._frame.wires
-        sums = new_tensor(frame.n_parts, wires.depth - frame.first, wires.width, 4)
+        layout, wires = self._layout, self._layout.wires
+        sums = new_tensor(layout.n_parts, wires.depth - layout.first, wires.width, 4)
         run_in_parts(
             primal_backward,
-            frame,
+            layout,
             coefficients,
             values,
             deltas,
-            room,
+            workspace,
             sums.view(-1).numpy(),
-            n_parts=frame.n_parts,
+            n_parts=layout.n_parts,
             work=self._work,
         )
         return sums.sum(0)

@@ -52,7 +52,7 @@ def build_order(wires: Wires) -> Order:
     return Order(rows.reshape(-1), gates)
 
 
-class Frame(NamedTuple):
+class BlockLayout(NamedTuple):
     """The shape of a pass over all samples, block by block.
 
     Attributes:
@@ -72,32 +72,32 @@ class Frame(NamedTuple):
     n_parts: int
 
 
-def count_value_rows(frame: Frame) -> int:
+def count_value_rows(layout: BlockLayout) -> int:
     """Return the rows of activations of a block: all but the last layer's."""
-    return frame.wires.n_features + (frame.wires.depth - 1) * frame.wires.width
+    return layout.wires.n_features + (layout.wires.depth - 1) * layout.wires.width
 
 
-def count_delta_rows(frame: Frame) -> int:
+def count_delta_rows(layout: BlockLayout) -> int:
     """Return the rows of gradients of a block: those from the first probed layer on, then the groups'."""
-    return (frame.wires.depth - 1 - frame.first) * frame.wires.width + frame.wires.n_groups
+    return (layout.wires.depth - 1 - layout.first) * layout.wires.width + layout.wires.n_groups
 
 
 @device
-def value_start(frame, block, level):
+def value_start(layout, block, level):
     """Return where a level of a block's activations [n_blocks, n_rows, block] begins."""
-    wires = frame.wires
-    return (block * level_row(wires, wires.depth) + level_row(wires, level)) * frame.block
+    wires = layout.wires
+    return (block * level_row(wires, wires.depth) + level_row(wires, level)) * layout.block
 
 
 @device
-def delta_start(frame, block, layer):
+def delta_start(layout, block, layer):
     """Return where a layer's gradients [n_blocks, n_rows, block] begin; the last one's are groups'."""
-    wires = frame.wires
-    n_rows = (wires.depth - 1 - frame.first) * wires.width + wires.n_groups
-    return (block * n_rows + (layer - frame.first) * wires.width) * frame.block
+    wires = layout.wires
+    n_rows = (wires.depth - 1 - layout.first) * wires.width + wires.n_groups
+    return (block * n_rows + (layer - layout.first) * wires.width) * layout.block
 
 
 @device
-def first_block(frame, part):
+def first_block(layout, part):
     """Return the first block of a part."""
-    return frame.n_blocks * part // frame.n_parts
+    return layout.n_blocks * part // layout.n_parts

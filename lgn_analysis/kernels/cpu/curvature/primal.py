@@ -34,26 +34,26 @@ LINE: Final = 16
 
 
 @device
-def write_inputs(frame, words, block, values, like):
+def write_inputs(layout, words, block, values, like):
     """Write level 0 of a block from bits: int64 [ceil(batch / 64), n_features]."""
-    n_features = frame.wires.n_features
-    first_sample = block * frame.block
+    n_features = layout.wires.n_features
+    first_sample = block * layout.block
     word_row = first_sample // BLOCK * n_features
     shift = first_sample % BLOCK
-    target = value_start(frame, block, 0)
+    target = value_start(layout, block, 0)
     for feature in range(n_features):
         word = at(words, word_row + feature) >> shift
-        for lane in range(0, frame.block, n_lanes(like)):
+        for lane in range(0, layout.block, n_lanes(like)):
             mask = mask_of(word >> lane, like)
-            store(values, target + feature * frame.block + lane, select(mask, like + 1.0, like))
+            store(values, target + feature * layout.block + lane, select(mask, like + 1.0, like))
 
 
 @device
-def gates_forward(frame, layer, coefficients, values, source, outputs, target, like):
+def gates_forward(layout, layer, coefficients, values, source, outputs, target, like):
     """Evaluate a layer on a block, from offset ``source`` of ``values`` to ``target`` of ``outputs``."""
-    rows, size = frame.order.rows, frame.block
-    base = layer * frame.wires.width
-    for step in range(base, base + frame.wires.width):
+    rows, size = layout.order.rows, layout.block
+    base = layer * layout.wires.width
+    for step in range(base, base + layout.wires.width):
         a_row, b_row = source + at(rows, 4 * step) * size, source + at(rows, 4 * step + 1) * size
         out = target + at(rows, 4 * step + 2) * size
         c0, c1 = at(coefficients, 4 * step), at(coefficients, 4 * step + 1)
@@ -68,10 +68,10 @@ def gates_forward(frame, layer, coefficients, values, source, outputs, target, l
 
 
 @device
-def group_sums(frame, values, start, row_size, sums, target, factor, like):
+def group_sums(layout, values, start, row_size, sums, target, factor, like):
     """Write ``factor`` times the sums of the last layer's rows, group by group; rows of any size."""
-    size = frame.wires.width // frame.wires.n_groups
-    for group in range(frame.wires.n_groups):
+    size = layout.wires.width // layout.wires.n_groups
+    for group in range(layout.wires.n_groups):
         for lane in range(0, row_size, n_lanes(like)):
             summed = like
             row, end = group * size, (group + 1) * size
@@ -86,7 +86,7 @@ def group_sums(frame, values, start, row_size, sums, target, factor, like):
 
 
 @entry
-def primal_forward(member, frame, words, coefficients, values, room, factor, outputs):
+def primal_forward(worker, layout, words, coefficients, values, workspace, factor, outputs):
     """Evaluate the network on all blocks.
 
     Args:
@@ -94,52 +94,63 @@ def primal_forward(member, frame, words, coefficients, values, room, factor, out
             holds them.
         coefficients: [depth, width, 4], by step.
         values: [n_blocks, n_rows, block]; out: levels 0..depth-1.
-        room: two levels [2, width, block] for each member.
+        workspace: two levels [2, width, block] for each worker.
         factor: 1 / group_tau.
         outputs: [n_blocks, n_groups, block]; out: class logits.
     """
-    wires = frame.wires
+    wires = layout.wires
     like = zero_line(values, (0,))
-    size = 2 * wires.width * frame.block
-    start = member.place * size
-    if start + size > len(room):
+    size = 2 * wires.width * layout.block
+    start = worker.place * size
+    if start + size > len(workspace):
         return
-    part = take_part(member)
-    while part < frame.n_blocks:
+    part = take_part(worker)
+    while part < layout.n_blocks:
         if len(words) > 0:
-            write_inputs(frame, words, part, values, like)
+            write_inputs(layout, words, part, values, like)
         for layer in range(wires.depth - 1):
-            source = value_start(frame, part, layer)
-            target = value_start(frame, part, layer + 1)
-            gates_forward(frame, layer, coefficients, values, source, values, target, like)
+            source = value_start(layout, part, layer)
+            target = value_start(layout, part, layer + 1)
+            gates_forward(layout, layer, coefficients, values, source, values, target, like)
         last = wires.depth - 1
-        source = value_start(frame, part, last)
-        gates_forward(frame, last, coefficients, values, source, room, start, like)
-        target = part * wires.n_groups * frame.block
-        group_sums(frame, room, start, frame.block, outputs, target, factor, like)
-        finish_part(member)
-        part = take_part(member)
-    wait_for_parts(member, frame.n_blocks)
+        source = value_start(layout, part, last)
+        gates_forward(layout, last, coefficients, values, source, workspace, start, like)
+        target = part * wires.n_groups * layout.block
+        group_sums(layout, workspace, start, layout.block, outputs, target, factor, like)
+        finish_part(worker)
+        part = take_part(worker)
+    wait_for_parts(worker, layout.n_blocks)
 
 
 @device
 def _gates_backward(
-    frame, layer, block, coefficients, values, deltas, room, incoming, outgoing, adds, sums, start
+    layout,
+    layer,
+    block,
+    coefficients,
+    values,
+    deltas,
+    workspace,
+    incoming,
+    outgoing,
+    adds,
+    sums,
+    start,
 ):
     """Write a layer's gradients and their sums, and pass them on to its inputs."""
     like = zero_line(values, (0,))
-    rows, size = frame.order.rows, frame.block
-    is_last, passes_on = layer == frame.wires.depth - 1, layer > frame.first
-    base = layer * frame.wires.width
-    source, target = value_start(frame, block, layer), delta_start(frame, block, layer)
-    for step in range(base, base + frame.wires.width):
+    rows, size = layout.order.rows, layout.block
+    is_last, passes_on = layer == layout.wires.depth - 1, layer > layout.first
+    base = layer * layout.wires.width
+    source, target = value_start(layout, block, layer), delta_start(layout, block, layer)
+    for step in range(base, base + layout.wires.width):
         a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
         delta_row = at(rows, 4 * step + 3) * size
         c1, c2 = at(coefficients, 4 * step + 1), at(coefficients, 4 * step + 2)
         c3 = at(coefficients, 4 * step + 3)
         ahead = incoming + at(rows, 4 * (step + AHEAD) + 3) * size
         for lane in range(0, size, LINE):
-            prefetch(room, ahead + lane, LINE)
+            prefetch(workspace, ahead + lane, LINE)
         s0, s1, s2, s3 = like, like, like, like
         for lane in range(0, size, n_lanes(like)):
             a = load_like(values, source + a_row + lane, like)
@@ -147,8 +158,8 @@ def _gates_backward(
             if is_last:
                 delta = load_like(deltas, target + delta_row + lane, like)
             else:
-                delta = load_like(room, incoming + delta_row + lane, like)
-                store(room, incoming + delta_row + lane, like)
+                delta = load_like(workspace, incoming + delta_row + lane, like)
+                store(workspace, incoming + delta_row + lane, like)
                 store(deltas, target + (step - base) * size + lane, delta)
             delta_a = delta * a
             s0, s1 = s0 + delta, s1 + delta_a
@@ -156,58 +167,66 @@ def _gates_backward(
             if passes_on:
                 # One after the other: A and B may be one row.
                 place = outgoing + a_row + lane
-                store(room, place, fma(fma(c3, b, like + c1), delta, load_like(room, place, like)))
+                store(
+                    workspace,
+                    place,
+                    fma(fma(c3, b, like + c1), delta, load_like(workspace, place, like)),
+                )
                 place = outgoing + b_row + lane
-                store(room, place, fma(fma(c3, a, like + c2), delta, load_like(room, place, like)))
+                store(
+                    workspace,
+                    place,
+                    fma(fma(c3, a, like + c2), delta, load_like(workspace, place, like)),
+                )
         four = widen(four_totals(s0, s1, s2, s3))
-        offset = start + 4 * (step - frame.first * frame.wires.width)
+        offset = start + 4 * (step - layout.first * layout.wires.width)
         store(sums, offset, load(sums, offset, 4) + four if adds else four)
 
 
 @entry
-def primal_backward(member, frame, coefficients, values, deltas, room, sums):
+def primal_backward(worker, layout, coefficients, values, deltas, workspace, sums):
     """Write the gradient of every gate of the layers from the first probed one on.
 
     Args:
         coefficients, values: see :func:`primal_forward`.
         deltas: [n_blocks, n_rows, block]; the groups' rows are given, zero beyond the batch; out:
             the others, by step.
-        room: two levels [2, width, block] for each member.
+        workspace: two levels [2, width, block] for each worker.
         sums: float64 [n_parts, n_layers, width, 4], by step; out: Σδ, Σδa, Σδb, Σδab.
     """
-    wires = frame.wires
+    wires = layout.wires
     like = zero_line(values, (0,))
-    level = wires.width * frame.block
-    start = member.place * 2 * level
-    if start + 2 * level > len(room):
+    level = wires.width * layout.block
+    start = worker.place * 2 * level
+    if start + 2 * level > len(workspace):
         return
-    n_sums = 4 * (wires.depth - frame.first) * wires.width
+    n_sums = 4 * (wires.depth - layout.first) * wires.width
     is_clean = False
-    part = take_part(member)
-    while part < frame.n_parts:
+    part = take_part(worker)
+    while part < layout.n_parts:
         if not is_clean:
-            clear(room, start, 2 * level, like)
+            clear(workspace, start, 2 * level, like)
             is_clean = True
-        begin, end = first_block(frame, part), first_block(frame, part + 1)
+        begin, end = first_block(layout, part), first_block(layout, part + 1)
         for block in range(begin, end):
-            for layer in range(wires.depth - 1, frame.first - 1, -1):
+            for layer in range(wires.depth - 1, layout.first - 1, -1):
                 _gates_backward(
-                    frame,
+                    layout,
                     layer,
                     block,
                     coefficients,
                     values,
                     deltas,
-                    room,
+                    workspace,
                     start + (layer & 1) * level,
                     start + (1 - (layer & 1)) * level,
                     block > begin,
                     sums,
                     part * n_sums,
                 )
-        finish_part(member)
-        part = take_part(member)
-    wait_for_parts(member, frame.n_parts)
+        finish_part(worker)
+        part = take_part(worker)
+    wait_for_parts(worker, layout.n_parts)
 
 
 @device

@@ -1,7 +1,7 @@
 """Hessian-vector products: coefficients' changes, blocks of samples, and logits' gradients, in one call.
 
 Three kinds of parts follow each other: tiles of gates whose ċ is worked out, runs of blocks, and tiles of
-gates whose result is. Members take them in order, and before the first of a kind wait for all of the
+gates whose result is. Workers take them in order, and before the first of a kind wait for all of the
 kind before: a helper that comes late keeps nobody waiting.
 """
 
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lgn_analysis.kernels.cpu.curvature.order import Frame, first_block
+from lgn_analysis.kernels.cpu.curvature.order import BlockLayout, first_block
 from lgn_analysis.kernels.cpu.curvature.primal import clear, group_sums
 from lgn_analysis.kernels.cpu.curvature.softmax import coefficient_changes, logit_products
 from lgn_analysis.kernels.cpu.curvature.tangents import (
@@ -57,39 +57,41 @@ class Primal(NamedTuple):
     n_probed: int
 
 
-def room_size(frame: Frame, n_directions: int) -> int:
-    """Return how many values a member needs: tangents of all layers, two layers' δ̇, the groups."""
-    wires = frame.wires
-    n_rows = (wires.depth - frame.first + 2) * wires.width + 2 * wires.n_groups
-    return n_rows * frame.block * n_directions
+def workspace_size(layout: BlockLayout, n_directions: int) -> int:
+    """Return how many values a worker needs: tangents of all layers, two layers' δ̇, the groups."""
+    wires = layout.wires
+    n_rows = (wires.depth - layout.first + 2) * wires.width + 2 * wires.n_groups
+    return n_rows * layout.block * n_directions
 
 
 @merged
-def block_product(frame, block, primal, moves, room, start, adds, sums, sums_start, line, wide):
-    """Add one block's part to the sums; ``room`` is this member's from ``start`` on."""
-    wires = frame.wires
-    row = frame.block * n_lanes(wide) // n_lanes(line)
+def block_product(
+    layout, block, primal, moves, workspace, start, adds, sums, sums_start, line, wide
+):
+    """Add one block's part to the sums; ``workspace`` is this worker's from ``start`` on."""
+    wires = layout.wires
+    row = layout.block * n_lanes(wide) // n_lanes(line)
     level = wires.width * row
     tangents = start + 2 * level
-    outputs = tangents + (wires.depth - frame.first) * level
+    outputs = tangents + (wires.depth - layout.first) * level
     groups = outputs + wires.n_groups * row
-    for layer in range(frame.first, wires.depth):
-        target = tangents + (layer - frame.first) * level
+    for layer in range(layout.first, wires.depth):
+        target = tangents + (layer - layout.first) * level
         tangents_forward(
-            frame, layer, block, primal, moves, room, target - level, target, line, wide
+            layout, layer, block, primal, moves, workspace, target - level, target, line, wide
         )
     last = outputs - level
-    group_sums(frame, room, last, row, room, outputs, 1.0, wide)
-    loss_tangents(frame, block, primal, room, outputs, groups, line, wide)
-    for layer in range(wires.depth - 1, frame.first - 1, -1):
+    group_sums(layout, workspace, last, row, workspace, outputs, 1.0, wide)
+    loss_tangents(layout, block, primal, workspace, outputs, groups, line, wide)
+    for layer in range(wires.depth - 1, layout.first - 1, -1):
         tangents_backward(
-            frame,
+            layout,
             layer,
             block,
             primal,
             moves,
-            room,
-            tangents + (layer - 1 - frame.first) * level,
+            workspace,
+            tangents + (layer - 1 - layout.first) * level,
             groups if layer == wires.depth - 1 else start + (layer & 1) * level,
             start + (1 - (layer & 1)) * level,
             adds,
@@ -101,7 +103,7 @@ def block_product(frame, block, primal, moves, room, start, adds, sums, sums_sta
 
 
 @entry
-def multiply(member, frame, primal, tau, rows, directions, moves, room, size, sums, products):
+def multiply(worker, layout, primal, tau, rows, directions, moves, workspace, size, sums, products):
     """Write H v of some directions.
 
     Args:
@@ -109,41 +111,41 @@ def multiply(member, frame, primal, tau, rows, directions, moves, room, size, su
         rows: [n_directions, n_probed, width, 16]: the directions, as the logits.
         directions: a tuple as long as there are directions.
         moves: [n_layers, width, n_directions, 4]; scratch.
-        room: [members, size]; scratch.
-        size: see :func:`room_size`.
+        workspace: [workers, size]; scratch.
+        size: see :func:`workspace_size`.
         sums: float64 [n_parts, n_layers, width, n_directions, 4]; scratch.
         products: float64 [n_directions, n_probed, width, 16]; out.
     """
-    wires = frame.wires
-    line, wide = zero_line(room, (0,)), zero_line(room, directions)
+    wires = layout.wires
+    line, wide = zero_line(workspace, (0,)), zero_line(workspace, directions)
     n = len(directions)
-    n_layers = wires.depth - frame.first
+    n_layers = wires.depth - layout.first
     n_gates = n_layers * wires.width
     n_tiles = -(-n_gates // TILE)
-    level = wires.width * frame.block * n
-    start = member.place * size
-    if start + size > len(room):
+    level = wires.width * layout.block * n
+    start = worker.place * size
+    if start + size > len(workspace):
         return
     is_clean = False
-    part = take_part(member)
-    while part < 2 * n_tiles + frame.n_parts:
+    part = take_part(worker)
+    while part < 2 * n_tiles + layout.n_parts:
         if part < n_tiles:
             first, last = part * TILE, min(n_gates, (part + 1) * TILE)
-            coefficient_changes(frame, primal, tau, rows, n, first, last, moves)
-        elif part < n_tiles + frame.n_parts:
-            wait_until_done(member, n_tiles)
+            coefficient_changes(layout, primal, tau, rows, n, first, last, moves)
+        elif part < n_tiles + layout.n_parts:
+            wait_until_done(worker, n_tiles)
             if not is_clean:
-                clear(room, start, 2 * level, line)
+                clear(workspace, start, 2 * level, line)
                 is_clean = True
             run = part - n_tiles
-            begin, end = first_block(frame, run), first_block(frame, run + 1)
+            begin, end = first_block(layout, run), first_block(layout, run + 1)
             for block in range(begin, end):
                 block_product(
-                    frame,
+                    layout,
                     block,
                     primal,
                     moves,
-                    room,
+                    workspace,
                     start,
                     block > begin,
                     sums,
@@ -152,10 +154,10 @@ def multiply(member, frame, primal, tau, rows, directions, moves, room, size, su
                     wide,
                 )
         else:
-            wait_until_done(member, n_tiles + frame.n_parts)
-            first = (part - n_tiles - frame.n_parts) * TILE
+            wait_until_done(worker, n_tiles + layout.n_parts)
+            first = (part - n_tiles - layout.n_parts) * TILE
             last = min(n_gates, first + TILE)
-            logit_products(frame, primal, tau, rows, n, first, last, sums, products)
-        finish_part(member)
-        part = take_part(member)
-    wait_for_parts(member, 2 * n_tiles + frame.n_parts)
+            logit_products(layout, primal, tau, rows, n, first, last, sums, products)
+        finish_part(worker)
+        part = take_part(worker)
+    wait_for_parts(worker, 2 * n_tiles + layout.n_parts)

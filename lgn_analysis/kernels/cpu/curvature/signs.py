@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lgn_analysis.kernels.cpu.curvature.order import Frame
+from lgn_analysis.kernels.cpu.curvature.order import BlockLayout
 from lgn_analysis.kernels.cpu.noise import philox_signs
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
@@ -30,9 +30,9 @@ class Draws(NamedTuple):
     purpose: int
 
 
-def sign_words(frame: Frame) -> int:
-    """Return how many words of signs a member needs: [n_layers, 2, width], rows of whole vectors."""
-    return (frame.wires.depth - frame.first) * PAIR * _padded(frame.wires.width)
+def sign_words(layout: BlockLayout) -> int:
+    """Return how many words of signs a worker needs: [n_layers, 2, width], rows of whole vectors."""
+    return (layout.wires.depth - layout.first) * PAIR * _padded(layout.wires.width)
 
 
 def _padded(width: int) -> int:
@@ -40,17 +40,17 @@ def _padded(width: int) -> int:
 
 
 @device
-def write_signs(frame, layer, block, draws, pair, signs, start):
+def write_signs(layout, layer, block, draws, pair, signs, start):
     """Write the signs of one layer on the 64 samples that hold a block: [2, width] words, by step."""
-    width = frame.wires.width
+    width = layout.wires.width
     row = -(-width // 8) * 8
     base = layer * width
     for step in range(0, width, 8):
-        gates = to_longs(load(frame.order.gates, base + step, 8))
+        gates = to_longs(load(layout.order.gates, base + step, 8))
         even, odd = philox_signs(
             gates,
             pair,
-            block * frame.block // BLOCK,
+            block * layout.block // BLOCK,
             draws.purpose | layer,
             draws.seed_low,
             draws.seed_high,

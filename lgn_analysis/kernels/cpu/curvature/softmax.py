@@ -39,16 +39,16 @@ def to_coefficients(weights):
 
 
 @device
-def coefficient_changes(frame, primal, tau, rows, n, first, last, moves):
+def coefficient_changes(layout, primal, tau, rows, n, first, last, moves):
     """Write ċ of steps ``first``..``last - 1``, zero in layers that are not probed."""
-    wires = frame.wires
+    wires = layout.wires
     zero = load(primal.weights, 0, 4) * 0.0
     for step in range(first, last):
-        layer = frame.first + step // wires.width
-        gate = at(frame.order.gates, frame.first * wires.width + step)
+        layer = layout.first + step // wires.width
+        gate = at(layout.order.gates, layout.first * wires.width + step)
         weight = (layer * wires.width + gate) * N_OPTIONS
         probed = primal.probed[layer]
-        ahead = at(frame.order.gates, frame.first * wires.width + step + AHEAD)
+        ahead = at(layout.order.gates, layout.first * wires.width + step + AHEAD)
         prefetch(primal.weights, (layer * wires.width + ahead) * N_OPTIONS, N_OPTIONS)
         for v in range(n):
             prefetch(rows, _place(primal, wires, v, probed, ahead), N_OPTIONS)
@@ -78,21 +78,21 @@ def to_weights(four, zero):
 
 
 @device
-def logit_products(frame, primal, tau, rows, n, first, last, sums, products):
+def logit_products(layout, primal, tau, rows, n, first, last, sums, products):
     """Write H v of the gates of steps ``first``..``last - 1``, in float64.
 
     With s = ∂L/∂p and ṡ its change: ``ṗ ∘ (s − Σ p s) + p ∘ (ṡ − Σ (ṗ s + p ṡ))``, over tau.
     """
-    wires = frame.wires
-    n_gates = (wires.depth - frame.first) * wires.width
+    wires = layout.wires
+    n_gates = (wires.depth - layout.first) * wires.width
     for step in range(first, last):
-        layer = frame.first + step // wires.width
+        layer = layout.first + step // wires.width
         probed = primal.probed[layer]
         if probed < 0:
             continue
-        gate = at(frame.order.gates, frame.first * wires.width + step)
+        gate = at(layout.order.gates, layout.first * wires.width + step)
         weight = (layer * wires.width + gate) * N_OPTIONS
-        ahead = at(frame.order.gates, frame.first * wires.width + step + AHEAD)
+        ahead = at(layout.order.gates, layout.first * wires.width + step + AHEAD)
         prefetch(primal.weights, (layer * wires.width + ahead) * N_OPTIONS, N_OPTIONS)
         for v in range(n):
             place = _place(primal, wires, v, probed, ahead)
@@ -111,7 +111,7 @@ def logit_products(frame, primal, tau, rows, n, first, last, sums, products):
         for v in range(n):
             place = _place(primal, wires, v, probed, gate)
             changed = widen(weight_changes(primal.weights, weight, rows, place, tau))
-            change = _summed(sums, frame.n_parts, n_gates * 4 * n, 4 * (step * n + v))
+            change = _summed(sums, layout.n_parts, n_gates * 4 * n, 4 * (step * n + v))
             s_change = to_weights(change, p * 0.0)
             # s less its mean: Σ ṗ is zero, and the sum of ṗ s loses less to rounding.
             mean = total(changed * s + p * s_change)

@@ -32,29 +32,29 @@ from lgn_analysis.kernels.cpu.simd import (
 
 
 @device
-def tangents_forward(frame, layer, block, primal, moves, room, source, target, line, wide):
+def tangents_forward(layout, layer, block, primal, moves, workspace, source, target, line, wide):
     """Write ẏ of one layer on one block.
 
     Args:
         primal: see :class:`.products.Primal`.
         moves: [n_layers, width, n_directions, 4], by step: ċ.
-        room: holds rows of tangents, of the inputs from ``source`` on, of the outputs from ``target``.
+        workspace: holds rows of tangents, of the inputs from ``source`` on, of the outputs from ``target``.
         line, wide: zeros, one cache line and one for each direction.
     """
-    rows, size = frame.order.rows, frame.block
+    rows, size = layout.order.rows, layout.block
     n = n_lanes(wide) // n_lanes(line)
-    base = layer * frame.wires.width
-    offset = value_start(frame, block, layer)
-    moves_inputs = layer > frame.first
-    for step in range(base, base + frame.wires.width):
+    base = layer * layout.wires.width
+    offset = value_start(layout, block, layer)
+    moves_inputs = layer > layout.first
+    for step in range(base, base + layout.wires.width):
         a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
         out = target + at(rows, 4 * step + 2) * size * n
         ahead = target + at(rows, 4 * (step + AHEAD) + 2) * size * n
         for lane in range(0, size * n, LINE):
-            prefetch(room, ahead + lane, LINE)
+            prefetch(workspace, ahead + lane, LINE)
         c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
         c3 = at(primal.coefficients, 4 * step + 3)
-        move = 4 * n * (step - frame.first * frame.wires.width)
+        move = 4 * n * (step - layout.first * layout.wires.width)
         m0, m1 = spread(moves, move, 4, line, wide), spread(moves, move + 1, 4, line, wide)
         m2, m3 = spread(moves, move + 2, 4, line, wide), spread(moves, move + 3, 4, line, wide)
         for lane in range(0, size, n_lanes(line)):
@@ -64,21 +64,21 @@ def tangents_forward(frame, layer, block, primal, moves, room, source, target, l
             moved = fma(fma(m3, all_b, m1), all_a, fma(m2, all_b, m0))
             if moves_inputs:
                 by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
-                moved_a = load_like(room, source + (a_row + lane) * n, wide)
-                moved_b = load_like(room, source + (b_row + lane) * n, wide)
+                moved_a = load_like(workspace, source + (a_row + lane) * n, wide)
+                moved_b = load_like(workspace, source + (b_row + lane) * n, wide)
                 moved = fma(repeat(by_a, wide), moved_a, moved)
                 moved = fma(repeat(by_b, wide), moved_b, moved)
-            store(room, out + lane * n, moved)
+            store(workspace, out + lane * n, moved)
 
 
 @device
 def tangents_backward(
-    frame,
+    layout,
     layer,
     block,
     primal,
     moves,
-    room,
+    workspace,
     source,
     incoming,
     outgoing,
@@ -91,19 +91,19 @@ def tangents_backward(
     """Write or add the sums of one layer on one block, and pass δ̇ on to its inputs.
 
     Args:
-        source: where the inputs' tangents begin in ``room``.
+        source: where the inputs' tangents begin in ``workspace``.
         incoming: where δ̇ begins, by position or group; positions are set to zero again.
         outgoing: where δ̇ of the inputs begins; it is added to.
         adds: whether to add to what ``sums`` holds.
         sums: float64 [n_layers, width, n_directions, 4] from ``start`` on, by step: the change of
             Σδ, Σδa, Σδb, Σδab.
     """
-    rows, size = frame.order.rows, frame.block
+    rows, size = layout.order.rows, layout.block
     n = n_lanes(wide) // n_lanes(line)
-    base = layer * frame.wires.width
-    offset, delta_offset = value_start(frame, block, layer), delta_start(frame, block, layer)
-    is_last, moves_inputs = layer == frame.wires.depth - 1, layer > frame.first
-    for step in range(base, base + frame.wires.width):
+    base = layer * layout.wires.width
+    offset, delta_offset = value_start(layout, block, layer), delta_start(layout, block, layer)
+    is_last, moves_inputs = layer == layout.wires.depth - 1, layer > layout.first
+    for step in range(base, base + layout.wires.width):
         a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
         taken = at(rows, 4 * step + 3)
         delta_row = delta_offset + (taken if is_last else step - base) * size
@@ -111,19 +111,19 @@ def tangents_backward(
         if not is_last:
             ahead = incoming + at(rows, 4 * (step + AHEAD) + 3) * size * n
             for lane in range(0, size * n, LINE):
-                prefetch(room, ahead + lane, LINE)
+                prefetch(workspace, ahead + lane, LINE)
         c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
         c3 = at(primal.coefficients, 4 * step + 3)
-        move = 4 * n * (step - frame.first * frame.wires.width)
+        move = 4 * n * (step - layout.first * layout.wires.width)
         m1, m2 = spread(moves, move + 1, 4, line, wide), spread(moves, move + 2, 4, line, wide)
         m3 = spread(moves, move + 3, 4, line, wide)
         s0, s1, s2, s3 = wide, wide, wide, wide
         for lane in range(0, size, n_lanes(line)):
             a = load_like(primal.values, offset + a_row + lane, line)
             b = load_like(primal.values, offset + b_row + lane, line)
-            moved = load_like(room, taken + lane * n, wide)
+            moved = load_like(workspace, taken + lane * n, wide)
             if not is_last:
-                store(room, taken + lane * n, wide)
+                store(workspace, taken + lane * n, wide)
             all_a, all_b = repeat(a, wide), repeat(b, wide)
             s0 = s0 + moved
             s1, s2 = fma(moved, all_a, s1), fma(moved, all_b, s2)
@@ -132,8 +132,8 @@ def tangents_backward(
                 delta = load_like(primal.deltas, delta_row + lane, line)
                 by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
                 all_delta = repeat(delta, wide)
-                moved_a = load_like(room, source + (a_row + lane) * n, wide)
-                moved_b = load_like(room, source + (b_row + lane) * n, wide)
+                moved_a = load_like(workspace, source + (a_row + lane) * n, wide)
+                moved_b = load_like(workspace, source + (b_row + lane) * n, wide)
                 s1, s2 = fma(all_delta, moved_a, s1), fma(all_delta, moved_b, s2)
                 s3 = fma(repeat(delta * b, wide), moved_a, s3)
                 s3 = fma(repeat(delta * a, wide), moved_b, s3)
@@ -141,21 +141,21 @@ def tangents_backward(
                 turned_b = fma(c3, moved_a, fma(m3, all_a, m2))
                 # One after the other: A and B may be one row.
                 place = outgoing + (a_row + lane) * n
-                passed = fma(all_delta, turned_a, load_like(room, place, wide))
-                store(room, place, fma(repeat(by_a, wide), moved, passed))
+                passed = fma(all_delta, turned_a, load_like(workspace, place, wide))
+                store(workspace, place, fma(repeat(by_a, wide), moved, passed))
                 place = outgoing + (b_row + lane) * n
-                passed = fma(all_delta, turned_b, load_like(room, place, wide))
-                store(room, place, fma(repeat(by_b, wide), moved, passed))
+                passed = fma(all_delta, turned_b, load_like(workspace, place, wide))
+                store(workspace, place, fma(repeat(by_b, wide), moved, passed))
         totals = widen(slice_totals(s0, s1, s2, s3, line))
         target = start + move
         store(sums, target, load_like(sums, target, totals) + totals if adds else totals)
 
 
 @device
-def loss_tangents(frame, block, primal, room, outputs, target, line, wide):
+def loss_tangents(layout, block, primal, workspace, outputs, target, line, wide):
     """Write δ̇ of every group from the change of the class logits at ``outputs``: H times it."""
     n = n_lanes(wide) // n_lanes(line)
-    n_groups, size = frame.wires.n_groups, frame.block
+    n_groups, size = layout.wires.n_groups, layout.block
     start = block * n_groups * n_groups * size
     for group in range(n_groups):
         for lane in range(0, size, n_lanes(line)):
@@ -163,6 +163,6 @@ def loss_tangents(frame, block, primal, room, outputs, target, line, wide):
             for other in range(n_groups):
                 place = start + (group * n_groups + other) * size + lane
                 slope = repeat(load_like(primal.hessians, place, line), wide)
-                change = load_like(room, outputs + (other * size + lane) * n, wide)
+                change = load_like(workspace, outputs + (other * size + lane) * n, wide)
                 moved = fma(slope, change, moved)
-            store(room, target + (group * size + lane) * n, moved)
+            store(workspace, target + (group * size + lane) * n, moved)

@@ -1,7 +1,7 @@
 """What is worked out once for a network and kept: its wires, and memory that passes have used.
 
 A training step needs tens of megabytes. Asking the system for them anew each time costs more than
-the step: so a pass borrows its arrays, and they come back when the last who needs them is gone.
+the step: so a pass leases its arrays, and they come back when the last who needs them is gone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_SPARE: Final = 2
 class Plan:
     """The wires of a network, and its spare memory.
 
-    Any thread may borrow, and a loan may come back at any moment: when the garbage collector runs.
+    Any thread may borrow, and a lease may come back at any moment: when the garbage collector runs.
     So each step here is one operation of a dict or a deque, which no other thread can split.
     """
 
@@ -42,14 +42,14 @@ class Plan:
         self.wires = wires
         self._spare: dict[tuple[Any, ...], deque[dict[str, Array]]] = {}
 
-    def borrow(self, sizes: Sizes) -> Loan:
+    def lease(self, sizes: Sizes) -> Lease:
         """Return arrays of these sizes, holding anything."""
         key = tuple(sizes.items())
         try:
             arrays = self._spare[key].pop()
         except (KeyError, IndexError):
             arrays = {name: empty(n, dtype) for name, (n, dtype) in sizes.items()}
-        return Loan(self, key, arrays)
+        return Lease(self, key, arrays)
 
     def take_back(self, key: tuple[Any, ...], arrays: dict[str, Array]) -> None:
         """Keep arrays for the next who asks for these sizes."""
@@ -58,7 +58,7 @@ class Plan:
         self._spare.setdefault(key, deque(maxlen=_MAX_SPARE)).append(arrays)
 
 
-class Loan:
+class Lease:
     """Arrays that go back to their plan when this object dies."""
 
     def __init__(self, plan: Plan, key: tuple[Any, ...], arrays: dict[str, Array]) -> None:

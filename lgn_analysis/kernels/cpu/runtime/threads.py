@@ -1,12 +1,12 @@
-"""Threads that run one kernel together, meeting at barriers inside it.
+"""Threads that run one kernel together, barrier at barriers inside it.
 
 Numba's own threading layers are not used: the default one aborts the process when two threads enter
-it, and which one is there depends on the machine. A kernel takes a :class:`Member` first, works on
-that member's share, and calls :func:`meet` where all must have arrived. No result may depend on how
-many members there are: shares are ranges of outputs, and every output is computed by one member in
+it, and which one is there depends on the machine. A kernel takes a :class:`Worker` first, works on
+that worker's share, and calls :func:`barrier` where all must have arrived. No result may depend on how
+many workers there are: shares are ranges of outputs, and every output is computed by one worker in
 one order.
 
-Threads do not survive a fork: a forked child has a team of its own.
+Threads do not survive a fork: a forked child has a pool of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.thread_count import ThreadCount
 
-# Where what the members share stands, a cache line each; behind a counter, who sleeps until it grows.
+# Where what the workers share stands, a cache line each; behind a counter, who sleeps until it grows.
 _ARRIVED: Final = 0
 _CALLED_OFF: Final = 8
 _TIMEOUT: Final = 10
@@ -38,7 +38,7 @@ _TAKEN: Final = 16
 _FINISHED: Final = 24
 _N_SYNC: Final = 32
 _SPINS: Final = 4096
-"""Looks at a counter before a member sleeps, some 20 µs: longer than members differ while all run."""
+"""Looks at a counter before a worker sleeps, some 20 µs: longer than workers differ while all run."""
 _LONGEST_SLEEP: Final = 10_000_000
 """Nanoseconds after which a sleeper looks whether the run was called off."""
 
@@ -107,37 +107,37 @@ else:
         """Do nothing: nobody sleeps."""
 
 
-class Member(NamedTuple):
-    """One thread of a team.
+class Worker(NamedTuple):
+    """One thread of a pool.
 
     Attributes:
         place: its number, from 0.
-        n_members: members of the team.
+        n_workers: workers of the pool.
         sync: int64 [32], shared: arrivals so far, whether the run was called off, how long to
             sleep (seconds and nanoseconds), parts taken and parts finished.
-        meetings: int64 [1], its own: meetings so far.
+        barriers: int64 [1], its own: barriers so far.
     """
 
     place: int
-    n_members: int
+    n_workers: int
     sync: NDArray[np.int64]
-    meetings: NDArray[np.int64]
+    barriers: NDArray[np.int64]
 
 
 @device
-def meet(member):
-    """Wait until all members are here; return False where the run was called off.
+def barrier(worker):
+    """Wait until all workers are here; return False where the run was called off.
 
-    A kernel begins with a meeting, which alone can be called off, and returns at once if it was.
+    A kernel begins with a barrier, which alone can be called off, and returns at once if it was.
     """
-    if member.n_members == 1:
+    if worker.n_workers == 1:
         return True
-    member.meetings[0] += 1
-    expected = member.n_members * member.meetings[0]
-    if atomic_add(member.sync, _ARRIVED, 1) + 1 == expected:
-        _wake(member.sync, _ARRIVED)
+    worker.barriers[0] += 1
+    expected = worker.n_workers * worker.barriers[0]
+    if atomic_add(worker.sync, _ARRIVED, 1) + 1 == expected:
+        _wake(worker.sync, _ARRIVED)
         return True
-    return _wait(member.sync, _ARRIVED, expected)
+    return _wait(worker.sync, _ARRIVED, expected)
 
 
 @device
@@ -158,51 +158,51 @@ def _wait(sync, counter, least):
 
 
 @device
-def take_part(member):
+def take_part(worker):
     """Return the number of a part that nobody has taken yet, from 0 on without end.
 
-    For kernels that share out parts instead of meeting; see :func:`wait_for_parts`.
+    For kernels that share out parts instead of barrier; see :func:`wait_for_parts`.
     """
-    return atomic_add(member.sync, _TAKEN, 1)
+    return atomic_add(worker.sync, _TAKEN, 1)
 
 
 @device
-def finish_part(member):
+def finish_part(worker):
     """Say that a part that was taken is done."""
-    atomic_add(member.sync, _FINISHED, 1)
-    _wake(member.sync, _FINISHED)
+    atomic_add(worker.sync, _FINISHED, 1)
+    _wake(worker.sync, _FINISHED)
 
 
 @device
-def wait_for_parts(member, n_parts):
-    """Wait, as the first member, until all parts are done; helpers may come late and find none."""
-    if member.place == 0:
-        wait_until_done(member, n_parts)
+def wait_for_parts(worker, n_parts):
+    """Wait, as the first worker, until all parts are done; helpers may come late and find none."""
+    if worker.place == 0:
+        wait_until_done(worker, n_parts)
 
 
 @device
-def wait_until_done(member, n_parts):
+def wait_until_done(worker, n_parts):
     """Wait until so many parts are done: before a part that needs those taken before it."""
-    _wait(member.sync, _FINISHED, n_parts)
+    _wait(worker.sync, _FINISHED, n_parts)
 
 
 @device
-def alone(member):
-    """Return a member that shares with nobody and never waits."""
-    return Member(0, 1, member.sync, member.meetings)
+def exclusive(worker):
+    """Return a worker that shares with nobody and never waits."""
+    return Worker(0, 1, worker.sync, worker.barriers)
 
 
 @device
-def share(n, member):
-    """Return the range (first, last) of 0..n-1 that falls to a member."""
-    return n * member.place // member.n_members, n * (member.place + 1) // member.n_members
+def shard(n, worker):
+    """Return the range (first, last) of 0..n-1 that falls to a worker."""
+    return n * worker.place // worker.n_workers, n * (worker.place + 1) // worker.n_workers
 
 
 class _NoHelpersError(Exception):
     """The main thread has ended, and no thread gets helpers any more."""
 
 
-class _Team:
+class _Pool:
     """The helpers of this process; one caller at a time has them, others work alone."""
 
     def __init__(self) -> None:
@@ -210,35 +210,35 @@ class _Team:
         self._helpers: ThreadPoolExecutor | None = None
         self._n_helpers = 0
 
-    def run(self, kernel: Any, n_members: int, arguments: tuple[Any, ...], *, waits: bool) -> int:
-        """Run a kernel and return how many members it had."""
-        if n_members > 1 and self._lock.acquire(blocking=False):
+    def run(self, kernel: Any, n_workers: int, arguments: tuple[Any, ...], *, waits: bool) -> int:
+        """Run a kernel and return how many workers it had."""
+        if n_workers > 1 and self._lock.acquire(blocking=False):
             try:
-                self._together(kernel, n_members, arguments, waits)
-                return n_members
+                self._together(kernel, n_workers, arguments, waits)
+                return n_workers
             except _NoHelpersError:
                 pass
             finally:
                 self._lock.release()
-        kernel(_members(1)[0], *arguments)
+        kernel(_workers(1)[0], *arguments)
         return 1
 
     def _together(
-        self, kernel: Any, n_members: int, arguments: tuple[Any, ...], waits: bool
+        self, kernel: Any, n_workers: int, arguments: tuple[Any, ...], waits: bool
     ) -> None:
-        if self._helpers is None or self._n_helpers < n_members - 1:
-            self._n_helpers = n_members - 1
+        if self._helpers is None or self._n_helpers < n_workers - 1:
+            self._n_helpers = n_workers - 1
             self._helpers = ThreadPoolExecutor(self._n_helpers, "lgn-analysis-kernels")
-        members = _members(n_members)
+        workers = _workers(n_workers)
         futures = []
         try:
-            for member in members[1:]:
-                futures.append(_submit(self._helpers, kernel, member, *arguments))
-            kernel(members[0], *arguments)
+            for worker in workers[1:]:
+                futures.append(_submit(self._helpers, kernel, worker, *arguments))
+            kernel(workers[0], *arguments)
             if not waits:
                 futures = []
         except BaseException:
-            members[0].sync[_CALLED_OFF] = 1
+            workers[0].sync[_CALLED_OFF] = 1
             raise
         finally:
             for future in futures:
@@ -255,27 +255,27 @@ def _submit(helpers: ThreadPoolExecutor, kernel: Any, *arguments: Any) -> Future
         raise _NoHelpersError from error
 
 
-def _members(count: int) -> list[Member]:
+def _workers(count: int) -> list[Worker]:
     sync = np.zeros(_N_SYNC, dtype=np.int64)
     sync[_TIMEOUT : _TIMEOUT + 2] = 0, _LONGEST_SLEEP
-    return [Member(index, count, sync, np.zeros(1, dtype=np.int64)) for index in range(count)]
+    return [Worker(index, count, sync, np.zeros(1, dtype=np.int64)) for index in range(count)]
 
 
-_team = _Team()
+_pool = _Pool()
 
 
 def _after_fork() -> None:
     # The lock may have been held.
-    global _team
-    _team = _Team()
+    global _pool
+    _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-MIN_SHARE: Final = 2**17
-"""Gates times samples of one pass below which a thread's share is not worth a meeting."""
+MIN_SHARD: Final = 2**17
+"""Gates times samples of one pass below which a thread's share is not worth a barrier."""
 MIN_TOTAL: Final = 5e7
 """Gates times samples of a whole call below which it is not worth calling helpers.
 
@@ -290,32 +290,32 @@ _counts: dict[tuple[Any, ...], ThreadCount] = {}
 
 
 def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> None:
-    """Run a kernel whose members meet, on as many threads as torch uses or fewer.
+    """Run a kernel whose workers meet, on as many threads as torch uses or fewer.
 
     Fewer for small work, and where fewer take less time.
 
     Args:
-        kernel: called as ``kernel(member, *arguments)`` on each of them.
+        kernel: called as ``kernel(worker, *arguments)`` on each of them.
         arguments: the same for all.
         work: gates times samples of one training step, or what takes as long: some 0.4 ns each.
         passes: how many passes the call makes.
     """
-    worthwhile = int(work // MIN_SHARE) if work * passes >= MIN_TOTAL else 1
+    worthwhile = int(work // MIN_SHARD) if work * passes >= MIN_TOTAL else 1
     most = min(torch.get_num_threads(), worthwhile)
     if most <= 1:
-        _team.run(kernel, 1, arguments, waits=True)
+        _pool.run(kernel, 1, arguments, waits=True)
         return
     kind = (kernel, work, passes, most)
     if kind not in _counts and len(_counts) >= _MAX_KINDS:
         _counts.clear()
     count = _counts.setdefault(kind, ThreadCount(most))
-    n_members, start = count.choose(), time.perf_counter()
-    if _team.run(kernel, n_members, arguments, waits=True) == n_members:
-        count.note(n_members, time.perf_counter() - start)
+    n_workers, start = count.choose(), time.perf_counter()
+    if _pool.run(kernel, n_workers, arguments, waits=True) == n_workers:
+        count.note(n_workers, time.perf_counter() - start)
 
 
 def run_in_parts(kernel: Any, *arguments: Any, n_parts: int, work: float) -> None:
-    """Run a kernel whose members take parts, on as many threads as torch uses or fewer.
+    """Run a kernel whose workers take parts, on as many threads as torch uses or fewer.
 
     Nobody waits for a helper that comes late, so even short work can be shared out.
 
@@ -323,6 +323,6 @@ def run_in_parts(kernel: Any, *arguments: Any, n_parts: int, work: float) -> Non
         kernel, arguments, work: see :func:`run_together`.
         n_parts: how many parts there are.
     """
-    worthwhile = min(n_parts, int(work // MIN_SHARE))
-    n_members = max(1, min(torch.get_num_threads(), worthwhile))
-    _team.run(kernel, n_members, arguments, waits=False)
+    worthwhile = min(n_parts, int(work // MIN_SHARD))
+    n_workers = max(1, min(torch.get_num_threads(), worthwhile))
+    _pool.run(kernel, n_workers, arguments, waits=False)

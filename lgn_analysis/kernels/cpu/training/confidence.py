@@ -11,7 +11,7 @@ from lgn_analysis.gates.relaxations import UNDECIDED
 from lgn_analysis.kernels.cpu.logits import N_OPTIONS, TILE, floats_at
 from lgn_analysis.kernels.cpu.noise import exp
 from lgn_analysis.kernels.cpu.runtime.compiling import device
-from lgn_analysis.kernels.cpu.runtime.threads import share
+from lgn_analysis.kernels.cpu.runtime.threads import shard
 from lgn_analysis.kernels.cpu.simd import at, first_true, largest, load, put, store, total
 
 _FLOOR: Final = UNDECIDED
@@ -70,12 +70,12 @@ def rate_gates(logits, width, first, last, adaptation, gates, scratch):
 
 
 @device
-def follow_confidence(adaptation, depth, width, member, taus):
+def follow_confidence(adaptation, depth, width, worker, taus):
     """Take each layer's confidence to its gates' certainties, and write its temperature to ``taus``.
 
-    Members share out the layers, each of which is summed in one order. ``taus`` is float64 [depth].
+    Workers share out the layers, each of which is summed in one order. ``taus`` is float64 [depth].
     """
-    first, last = share(depth, member)
+    first, last = shard(depth, worker)
     for layer in range(first, last):
         mean = _sum(adaptation.certainties, layer * width, width) / width
         kept = adaptation.decay * adaptation.confidences[layer]

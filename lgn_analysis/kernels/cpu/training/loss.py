@@ -39,9 +39,9 @@ def cross_entropy_block(n_groups, logits, start, labels, n_samples, scale, delta
         raised_sum = raised_sum + raised
         store(deltas, target + group * BLOCK, raised)
     inside = low_half(lane_numbers(BLOCK)) < n_samples
-    share = select(inside, np.float32(scale) / raised_sum, floats(0.0, BLOCK))
+    shard = select(inside, np.float32(scale) / raised_sum, floats(0.0, BLOCK))
     for group in range(n_groups):
-        store(deltas, target + group * BLOCK, load(deltas, target + group * BLOCK, BLOCK) * share)
+        store(deltas, target + group * BLOCK, load(deltas, target + group * BLOCK, BLOCK) * shard)
     store(logits, start + n_groups * BLOCK, log(raised_sum) + top)
     loss = 0.0
     for sample in range(n_samples):

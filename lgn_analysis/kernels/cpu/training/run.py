@@ -27,7 +27,7 @@ from lgn_analysis.kernels.cpu.training.steps import (
     train_dense,
     train_packed,
 )
-from lgn_analysis.kernels.interface import AdamRule, Moments, Pass, check_taus
+from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec, check_taus
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        network: Pass,
+        network: NetworkSpec,
         logits: Sequence[Tensor],
         moments: Sequence[Moments],
         samples: PackedSamples,
@@ -148,7 +148,7 @@ class TrainingRun:
         return torch.from_numpy(losses)
 
 
-def _make_workspace(wires: Wires, batch: int, network: Pass) -> Workspace:
+def _make_workspace(wires: Wires, batch: int, network: NetworkSpec) -> Workspace:
     hard = network.relaxation.hard
     n_gates, n_blocks = wires.depth * wires.width, -(-batch // BLOCK)
     n_rows = count_rows(wires)
@@ -166,7 +166,7 @@ def _make_workspace(wires: Wires, batch: int, network: Pass) -> Workspace:
     )
 
 
-def _make_adaptation(network: Pass, depth: int, n_gates: int) -> Adaptation:
+def _make_adaptation(network: NetworkSpec, depth: int, n_gates: int) -> Adaptation:
     relaxation = network.relaxation
     if not isinstance(relaxation, CAGE):
         none = empty(0, np.float32)

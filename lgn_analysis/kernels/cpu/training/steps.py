@@ -1,8 +1,8 @@
 """A compiled run of training steps for a whole network.
 
 One call runs many steps: noise and gates, the batch out of packed data, forward, group sums,
-cross-entropy, backward, Adam. Members of the team share out gates, features and groups, and meet
-where one needs what another computed; every number is computed by one member in one order.
+cross-entropy, backward, Adam. Workers of the pool share out gates, features and groups, and meet
+where one needs what another computed; every number is computed by one worker in one order.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lgn_analysis.kernels.cpu.passes import (
 )
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, level_row
-from lgn_analysis.kernels.cpu.runtime.threads import meet, share
+from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
 from lgn_analysis.kernels.cpu.simd import at, load, prefetch, put, store
 from lgn_analysis.kernels.cpu.training.confidence import (
     Adaptation,
@@ -108,11 +108,11 @@ class Parameters(NamedTuple):
 
 
 @device
-def _gather_batch(wires, batches, step, member, square, words, block_stride):
+def _gather_batch(wires, batches, step, worker, square, words, block_stride):
     """Write level 0 of every block: the batch's bits, transposed to one word a feature."""
     n_words = -(-wires.n_features // BLOCK)
     n_blocks = -(-batches.batch // BLOCK)
-    first, last = share(n_blocks * n_words, member)
+    first, last = shard(n_blocks * n_words, worker)
     for unit in range(first, last):
         block, group = unit // n_words, unit % n_words
         begin = step * batches.batch + block * BLOCK
@@ -218,19 +218,19 @@ def _losses_and_deltas(wires, work, batches, step, first, last, group_tau, label
 
 
 @device
-def _note_loss(work, batch, n_blocks, step, member, losses):
-    """Write the mean loss of a step and return whether it is finite, the same to every member."""
+def _note_loss(work, batch, n_blocks, step, worker, losses):
+    """Write the mean loss of a step and return whether it is finite, the same to every worker."""
     mean = 0.0
     for block in range(n_blocks):
         mean += work.losses[block] / batch
-    if member.place == 0:
+    if worker.place == 0:
         losses[step] = mean
     return math.isfinite(mean)
 
 
 @entry
 def train_packed(
-    member,
+    worker,
     wires,
     work,
     rule,
@@ -247,7 +247,7 @@ def train_packed(
     """Run steps of a network of hard gates.
 
     Args:
-        member: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Member`.
+        worker: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Worker`.
         wires, work, rule, adam, parameters, batches: the network, its memory, how gates are chosen
             and moved, and the data.
         first_draw: the first step's noise; the draw goes up by one a step.
@@ -258,13 +258,13 @@ def train_packed(
         losses: float64 [n_steps], the mean loss of each step. One that is not finite ends the run:
             it and those behind it move nothing.
     """
-    if not meet(member):
+    if not barrier(worker):
         return
     n_groups = wires.n_groups
     n_rows = level_row(wires, wires.depth + 1)
     n_blocks = -(-batches.batch // BLOCK)
-    first_gate, last_gate = share(wires.depth * wires.width, member)
-    first_block, last_block = share(n_blocks, member)
+    first_gate, last_gate = shard(wires.depth * wires.width, worker)
+    first_block, last_block = shard(n_blocks, worker)
     square = np.empty(BLOCK, dtype=np.int64)
     planes = np.empty(N_PLANES, dtype=np.int64)
     none = np.empty(0, dtype=np.float32)
@@ -272,22 +272,22 @@ def train_packed(
     factor = np.float32(factor)
     _choose_gates(wires, work, rule, parameters, 0, first_draw, first_gate, last_gate, scratch)
     for step in range(n_steps):
-        _gather_batch(wires, batches, step, member, square, work.words, n_rows)
-        meet(member)
+        _gather_batch(wires, batches, step, worker, square, work.words, n_rows)
+        barrier(worker)
         if work.adaptation.active:
             taus = rule_at(rule, step, wires.depth).taus
-            follow_confidence(work.adaptation, wires.depth, wires.width, member, taus)
-        forward_packed(member, wires, work.gates, work.words, n_blocks)
+            follow_confidence(work.adaptation, wires.depth, wires.width, worker, taus)
+        forward_packed(worker, wires, work.gates, work.words, n_blocks)
         group_sums_packed(
-            member, wires, work.words, n_blocks, group_tau, planes, work.logits, n_groups + 1
+            worker, wires, work.words, n_blocks, group_tau, planes, work.logits, n_groups + 1
         )
-        meet(member)
+        barrier(worker)
         _losses_and_deltas(wires, work, batches, step, first_block, last_block, group_tau, square)
-        meet(member)
-        if not _note_loss(work, batches.batch, n_blocks, step, member, losses):
+        barrier(worker)
+        if not _note_loss(work, batches.batch, n_blocks, step, worker, losses):
             return
         backward_packed(
-            member,
+            worker,
             wires,
             work.gates,
             work.words,
@@ -315,7 +315,7 @@ def train_packed(
 
 @entry
 def train_dense(
-    member,
+    worker,
     wires,
     work,
     rule,
@@ -330,31 +330,31 @@ def train_dense(
     losses,
 ):
     """Run steps of a network of soft gates; see :func:`train_packed`."""
-    if not meet(member):
+    if not barrier(worker):
         return
     n_groups = wires.n_groups
     n_blocks = -(-batches.batch // BLOCK)
-    first_gate, last_gate = share(wires.depth * wires.width, member)
+    first_gate, last_gate = shard(wires.depth * wires.width, worker)
     square = np.empty(BLOCK, dtype=np.int64)
     none = np.empty(0, dtype=np.float32)
     scratch = make_scratch()
     factor = np.float32(factor)
     _choose_gates(wires, work, rule, parameters, 0, first_draw, first_gate, last_gate, scratch)
     for step in range(n_steps):
-        _gather_batch(wires, batches, step, member, square, work.words, wires.n_features)
-        meet(member)
+        _gather_batch(wires, batches, step, worker, square, work.words, wires.n_features)
+        barrier(worker)
         for block in range(n_blocks):
-            write_inputs(wires, member, work.words, none, block, work.values, 0)
-            meet(member)
-            forward_dense(member, wires, work.coefficients, work.values, 0)
+            write_inputs(wires, worker, work.words, none, block, work.values, 0)
+            barrier(worker)
+            forward_dense(worker, wires, work.coefficients, work.values, 0)
             start = block * (n_groups + 1) * BLOCK
-            group_sums_dense(member, wires, work.values, 0, group_tau, work.logits, start)
-            meet(member)
-            if block % member.n_members == member.place:
+            group_sums_dense(worker, wires, work.values, 0, group_tau, work.logits, start)
+            barrier(worker)
+            if block % worker.n_workers == worker.place:
                 _losses_and_deltas(wires, work, batches, step, block, block + 1, group_tau, square)
-            meet(member)
+            barrier(worker)
             backward_dense(
-                member,
+                worker,
                 wires,
                 work.coefficients,
                 work.values,
@@ -368,7 +368,7 @@ def train_dense(
                 none,
                 0,
             )
-        if not _note_loss(work, batches.batch, n_blocks, step, member, losses):
+        if not _note_loss(work, batches.batch, n_blocks, step, worker, losses):
             return
         _move_gates(
             wires,

@@ -34,7 +34,7 @@ from lgn_analysis.kernels.cuda.curvature.tangents_backward import (
 )
 from lgn_analysis.kernels.cuda.forward import gates_forward_float, group_parts
 from lgn_analysis.kernels.cuda.relax import Draw
-from lgn_analysis.kernels.interface import OutputLoss, Pass, check_samples, loss_derivatives
+from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, check_samples, loss_derivatives
 
 VECTORS: Final = 4
 """Directions that a sweep takes at most."""
@@ -98,7 +98,7 @@ class Curvature:
 
     def __init__(
         self,
-        network: Pass,
+        network: NetworkSpec,
         logits: Sequence[Tensor],
         x: Tensor,
         loss: OutputLoss,
@@ -153,7 +153,7 @@ class Curvature:
         return forms, squares
 
     def _run_forward(
-        self, network: Pass, logits: Sequence[Tensor], x: Tensor, tau: float
+        self, network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, tau: float
     ) -> tuple[list[_Layer], Tensor]:
         """Return the layers from the first probed one on, and the group sums in parts."""
         if x.dtype == torch.bool:

@@ -25,7 +25,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.kernels.cuda.runtime.launch import INTERPRETED, Launch, recording
-from lgn_analysis.kernels.interface import AdamRule, Moments, Pass
+from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec
 
 _POINTERS: Final = {
     torch.bool: "*i1",
@@ -167,7 +167,7 @@ def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7
         for name, kind in RELAXATIONS.items():
             logits = [torch.zeros(width, 16, requires_grad=True) for _ in range(3)]
             for dtype in (torch.float32, torch.bfloat16):
-                network = Pass(
+                network = NetworkSpec(
                     (wiring, wiring, wiring), n_features, kind(), 10, 1.0, gradient_dtype=dtype
                 )
                 noisy = key if network.relaxation.noisy else None
@@ -202,7 +202,7 @@ def _launch_curvature(wiring: Tensor, x: Tensor, dtype: torch.dtype, directions:
     from lgn_analysis.kernels import cuda
 
     width = wiring.shape[1]
-    network = Pass((wiring,) * 4, width, RELAXATIONS["soft"](), 10, 1.0)
+    network = NetworkSpec((wiring,) * 4, width, RELAXATIONS["soft"](), 10, 1.0)
     logits = [torch.zeros(width, 16, dtype=dtype) for _ in network.wirings]
     for inputs in (x, x.to(dtype)):
         curvature = cuda.Curvature(

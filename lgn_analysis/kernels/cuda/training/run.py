@@ -27,7 +27,7 @@ from lgn_analysis.kernels.cuda.relax import Draw, Tau, as_int64
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch, power_of_two
 from lgn_analysis.kernels.cuda.training.adam import adam_step
 from lgn_analysis.kernels.cuda.training.confidence import follow_confidence
-from lgn_analysis.kernels.interface import AdamRule, Moments, Pass, check_taus
+from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec, check_taus
 
 _POSITION: Final = 3
 """Where the step's number within its run stands in the state: seed, draw, Adam's steps, position."""
@@ -150,7 +150,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        network: Pass,
+        network: NetworkSpec,
         logits: Sequence[Tensor],
         moments: Sequence[Moments],
         samples: PackedSamples | Pixels,
