@@ -153,14 +153,14 @@ def gate_backward_inputs(
         gates = reader >> 1
         slots = reader & 1
         at_0, at_1 = _slopes(gates, slots, wanted, table, HARD)
-        moves = wanted & ((at_0 != 0) | (at_1 != 0))
+        varies = wanted & ((at_0 != 0) | (at_1 != 0))
         if SUMS:
             due = wanted & (slots == 0)
-            moves = moves | due
+            varies = varies | due
         d = load_values(
-            delta, gates // gates_per_delta, moves, halves, batch, n_halves, DTYPE, PACKED=False
+            delta, gates // gates_per_delta, varies, halves, batch, n_halves, DTYPE, PACKED=False
         )
-        other = load_values(inputs, partner, moves, halves, batch, n_halves, DTYPE, PACKED)
+        other = load_values(inputs, partner, varies, halves, batch, n_halves, DTYPE, PACKED)
         if PACKED:
             slope = tl.where(other != 0, at_1[None, :, None], at_0[None, :, None])
         else:

@@ -130,12 +130,12 @@ class Curvature:
 
     def _multiply(self, rows: Tensor, result: Tensor) -> None:
         layout = self._layout
-        n_moves = (layout.wires.depth - layout.first) * layout.wires.width * DIRECTIONS * 4
+        n_c_tangents = (layout.wires.depth - layout.first) * layout.wires.width * DIRECTIONS * 4
         workspace = self._lease_workspace()
         scratch = self._memory.lease(
             {
-                "moves": (n_moves, self._number),
-                "sums": (layout.n_parts * n_moves, np.float64),
+                "c_tangents": (n_c_tangents, self._number),
+                "sums": (layout.n_parts * n_c_tangents, np.float64),
             }
         )
         run_in_parts(
@@ -145,7 +145,7 @@ class Curvature:
             self._tau,
             rows.view(-1).numpy(),
             (0,) * len(rows),
-            scratch["moves"],
+            scratch["c_tangents"],
             workspace["workspace"],
             workspace_size(layout, len(rows)),
             scratch["sums"],

@@ -48,7 +48,7 @@ def _probes_forward(
     rows, size = layout.order.rows, layout.block
     base = layer * layout.wires.width
     offset = value_start(layout, block, layer)
-    moves_inputs, is_probed = layer > layout.first, primal.probed[layer] >= 0
+    inputs_vary, is_probed = layer > layout.first, primal.probed[layer] >= 0
     width = layout.wires.width
     row = -(-width // 8) * 8
     shift = block * size % BLOCK
@@ -63,19 +63,19 @@ def _probes_forward(
         even = at(signs, words + step - base) >> shift
         odd = at(signs, words + row + step - base) >> shift
         for lane in range(0, size, n_lanes(line)):
-            moved = wide
+            tangent = wide
             if is_probed:
                 length = load_like(workspace, lengths + (step - base) * size + lane, line)
-                moved = signed(length, even, odd, lane)
-            if moves_inputs:
+                tangent = signed(length, even, odd, lane)
+            if inputs_vary:
                 a = load_like(primal.values, offset + a_row + lane, line)
                 b = load_like(primal.values, offset + b_row + lane, line)
                 by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
-                moved_a = load_like(workspace, source + (a_row + lane) * PAIR, wide)
-                moved_b = load_like(workspace, source + (b_row + lane) * PAIR, wide)
-                moved = fma(repeat(by_a, wide), moved_a, moved)
-                moved = fma(repeat(by_b, wide), moved_b, moved)
-            store(workspace, out + lane * PAIR, moved)
+                tangent_a = load_like(workspace, source + (a_row + lane) * PAIR, wide)
+                tangent_b = load_like(workspace, source + (b_row + lane) * PAIR, wide)
+                tangent = fma(repeat(by_a, wide), tangent_a, tangent)
+                tangent = fma(repeat(by_b, wide), tangent_b, tangent)
+            store(workspace, out + lane * PAIR, tangent)
 
 
 @device
@@ -107,7 +107,7 @@ def _probes_backward(
     width = layout.wires.width
     base = layer * width
     offset, delta_offset = value_start(layout, block, layer), delta_start(layout, block, layer)
-    is_last, moves_inputs = layer == layout.wires.depth - 1, layer > layout.first
+    is_last, inputs_vary = layer == layout.wires.depth - 1, layer > layout.first
     is_probed = primal.probed[layer] >= 0
     row = -(-width // 8) * 8
     shift = block * size % BLOCK
@@ -130,30 +130,30 @@ def _probes_backward(
         even = at(signs, words + step - base) >> shift
         odd = at(signs, words + row + step - base) >> shift
         for lane in range(0, size, n_lanes(line)):
-            moved = load_like(workspace, taken + lane * PAIR, wide)
+            tangent = load_like(workspace, taken + lane * PAIR, wide)
             if not is_last:
                 store(workspace, taken + lane * PAIR, wide)
             if is_probed:
                 length = load_like(workspace, lengths + (step - base) * size + lane, line)
-                product = signed(length, even, odd, lane) * moved
+                product = signed(length, even, odd, lane) * tangent
                 place = sums + lane * PAIR
                 store(workspace, place, load_like(workspace, place, wide) + product)
                 place = sums + n + lane * PAIR
                 store(workspace, place, fma(product, product, load_like(workspace, place, wide)))
-            if moves_inputs:
+            if inputs_vary:
                 a = load_like(primal.values, offset + a_row + lane, line)
                 b = load_like(primal.values, offset + b_row + lane, line)
                 bend = repeat(load_like(primal.deltas, delta_row + lane, line) * c3, wide)
                 by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
-                moved_a = load_like(workspace, source + (a_row + lane) * PAIR, wide)
-                moved_b = load_like(workspace, source + (b_row + lane) * PAIR, wide)
+                tangent_a = load_like(workspace, source + (a_row + lane) * PAIR, wide)
+                tangent_b = load_like(workspace, source + (b_row + lane) * PAIR, wide)
                 # One after the other: A and B may be one row.
                 place = outgoing + (a_row + lane) * PAIR
-                passed = fma(bend, moved_b, load_like(workspace, place, wide))
-                store(workspace, place, fma(repeat(by_a, wide), moved, passed))
+                passed = fma(bend, tangent_b, load_like(workspace, place, wide))
+                store(workspace, place, fma(repeat(by_a, wide), tangent, passed))
                 place = outgoing + (b_row + lane) * PAIR
-                passed = fma(bend, moved_a, load_like(workspace, place, wide))
-                store(workspace, place, fma(repeat(by_b, wide), moved, passed))
+                passed = fma(bend, tangent_a, load_like(workspace, place, wide))
+                store(workspace, place, fma(repeat(by_b, wide), tangent, passed))
         if (step - base) % _RUN == _RUN - 1 or step == base + width - 1:
             for lane in range(0, 2 * n, n_lanes(wide)):
                 summed = widen(load_like(workspace, sums + lane, wide))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lgn_analysis.kernels.cpu.curvature.order import BlockLayout, first_block
 from lgn_analysis.kernels.cpu.curvature.primal import clear, group_sums
-from lgn_analysis.kernels.cpu.curvature.softmax import coefficient_changes, logit_products
+from lgn_analysis.kernels.cpu.curvature.softmax import coefficient_tangents, logit_products
 from lgn_analysis.kernels.cpu.curvature.tangents import (
     loss_tangents,
     tangents_backward,
@@ -66,7 +66,7 @@ def workspace_size(layout: BlockLayout, n_directions: int) -> int:
 
 @merged
 def block_product(
-    layout, block, primal, moves, workspace, start, adds, sums, sums_start, line, wide
+    layout, block, primal, c_tangents, workspace, start, adds, sums, sums_start, line, wide
 ):
     """Add one block's part to the sums; ``workspace`` is this worker's from ``start`` on."""
     wires = layout.wires
@@ -78,7 +78,7 @@ def block_product(
     for layer in range(layout.first, wires.depth):
         target = tangents + (layer - layout.first) * level
         tangents_forward(
-            layout, layer, block, primal, moves, workspace, target - level, target, line, wide
+            layout, layer, block, primal, c_tangents, workspace, target - level, target, line, wide
         )
     last = outputs - level
     group_sums(layout, workspace, last, row, workspace, outputs, 1.0, wide)
@@ -89,7 +89,7 @@ def block_product(
             layer,
             block,
             primal,
-            moves,
+            c_tangents,
             workspace,
             tangents + (layer - 1 - layout.first) * level,
             groups if layer == wires.depth - 1 else start + (layer & 1) * level,
@@ -103,14 +103,16 @@ def block_product(
 
 
 @entry
-def multiply(worker, layout, primal, tau, rows, directions, moves, workspace, size, sums, products):
+def multiply(
+    worker, layout, primal, tau, rows, directions, c_tangents, workspace, size, sums, products
+):
     """Write H v of some directions.
 
     Args:
         tau: gate temperature.
         rows: [n_directions, n_probed, width, 16]: the directions, as the logits.
         directions: a tuple as long as there are directions.
-        moves: [n_layers, width, n_directions, 4]; scratch.
+        c_tangents: [n_layers, width, n_directions, 4]; scratch.
         workspace: [workers, size]; scratch.
         size: see :func:`workspace_size`.
         sums: float64 [n_parts, n_layers, width, n_directions, 4]; scratch.
@@ -131,7 +133,7 @@ def multiply(worker, layout, primal, tau, rows, directions, moves, workspace, si
     while part < 2 * n_tiles + layout.n_parts:
         if part < n_tiles:
             first, last = part * TILE, min(n_gates, (part + 1) * TILE)
-            coefficient_changes(layout, primal, tau, rows, n, first, last, moves)
+            coefficient_tangents(layout, primal, tau, rows, n, first, last, c_tangents)
         elif part < n_tiles + layout.n_parts:
             wait_until_done(worker, n_tiles)
             if not is_clean:
@@ -144,7 +146,7 @@ def multiply(worker, layout, primal, tau, rows, directions, moves, workspace, si
                     layout,
                     block,
                     primal,
-                    moves,
+                    c_tangents,
                     workspace,
                     start,
                     block > begin,

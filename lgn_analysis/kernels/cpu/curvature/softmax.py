@@ -19,7 +19,7 @@ from lgn_analysis.kernels.cpu.simd import (
 
 
 @device
-def weight_changes(weights, offset, rows, place, tau):
+def weight_tangents(weights, offset, rows, place, tau):
     """Return ṗ = p ∘ (ż − Σ p ż) / tau of one gate."""
     p, z = load(weights, offset, N_OPTIONS), load(rows, place, N_OPTIONS)
     return p * (z - total(p * z)) * (1.0 / tau)
@@ -39,7 +39,7 @@ def to_coefficients(weights):
 
 
 @device
-def coefficient_changes(layout, primal, tau, rows, n, first, last, moves):
+def coefficient_tangents(layout, primal, tau, rows, n, first, last, c_tangents):
     """Write ċ of steps ``first``..``last - 1``, zero in layers that are not probed."""
     wires = layout.wires
     zero = load(primal.weights, 0, 4) * 0.0
@@ -53,11 +53,13 @@ def coefficient_changes(layout, primal, tau, rows, n, first, last, moves):
         for v in range(n):
             prefetch(rows, _place(primal, wires, v, probed, ahead), N_OPTIONS)
         for v in range(n):
-            move = zero
+            c_tangent = zero
             if probed >= 0:
                 place = _place(primal, wires, v, probed, gate)
-                move = to_coefficients(weight_changes(primal.weights, weight, rows, place, tau))
-            store(moves, 4 * (step * n + v), move)
+                c_tangent = to_coefficients(
+                    weight_tangents(primal.weights, weight, rows, place, tau)
+                )
+            store(c_tangents, 4 * (step * n + v), c_tangent)
 
 
 @device
@@ -110,7 +112,7 @@ def logit_products(layout, primal, tau, rows, n, first, last, sums, products):
         s = s - total(p * s)
         for v in range(n):
             place = _place(primal, wires, v, probed, gate)
-            changed = widen(weight_changes(primal.weights, weight, rows, place, tau))
+            changed = widen(weight_tangents(primal.weights, weight, rows, place, tau))
             change = _summed(sums, layout.n_parts, n_gates * 4 * n, 4 * (step * n + v))
             s_change = to_weights(change, p * 0.0)
             # s less its mean: Σ ṗ is zero, and the sum of ṗ s loses less to rounding.

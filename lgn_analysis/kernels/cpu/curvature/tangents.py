@@ -32,12 +32,14 @@ from lgn_analysis.kernels.cpu.simd import (
 
 
 @device
-def tangents_forward(layout, layer, block, primal, moves, workspace, source, target, line, wide):
+def tangents_forward(
+    layout, layer, block, primal, c_tangents, workspace, source, target, line, wide
+):
     """Write ẏ of one layer on one block.
 
     Args:
         primal: see :class:`.products.Primal`.
-        moves: [n_layers, width, n_directions, 4], by step: ċ.
+        c_tangents: [n_layers, width, n_directions, 4], by step: ċ.
         workspace: holds rows of tangents, of the inputs from ``source`` on, of the outputs from ``target``.
         line, wide: zeros, one cache line and one for each direction.
     """
@@ -45,7 +47,7 @@ def tangents_forward(layout, layer, block, primal, moves, workspace, source, tar
     n = n_lanes(wide) // n_lanes(line)
     base = layer * layout.wires.width
     offset = value_start(layout, block, layer)
-    moves_inputs = layer > layout.first
+    inputs_vary = layer > layout.first
     for step in range(base, base + layout.wires.width):
         a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
         out = target + at(rows, 4 * step + 2) * size * n
@@ -54,21 +56,27 @@ def tangents_forward(layout, layer, block, primal, moves, workspace, source, tar
             prefetch(workspace, ahead + lane, LINE)
         c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
         c3 = at(primal.coefficients, 4 * step + 3)
-        move = 4 * n * (step - layout.first * layout.wires.width)
-        m0, m1 = spread(moves, move, 4, line, wide), spread(moves, move + 1, 4, line, wide)
-        m2, m3 = spread(moves, move + 2, 4, line, wide), spread(moves, move + 3, 4, line, wide)
+        c_tangent = 4 * n * (step - layout.first * layout.wires.width)
+        m0, m1 = (
+            spread(c_tangents, c_tangent, 4, line, wide),
+            spread(c_tangents, c_tangent + 1, 4, line, wide),
+        )
+        m2, m3 = (
+            spread(c_tangents, c_tangent + 2, 4, line, wide),
+            spread(c_tangents, c_tangent + 3, 4, line, wide),
+        )
         for lane in range(0, size, n_lanes(line)):
             a = load_like(primal.values, offset + a_row + lane, line)
             b = load_like(primal.values, offset + b_row + lane, line)
             all_a, all_b = repeat(a, wide), repeat(b, wide)
-            moved = fma(fma(m3, all_b, m1), all_a, fma(m2, all_b, m0))
-            if moves_inputs:
+            tangent = fma(fma(m3, all_b, m1), all_a, fma(m2, all_b, m0))
+            if inputs_vary:
                 by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
-                moved_a = load_like(workspace, source + (a_row + lane) * n, wide)
-                moved_b = load_like(workspace, source + (b_row + lane) * n, wide)
-                moved = fma(repeat(by_a, wide), moved_a, moved)
-                moved = fma(repeat(by_b, wide), moved_b, moved)
-            store(workspace, out + lane * n, moved)
+                tangent_a = load_like(workspace, source + (a_row + lane) * n, wide)
+                tangent_b = load_like(workspace, source + (b_row + lane) * n, wide)
+                tangent = fma(repeat(by_a, wide), tangent_a, tangent)
+                tangent = fma(repeat(by_b, wide), tangent_b, tangent)
+            store(workspace, out + lane * n, tangent)
 
 
 @device
@@ -77,7 +85,7 @@ def tangents_backward(
     layer,
     block,
     primal,
-    moves,
+    c_tangents,
     workspace,
     source,
     incoming,
@@ -102,7 +110,7 @@ def tangents_backward(
     n = n_lanes(wide) // n_lanes(line)
     base = layer * layout.wires.width
     offset, delta_offset = value_start(layout, block, layer), delta_start(layout, block, layer)
-    is_last, moves_inputs = layer == layout.wires.depth - 1, layer > layout.first
+    is_last, inputs_vary = layer == layout.wires.depth - 1, layer > layout.first
     for step in range(base, base + layout.wires.width):
         a_row, b_row = at(rows, 4 * step) * size, at(rows, 4 * step + 1) * size
         taken = at(rows, 4 * step + 3)
@@ -114,40 +122,43 @@ def tangents_backward(
                 prefetch(workspace, ahead + lane, LINE)
         c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
         c3 = at(primal.coefficients, 4 * step + 3)
-        move = 4 * n * (step - layout.first * layout.wires.width)
-        m1, m2 = spread(moves, move + 1, 4, line, wide), spread(moves, move + 2, 4, line, wide)
-        m3 = spread(moves, move + 3, 4, line, wide)
+        c_tangent = 4 * n * (step - layout.first * layout.wires.width)
+        m1, m2 = (
+            spread(c_tangents, c_tangent + 1, 4, line, wide),
+            spread(c_tangents, c_tangent + 2, 4, line, wide),
+        )
+        m3 = spread(c_tangents, c_tangent + 3, 4, line, wide)
         s0, s1, s2, s3 = wide, wide, wide, wide
         for lane in range(0, size, n_lanes(line)):
             a = load_like(primal.values, offset + a_row + lane, line)
             b = load_like(primal.values, offset + b_row + lane, line)
-            moved = load_like(workspace, taken + lane * n, wide)
+            tangent = load_like(workspace, taken + lane * n, wide)
             if not is_last:
                 store(workspace, taken + lane * n, wide)
             all_a, all_b = repeat(a, wide), repeat(b, wide)
-            s0 = s0 + moved
-            s1, s2 = fma(moved, all_a, s1), fma(moved, all_b, s2)
-            s3 = fma(moved, repeat(a * b, wide), s3)
-            if moves_inputs:
+            s0 = s0 + tangent
+            s1, s2 = fma(tangent, all_a, s1), fma(tangent, all_b, s2)
+            s3 = fma(tangent, repeat(a * b, wide), s3)
+            if inputs_vary:
                 delta = load_like(primal.deltas, delta_row + lane, line)
                 by_a, by_b = fma(c3, b, line + c1), fma(c3, a, line + c2)
                 all_delta = repeat(delta, wide)
-                moved_a = load_like(workspace, source + (a_row + lane) * n, wide)
-                moved_b = load_like(workspace, source + (b_row + lane) * n, wide)
-                s1, s2 = fma(all_delta, moved_a, s1), fma(all_delta, moved_b, s2)
-                s3 = fma(repeat(delta * b, wide), moved_a, s3)
-                s3 = fma(repeat(delta * a, wide), moved_b, s3)
-                turned_a = fma(c3, moved_b, fma(m3, all_b, m1))
-                turned_b = fma(c3, moved_a, fma(m3, all_a, m2))
+                tangent_a = load_like(workspace, source + (a_row + lane) * n, wide)
+                tangent_b = load_like(workspace, source + (b_row + lane) * n, wide)
+                s1, s2 = fma(all_delta, tangent_a, s1), fma(all_delta, tangent_b, s2)
+                s3 = fma(repeat(delta * b, wide), tangent_a, s3)
+                s3 = fma(repeat(delta * a, wide), tangent_b, s3)
+                turned_a = fma(c3, tangent_b, fma(m3, all_b, m1))
+                turned_b = fma(c3, tangent_a, fma(m3, all_a, m2))
                 # One after the other: A and B may be one row.
                 place = outgoing + (a_row + lane) * n
                 passed = fma(all_delta, turned_a, load_like(workspace, place, wide))
-                store(workspace, place, fma(repeat(by_a, wide), moved, passed))
+                store(workspace, place, fma(repeat(by_a, wide), tangent, passed))
                 place = outgoing + (b_row + lane) * n
                 passed = fma(all_delta, turned_b, load_like(workspace, place, wide))
-                store(workspace, place, fma(repeat(by_b, wide), moved, passed))
+                store(workspace, place, fma(repeat(by_b, wide), tangent, passed))
         totals = widen(slice_totals(s0, s1, s2, s3, line))
-        target = start + move
+        target = start + c_tangent
         store(sums, target, load_like(sums, target, totals) + totals if adds else totals)
 
 
@@ -159,10 +170,10 @@ def loss_tangents(layout, block, primal, workspace, outputs, target, line, wide)
     start = block * n_groups * n_groups * size
     for group in range(n_groups):
         for lane in range(0, size, n_lanes(line)):
-            moved = wide
+            tangent = wide
             for other in range(n_groups):
                 place = start + (group * n_groups + other) * size + lane
                 slope = repeat(load_like(primal.hessians, place, line), wide)
                 change = load_like(workspace, outputs + (other * size + lane) * n, wide)
-                moved = fma(slope, change, moved)
-            store(workspace, target + (group * size + lane) * n, moved)
+                tangent = fma(slope, change, tangent)
+            store(workspace, target + (group * size + lane) * n, tangent)

@@ -28,7 +28,7 @@ from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
 
 
 @triton.jit
-def _moved_weights(
+def _weight_tangents(
     weights: tl.tensor,
     direction: tl.tensor,
     rate: tl.tensor,
@@ -66,7 +66,7 @@ def direction_coefficients(
     vector = tl.program_id(1).to(tl.int64)
     rate = tl.load(rates)
     direction = directions + vector * row_length
-    _, _, _, _, m0, m1, m2, m3 = _moved_weights(weights, direction, rate, gates, n, BLOCK)
+    _, _, _, _, m0, m1, m2, m3 = _weight_tangents(weights, direction, rate, gates, n, BLOCK)
     at_00, at_01, at_10, at_11 = corners_of(m0, m1, m2, m3)
     rows = out + (gates.to(tl.int64) * VECTORS + vector) * 4
     store_coefficients(rows, gates < n, at_00, at_01, at_10, at_11)
@@ -114,19 +114,19 @@ def direction_products(
         of_ab += tl.load(at + 3, mask=inside, other=0.0).to(tl.float64)
     t0, t1, t2, t3 = options_of(of_1, of_a, of_b, of_ab)
     direction = directions + vector * row_length
-    p0, p1, p2, p3, m0, m1, m2, m3 = _moved_weights(weights, direction, rate, gates, n, BLOCK)
+    p0, p1, p2, p3, m0, m1, m2, m3 = _weight_tangents(weights, direction, rate, gates, n, BLOCK)
     mean = tl.sum((p0 * s0 + p1 * s1) + (p2 * s2 + p3 * s3), axis=1)[:, None]
-    moved = (m0 * s0 + p0 * t0) + (m1 * s1 + p1 * t1)
-    moved += (m2 * s2 + p2 * t2) + (m3 * s3 + p3 * t3)
-    moved_mean = tl.sum(moved, axis=1)[:, None]
+    weighted = (m0 * s0 + p0 * t0) + (m1 * s1 + p1 * t1)
+    weighted += (m2 * s2 + p2 * t2) + (m3 * s3 + p3 * t3)
+    weighted_mean = tl.sum(weighted, axis=1)[:, None]
     store_options(
         out + vector * row_length,
         gates,
         n,
-        (m0 * (s0 - mean) + p0 * (t0 - moved_mean)) * rate,
-        (m1 * (s1 - mean) + p1 * (t1 - moved_mean)) * rate,
-        (m2 * (s2 - mean) + p2 * (t2 - moved_mean)) * rate,
-        (m3 * (s3 - mean) + p3 * (t3 - moved_mean)) * rate,
+        (m0 * (s0 - mean) + p0 * (t0 - weighted_mean)) * rate,
+        (m1 * (s1 - mean) + p1 * (t1 - weighted_mean)) * rate,
+        (m2 * (s2 - mean) + p2 * (t2 - weighted_mean)) * rate,
+        (m3 * (s3 - mean) + p3 * (t3 - weighted_mean)) * rate,
         BLOCK,
     )
 

@@ -202,18 +202,22 @@ class Curvature:
         """Write the products of at most :data:`VECTORS` directions."""
         sizes = [layer.weights.numel() for layer in self._tape if layer.place is not None]
         directions, products = rows.split(sizes, dim=1), result.split(sizes, dim=1)
-        moves: dict[int, Tensor] = {}
+        c_tangents: dict[int, Tensor] = {}
 
         def forward(layer: _Layer, tangents: Tensor | None) -> Tensor:
             if layer.place is not None:
-                moves[layer.index] = coefficient_tangents(
+                c_tangents[layer.index] = coefficient_tangents(
                     layer.weights, directions[layer.place], self._rates, self._dtype
                 )
-            move = moves.get(layer.index)
-            return forward_tangents(layer.inputs, tangents, layer.coefficients, move, len(rows))
+            c_tangent = c_tangents.get(layer.index)
+            return forward_tangents(
+                layer.inputs, tangents, layer.coefficients, c_tangent, len(rows)
+            )
 
-        def visit(layer: _Layer, moved: Delta, tangents: Tensor | None) -> Delta | None:
-            below, sums = self._step_back(layer, moved, tangents, moves.pop(layer.index, None))
+        def visit(layer: _Layer, delta_tangents: Delta, tangents: Tensor | None) -> Delta | None:
+            below, sums = self._step_back(
+                layer, delta_tangents, tangents, c_tangents.pop(layer.index, None)
+            )
             if layer.place is not None:
                 write_products(
                     products[layer.place],
@@ -237,16 +241,16 @@ class Curvature:
             factors, index = layer.factors, layer.index
             return forward_signs(inputs, tangents, coefficients, factors, draw, index, len(forms))
 
-        def visit(layer: _Layer, moved: Delta, tangents: Tensor | None) -> Delta | None:
+        def visit(layer: _Layer, delta_tangents: Delta, tangents: Tensor | None) -> Delta | None:
             if layer.place is not None:
                 form, square = products_with_signs(
-                    layer.inputs, moved, layer.factors, draw, layer.index
+                    layer.inputs, delta_tangents, layer.factors, draw, layer.index
                 )
                 forms[:, layer.place] = form
                 squares.add_(square)
             if tangents is None:
                 return None
-            return self._step_back(layer, moved, tangents, None)[0]
+            return self._step_back(layer, delta_tangents, tangents, None)[0]
 
         self._sweep(forward, visit)
 
@@ -262,11 +266,11 @@ class Curvature:
             kept.append(tangents)
             tangents = forward(layer, tangents)
         assert tangents is not None
-        moved: Delta | None = self._through_loss(tangents)
+        delta_tangents: Delta | None = self._through_loss(tangents)
         del tangents
         for layer in reversed(self._tape):
-            assert moved is not None
-            moved = visit(layer, moved, kept.pop())
+            assert delta_tangents is not None
+            delta_tangents = visit(layer, delta_tangents, kept.pop())
 
     def _through_loss(self, tangents: Tensor) -> Delta:
         """Return the tangents of the last layer's δ, rows [n_groups, k, batch]."""
@@ -277,18 +281,22 @@ class Curvature:
         return Delta(rows.to(self._dtype).contiguous(), self._group_size)
 
     def _step_back(
-        self, layer: _Layer, moved: Delta, tangents: Tensor | None, moves: Tensor | None
+        self,
+        layer: _Layer,
+        delta_tangents: Delta,
+        tangents: Tensor | None,
+        c_tangents: Tensor | None,
     ) -> tuple[Delta | None, Tensor]:
         """Return the tangents of the input gradient, and those of the four sums in parts."""
         if tangents is None:
-            return None, backward_tangent_sums(layer.inputs, moved)
+            return None, backward_tangent_sums(layer.inputs, delta_tangents)
         rows, sums = backward_tangents(
             layer.inputs,
             tangents,
             self._deltas[layer.index - self._tape[0].index],
-            moved,
+            delta_tangents,
             layer.coefficients,
-            moves,
+            c_tangents,
         )
         return Delta(rows), sums
 

@@ -245,16 +245,16 @@ def products_with_signs(
         layer: its index.
     """
     rows, batch = inputs.rows, inputs.batch
-    moved = delta_tangents.rows
-    vectors = moved.shape[1]
-    block, halves = tile_of(moved.itemsize, batch, 2 * vectors)  # two sums of its own
+    delta_rows = delta_tangents.rows
+    vectors = delta_rows.shape[1]
+    block, halves = tile_of(delta_rows.itemsize, batch, 2 * vectors)  # two sums of its own
     n_parts = cdiv(inputs.n, GATES_SUMMED)
-    parts = torch.empty(n_parts, 2, vectors, batch, dtype=torch.float64, device=moved.device)
+    parts = torch.empty(n_parts, 2, vectors, batch, dtype=torch.float64, device=delta_rows.device)
     launch(
         sign_products,
         (n_parts, cdiv(batch, halves * HALF_BITS)),
         parts,
-        moved,
+        delta_rows,
         rows,
         inputs.wiring,
         factors,

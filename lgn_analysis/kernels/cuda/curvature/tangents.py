@@ -87,11 +87,11 @@ def tangent_forward(
     input_tangents: tl.tensor,
     wiring: tl.tensor,
     coefficients: tl.tensor,
-    moves: tl.tensor,
+    c_tangents: tl.tensor,
     n: tl.tensor,
     batch: tl.tensor,
     n_halves: tl.tensor,
-    MOVED: tl.constexpr,
+    C_TANGENTS: tl.constexpr,
     LINKED: tl.constexpr,
     PACKED: tl.constexpr,
     VECTORS: tl.constexpr,
@@ -100,7 +100,7 @@ def tangent_forward(
 ) -> None:
     """Write ẏ [n, VECTORS, batch].
 
-    MOVED: the coefficients have tangents, ``moves`` [n, VECTORS, 4]. LINKED: the inputs have.
+    C_TANGENTS: the coefficients have tangents, ``c_tangents`` [n, VECTORS, 4]. LINKED: the inputs have.
     """
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     halves = tl.program_id(1) * HALVES + tl.arange(0, HALVES)
@@ -111,9 +111,9 @@ def tangent_forward(
     a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)
     b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)
     total = tl.zeros((VECTORS, HALVES, BLOCK, 32), dtype)
-    if MOVED:
+    if C_TANGENTS:
         vectors = rows.to(tl.int64)[None, :] * VECTORS + tl.arange(0, VECTORS)[:, None]
-        at = moves + vectors * 4
+        at = c_tangents + vectors * 4
         wanted = inside[None, :]
         m0 = tl.load(at, mask=wanted, other=0.0)[:, None, :, None]
         m1 = tl.load(at + 1, mask=wanted, other=0.0)[:, None, :, None]
@@ -186,7 +186,7 @@ def forward_tangents(
     inputs: Inputs,
     tangents: Tensor | None,
     coefficients: Tensor,
-    moves: Tensor | None,
+    c_tangents: Tensor | None,
     vectors: int,
 ) -> Tensor:
     """Return ẏ [n, vectors, batch] in the dtype of the coefficients.
@@ -195,7 +195,7 @@ def forward_tangents(
         inputs: of the layer.
         tangents: of its inputs, [n_in, vectors, batch]; None is zero.
         coefficients: [n, 4].
-        moves: ċ [n, vectors, 4]; None is zero.
+        c_tangents: ċ [n, vectors, 4]; None is zero.
         vectors: 1, 2 or 4 directions.
     """
     rows, batch = inputs.rows, inputs.batch
@@ -211,11 +211,11 @@ def forward_tangents(
         coefficients if tangents is None else tangents,
         inputs.wiring,
         coefficients,
-        coefficients if moves is None else moves,
+        coefficients if c_tangents is None else c_tangents,
         inputs.n,
         batch,
         rows.shape[1],
-        MOVED=moves is not None,
+        C_TANGENTS=c_tangents is not None,
         LINKED=tangents is not None,
         PACKED=inputs.packed,
         VECTORS=vectors,

@@ -96,7 +96,7 @@ def tangent_backward_inputs(
     inputs: tl.tensor,
     input_tangents: tl.tensor,
     coefficients: tl.tensor,
-    moves: tl.tensor,
+    c_tangents: tl.tensor,
     offsets: tl.tensor,
     readers: tl.tensor,
     partners: tl.tensor,
@@ -104,14 +104,14 @@ def tangent_backward_inputs(
     n: tl.tensor,
     gates_per_delta: tl.tensor,
     batch: tl.tensor,
-    MOVED: tl.constexpr,
+    C_TANGENTS: tl.constexpr,
     VECTORS: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
 ) -> None:
     """Write the tangents of the input gradients [n_in, VECTORS, batch].
 
-    MOVED: the coefficients have tangents, ``moves`` [n, VECTORS, 4], and the tangents of the four
+    C_TANGENTS: the coefficients have tangents, ``c_tangents`` [n, VECTORS, 4], and the tangents of the four
     sums [n_parts, n, VECTORS, 4] are written too.
     """
     features = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -122,10 +122,10 @@ def tangent_backward_inputs(
     dtype: tl.constexpr = out.dtype.element_ty
     start = tl.load(offsets + features, mask=inside, other=0)
     count = tl.load(offsets + features + 1, mask=inside, other=0) - start
-    if MOVED:
+    if C_TANGENTS:
         a = load_values(inputs, features, inside, halves, batch, 0, dtype, PACKED=False)
         a = a[None, :, :, :]
-        moved_a = load_tangents(input_tangents, features, inside, halves, batch, VECTORS)
+        tangent_a = load_tangents(input_tangents, features, inside, halves, batch, VECTORS)
     total = tl.zeros((VECTORS, HALVES, BLOCK, 32), dtype)
     for step in range(tl.max(count, axis=0)):
         wanted = step < count
@@ -136,31 +136,31 @@ def tangent_backward_inputs(
         row = gates // gates_per_delta
         d = load_values(delta, row, wanted, halves, batch, 0, dtype, PACKED=False)
         d = d[None, :, :, :]
-        moved_d = load_tangents(delta_tangents, row, wanted, halves, batch, VECTORS)
+        tangent_d = load_tangents(delta_tangents, row, wanted, halves, batch, VECTORS)
         b = load_values(inputs, partner, wanted, halves, batch, 0, dtype, PACKED=False)
-        moved_b = load_tangents(input_tangents, partner, wanted, halves, batch, VECTORS)
+        tangent_b = load_tangents(input_tangents, partner, wanted, halves, batch, VECTORS)
         at = coefficients + gates.to(tl.int64) * 4
         own = tl.load(at + 1 + slots, mask=wanted, other=0.0)[None, :, None]
         both = tl.load(at + 3, mask=wanted, other=0.0)[None, :, None]
         slope = (own + both * b)[None, :, :, :]
         b = b[None, :, :, :]
-        moved_slope = both[None, :, :, :] * moved_b
-        if MOVED:
-            at = moves + (gates.to(tl.int64)[None, :] * VECTORS + vectors) * 4
-            moved_own = tl.load(at + 1 + slots[None, :], mask=wanted[None, :], other=0.0)
-            moved_both = tl.load(at + 3, mask=wanted[None, :], other=0.0)
-            moved_slope += moved_own[:, None, :, None] + moved_both[:, None, :, None] * b
-        total += moved_d * slope + d * moved_slope
-        if MOVED:
-            by_a = moved_d * a + d * moved_a
+        slope_tangent = both[None, :, :, :] * tangent_b
+        if C_TANGENTS:
+            at = c_tangents + (gates.to(tl.int64)[None, :] * VECTORS + vectors) * 4
+            tangent_own = tl.load(at + 1 + slots[None, :], mask=wanted[None, :], other=0.0)
+            tangent_both = tl.load(at + 3, mask=wanted[None, :], other=0.0)
+            slope_tangent += tangent_own[:, None, :, None] + tangent_both[:, None, :, None] * b
+        total += tangent_d * slope + d * slope_tangent
+        if C_TANGENTS:
+            by_a = tangent_d * a + d * tangent_a
             _store_sums(
                 sums + part * tl.cast(n, tl.int64) * (VECTORS * 4),
                 gates,
                 wanted & (slots == 0),
-                moved_d,
+                tangent_d,
                 by_a,
-                moved_d * b + d * moved_b,
-                by_a * b + d * a * moved_b,
+                tangent_d * b + d * tangent_b,
+                by_a * b + d * a * tangent_b,
                 VECTORS,
             )
     store_tangents(out, features, inside, halves, batch, total, VECTORS)
@@ -174,16 +174,18 @@ def backward_tangent_sums(inputs: Inputs, delta_tangents: Delta) -> Tensor:
         delta_tangents: rows [n_rows, k, batch].
     """
     rows, batch = inputs.rows, inputs.batch
-    moved = delta_tangents.rows
-    vectors = moved.shape[1]
-    block, halves = tile_of(moved.itemsize, batch, vectors)
+    delta_rows = delta_tangents.rows
+    vectors = delta_rows.shape[1]
+    block, halves = tile_of(delta_rows.itemsize, batch, vectors)
     n_parts = cdiv(batch, halves * HALF_BITS)
-    sums = torch.empty(n_parts, inputs.n, vectors, 4, dtype=moved.dtype, device=moved.device)
+    sums = torch.empty(
+        n_parts, inputs.n, vectors, 4, dtype=delta_rows.dtype, device=delta_rows.device
+    )
     launch(
         tangent_backward_sums,
         (cdiv(inputs.n, block), n_parts),
         sums,
-        moved,
+        delta_rows,
         rows,
         inputs.wiring,
         inputs.n,
@@ -204,7 +206,7 @@ def backward_tangents(
     delta: Delta,
     delta_tangents: Delta,
     coefficients: Tensor,
-    moves: Tensor | None,
+    c_tangents: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the tangents of the input gradients [n_in, k, batch] and of the sums [n_parts, n, k, 4].
 
@@ -214,17 +216,17 @@ def backward_tangents(
         delta: gradient of its outputs.
         delta_tangents: of that, rows [n_rows, k, batch], as many gates a row.
         coefficients: [n, 4].
-        moves: ċ [n, k, 4]; None is zero, and leaves the sums out: an empty tensor stands for them.
+        c_tangents: ċ [n, k, 4]; None is zero, and leaves the sums out: an empty tensor stands for them.
     """
     consumers, batch = inputs.consumers, inputs.batch
     assert not inputs.packed
     assert delta.gates_per_row == delta_tangents.gates_per_row
     vectors = tangents.shape[1]
-    size = TILE_BYTES if moves is None else SUMMED_BYTES
+    size = TILE_BYTES if c_tangents is None else SUMMED_BYTES
     block, halves = tile_of(tangents.itemsize, batch, vectors, size=size)
     n_parts = cdiv(batch, halves * HALF_BITS)
     out = torch.empty_like(tangents)
-    n_sums = inputs.n if moves is not None else 0
+    n_sums = inputs.n if c_tangents is not None else 0
     sums = torch.empty(n_parts, n_sums, vectors, 4, dtype=out.dtype, device=out.device)
     launch(
         tangent_backward_inputs,
@@ -236,7 +238,7 @@ def backward_tangents(
         inputs.values,
         tangents,
         coefficients,
-        coefficients if moves is None else moves,
+        coefficients if c_tangents is None else c_tangents,
         consumers.offsets,
         consumers.readers,
         consumers.partners,
@@ -244,7 +246,7 @@ def backward_tangents(
         inputs.n,
         delta.gates_per_row,
         batch,
-        MOVED=moves is not None,
+        C_TANGENTS=c_tangents is not None,
         VECTORS=vectors,
         BLOCK=block,
         HALVES=halves,

@@ -18,7 +18,7 @@ from lgn_analysis.kernels.interface import AdamRule, Moments
 
 
 @triton.jit
-def _moved(
+def _updated(
     value: tl.tensor,
     moment: tl.tensor,
     square: tl.tensor,
@@ -74,10 +74,10 @@ def logit_adam(
     q3 = beta2 * q3 + weight2 * d3 * d3
     store_options(squares, gates, n, q0, q1, q2, q3, BLOCK)
     z0, z1, z2, z3 = load_options(logits, gates, n, BLOCK)
-    z0 = _moved(z0, m0, q0, rate, correction, epsilon)
-    z1 = _moved(z1, m1, q1, rate, correction, epsilon)
-    z2 = _moved(z2, m2, q2, rate, correction, epsilon)
-    z3 = _moved(z3, m3, q3, rate, correction, epsilon)
+    z0 = _updated(z0, m0, q0, rate, correction, epsilon)
+    z1 = _updated(z1, m1, q1, rate, correction, epsilon)
+    z2 = _updated(z2, m2, q2, rate, correction, epsilon)
+    z3 = _updated(z3, m3, q3, rate, correction, epsilon)
     store_options(logits, gates, n, z0, z1, z2, z3, BLOCK)
 
 
