@@ -36,14 +36,19 @@ from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
 from lgn_analysis.hessian.estimators.quadratic_forms import FEW, draw
 from lgn_analysis.hessian.estimators.trace import SMALLEST
 from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
-from lgn_analysis.hessian.results.intervals import ALPHA, STOPPED_ALPHA, form_reach, looks
+from lgn_analysis.hessian.results.intervals import (
+    ALPHA,
+    STOPPED_ALPHA,
+    form_critical_value,
+    interim_analyses,
+)
 
 REPEATS: Final = 5000
 FIXED: Final = (8, 32, 128)
 MOST: Final = 250
 """Products of a stopped run."""
 SKETCH: Final = 16
-LOOKS: Final = looks(SMALLEST, MOST)
+LOOKS: Final = interim_analyses(SMALLEST, MOST)
 SIZES: Final = sorted({*FIXED, *LOOKS})
 STOPS: Final = (0.3, 0.17)
 """Half-widths of stopped runs, in standard deviations of one probe: about 60 and 170 probes."""
@@ -111,7 +116,9 @@ class Stream:
     frobenius: Tensor
 
     def half_widths(self, alpha: float) -> Tensor:
-        reach = torch.tensor([form_reach(size, alpha) for size in SIZES], dtype=torch.float64)
+        reach = torch.tensor(
+            [form_critical_value(size, alpha) for size in SIZES], dtype=torch.float64
+        )
         return reach * self.variances.sqrt()
 
 

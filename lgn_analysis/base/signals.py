@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a moment at which work can be put down."""
+"""Ctrl-C that waits for the end of the step that is being made."""
 
 from __future__ import annotations
 

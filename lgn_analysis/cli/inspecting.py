@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.cli.output import echo
 from lgn_analysis.cli.parsing import REAL, WHOLE, one_of
-from lgn_analysis.cli.saying import say
 
 
 def evaluate(
@@ -32,9 +32,9 @@ def evaluate(
 
     model, data = _model_and_data(path, dataset)
     result = evaluate_model(model, data, split=split, noise_draws=noise_draws)
-    say(result.to_frame().T.to_string(header=False), "")
+    echo(result.to_frame().T.to_string(header=False), "")
     usage = gate_usage(model, data)
-    say(usage[["layer", "n_gates", "entropy", "unused", "constant", "unreachable"]].to_string())
+    echo(usage[["layer", "n_gates", "entropy", "unused", "constant", "unreachable"]].to_string())
 
 
 def probe(
@@ -68,28 +68,28 @@ def probe(
     samples, seed = whole("samples", samples, least=1), seed_number(seed)
     model, data = _model_and_data(path, dataset)
     operator = HessianProbe(model, (data.x_train[:samples], data.y_train[:samples]))
-    say(operator)
+    echo(operator)
     if "trace" in what:
-        say(operator.trace(rtol=rtol, seed=seed, progress=progress))
+        echo(operator.trace(rtol=rtol, seed=seed, progress=progress))
     if "eigs" in what:
-        say(operator.eigs(k=k, which="BE", seed=seed, progress=progress))
+        echo(operator.eigs(k=k, which="BE", seed=seed, progress=progress))
     if "density" in what:
-        say(operator.density(seed=seed, progress=progress))
+        echo(operator.density(seed=seed, progress=progress))
 
 
 def datasets() -> None:
     """List the data sets, their sizes, and what each needs."""
     from lgn_analysis.data import DATASETS
 
-    say(f"{'name':<15} {'bits':>6} {'classes':>7} {'train':>6} {'val':>6} {'test':>6}  needs")
+    echo(f"{'name':<15} {'bits':>6} {'classes':>7} {'train':>6} {'val':>6} {'test':>6}  needs")
     for spec in DATASETS.values():
         sizes = " ".join(f"{size:>6}" for size in spec.sizes)
         need = f"lgn_analysis[{spec.needs}]" if spec.needs else "nothing more"
         if not spec.offline:
             need += ", a download" if spec.needs else ""
             need = need.replace("nothing more", "a download")
-        say(f"{spec.name:<15} {spec.n_features:>6} {spec.n_classes:>7} {sizes}  {need}")
-        say(f"{'':<15} {spec.description}")
+        echo(f"{spec.name:<15} {spec.n_features:>6} {spec.n_classes:>7} {sizes}  {need}")
+        echo(f"{'':<15} {spec.description}")
 
 
 def _model_and_data(path: Path, dataset: str | None) -> tuple[Any, Any]:

@@ -9,8 +9,8 @@ import tyro
 from tyro.conf import arg
 
 from lgn_analysis.base.errors import InvalidInputError, SweepError
+from lgn_analysis.cli.output import echo
 from lgn_analysis.cli.parsing import WHOLE
-from lgn_analysis.cli.saying import say
 
 _LONG = ("paper",)
 """Presets that say what they take before anything else."""
@@ -71,7 +71,7 @@ def reproduce(
     for flag, folder in (("--out", out), ("--cache", cache)):
         _require_folder(flag, folder)
     plan = report.plan(preset, claims=chosen, cache=cache, workers=workers, measure=dry_run)
-    say(plan if dry_run or preset in _LONG else plan.total)
+    echo(plan if dry_run or preset in _LONG else plan.total)
     if dry_run:
         return
     result = report.reproduce(
@@ -87,10 +87,10 @@ def reproduce(
     width = max(len(verdict.claim.id) for verdict in result.verdicts)
     for verdict in result.verdicts:
         effect = report.format_effect(verdict)
-        say(f"{verdict.claim.id:<{width}}  {verdict.outcome:<12}  {effect}")
-    say(f"{report.tally(result.verdicts)}: see {result.page}")
+        echo(f"{verdict.claim.id:<{width}}  {verdict.outcome:<12}  {effect}")
+    echo(f"{report.tally(result.verdicts)}: see {result.page}")
     for failure in result.failures:
-        say(f"failed: {failure.label} ({failure.key}): {failure.error}")
+        echo(f"failed: {failure.label} ({failure.key}): {failure.error}")
     if result.failures:
         raise SweepError(
             f"{len(result.failures)} runs failed and are left out; {cache}/KEY.failure.json holds "
@@ -121,7 +121,7 @@ def figures(
     verdicts = report.rebuild(folder, names, progress=progress)
     if readme is not None:
         report.update_readme(readme, folder)
-    say(f"{report.tally(verdicts)}: see {folder / 'claims.md'} and {folder / 'report.html'}")
+    echo(f"{report.tally(verdicts)}: see {folder / 'claims.md'} and {folder / 'report.html'}")
 
 
 def _require_folder(flag: str, path: Path) -> None:

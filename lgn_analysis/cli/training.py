@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 from tyro.conf import arg
 
 from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.cli.output import echo
 from lgn_analysis.cli.parsing import REAL, WHOLE, one_of
-from lgn_analysis.cli.saying import say
 
 _RELAXATIONS: Final = one_of("soft", "gumbel-soft", "gumbel-st", "hard-st", "cage")
 _SCHEDULES: Final = one_of("constant", "linear", "exponential", "cosine")
@@ -146,7 +146,7 @@ def _train_on(run: Path, steps: int | None, device: Any, progress: bool) -> None
     from lgn_analysis.training import runs
 
     _, result = runs.resume(run, steps=steps, device=device, progress=progress)
-    say(result, f"run directory: {run}")
+    echo(result, f"run directory: {run}")
 
 
 def _compile_kernels(relaxation: str, device: Any, progress: bool) -> None:
@@ -175,7 +175,7 @@ def _train_anew(
 
     settings, notes = (RunConfig(), []) if config is None else read_config(config)
     for note in notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     if given.get("tau_schedule") == "constant":
         # A schedule in the file goes, and what belongs to it.
         given = {"tau_end": None, "tau_steps": None, **given}
@@ -194,13 +194,13 @@ def _train_anew(
     schedule: TrainingConfig = overridden(settings.training)
     data = load_dataset(data_config.name, data_config.thresholds)
     if "batch_size" not in given and schedule.batch_size > (n_train := len(data.y_train)):
-        say(
+        echo(
             f"note: batch_size {schedule.batch_size} exceeds the {n_train} training samples of "
             f"{data.name!r}: every step takes all of them"
         )
         schedule = replace(schedule, batch_size=n_train)
     if data_config.fingerprint not in (None, data.fingerprint):
-        say(f"note: {data.name!r} is not the data that {config} was written for")
+        echo(f"note: {data.name!r} is not the data that {config} was written for")
     model = network.build(data).to(device)
     if out is None:
         shape = f"{network.depth}x{network.width}"
@@ -209,7 +209,7 @@ def _train_anew(
     directory.refuse_used()
     run = RunConfig(data=data_config, network=network, training=schedule)
     check_run(model, data, run, directory, callbacks=())
-    say(data, model.extra_repr())
+    echo(data, model.extra_repr())
     _compile_kernels(network.relaxation, device, progress)
     result = runs.train(
         model,
@@ -218,4 +218,4 @@ def _train_anew(
         out=out,
         progress=progress,
     )
-    say(result, f"run directory: {out}")
+    echo(result, f"run directory: {out}")

@@ -1,4 +1,4 @@
-"""The few hot operations, and the seam through which their fast twins come.
+"""The few hot operations, and the interface through which their fast twins come.
 
 A backend is a module with the functions of :class:`Backend`, feature-major: a gather of inputs is a
 contiguous row. It is chosen by the tensor's device and can be forced by name. One that also has the

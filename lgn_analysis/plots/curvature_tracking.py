@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lgn_analysis.plots.style import (
-    Look,
+    MethodStyle,
     as_frame,
     axes_or_new,
     by_method,
@@ -49,12 +49,12 @@ def curvature_curves(
     frame = frame[frame[name].notna()]
     if "split" in frame:  # every split's row holds the same numbers
         frame = frame[frame["split"] == frame["split"].iloc[0]]
-    for look, rows in by_method(frame):
+    for method_style, rows in by_method(frame):
         rows = rows.sort_values("step")
         if "seed" in rows and rows["seed"].nunique() > 1:
-            draw_band(ax, rows, "step", name, look, marker=look.marker)
+            draw_band(ax, rows, "step", name, method_style, marker=method_style.marker)
         else:
-            _draw_run(ax, rows, name, column, prefix, look)
+            _draw_run(ax, rows, name, column, prefix, method_style)
     ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     if frame["step"].max() > _SHORT:
@@ -67,16 +67,16 @@ def curvature_curves(
 
 
 def _draw_run(
-    ax: Axes, rows: pd.DataFrame, name: str, column: str, prefix: str, look: Look
+    ax: Axes, rows: pd.DataFrame, name: str, column: str, prefix: str, method_style: MethodStyle
 ) -> None:
     ax.plot(
         rows["step"],
         rows[name],
-        color=look.color,
-        linestyle=look.linestyle,
-        marker=look.marker,
-        label=look.label,
+        color=method_style.color,
+        linestyle=method_style.linestyle,
+        marker=method_style.marker,
+        label=method_style.label,
     )
     if column == "trace":
         low, high = rows[f"{prefix}trace_low"], rows[f"{prefix}trace_high"]
-        ax.fill_between(rows["step"], low, high, color=look.color, alpha=0.18, linewidth=0)
+        ax.fill_between(rows["step"], low, high, color=method_style.color, alpha=0.18, linewidth=0)

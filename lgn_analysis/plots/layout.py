@@ -53,7 +53,9 @@ def legend_above(figure: Figure, ax: Axes, *, columns: int = 6) -> None:
     )
 
 
-def say(figure: Figure, frame: pd.DataFrame, more: str = "", *, intervals: bool = True) -> None:
+def footnote(
+    figure: Figure, frame: pd.DataFrame, more: str = "", *, intervals: bool = True
+) -> None:
     """Write scale, n and what else is to be known below the panels."""
     text = scale_of(frame)
     if intervals:

@@ -25,7 +25,7 @@ LEVEL: Final = 0.95
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """How one method is drawn."""
 
     label: str
@@ -34,13 +34,13 @@ class Look:
     marker: str
 
 
-LOOKS: Final = {
-    "soft": Look("DLGN (noise-free)", "#D55E00", "--", "s"),
-    "gumbel-st": Look("GLGN (Gumbel-ST)", "#0072B2", "-", "o"),
-    "gumbel-soft": Look("soft Gumbel", "#009E73", "-.", "^"),
-    "hard-st": Look("hard ST", "#CC79A7", ":", "D"),
-    "cage": Look("CAGE", "#E69F00", (0, (5, 1)), "v"),
-    "soft-annealed": Look("soft, tau falling", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P"),
+METHOD_STYLES: Final = {
+    "soft": MethodStyle("DLGN (noise-free)", "#D55E00", "--", "s"),
+    "gumbel-st": MethodStyle("GLGN (Gumbel-ST)", "#0072B2", "-", "o"),
+    "gumbel-soft": MethodStyle("soft Gumbel", "#009E73", "-.", "^"),
+    "hard-st": MethodStyle("hard ST", "#CC79A7", ":", "D"),
+    "cage": MethodStyle("CAGE", "#E69F00", (0, (5, 1)), "v"),
+    "soft-annealed": MethodStyle("soft, tau falling", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P"),
 }
 
 _RC: Final[dict[Any, Any]] = {
@@ -104,19 +104,22 @@ def as_frame(result: Any) -> pd.DataFrame:
     return frame
 
 
-def look_of(relaxation: str | None) -> Look:
+def style_of(relaxation: str | None) -> MethodStyle:
     """Return the look of a relaxation; black for what has none."""
-    return LOOKS.get(relaxation or "", Look(relaxation or "", "#000000", "-", "o"))
+    return METHOD_STYLES.get(relaxation or "", MethodStyle(relaxation or "", "#000000", "-", "o"))
 
 
-def by_method(frame: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
-    """Yield each relaxation's look and rows, in the order of :data:`LOOKS`."""
+def by_method(frame: pd.DataFrame) -> Iterator[tuple[MethodStyle, pd.DataFrame]]:
+    """Yield each relaxation's look and rows, in the order of :data:`METHOD_STYLES`."""
     if "relaxation" not in frame:
-        yield look_of(None), frame
+        yield style_of(None), frame
         return
     present = list(frame["relaxation"].unique())
-    for name in [*(name for name in LOOKS if name in present), *(set(present) - set(LOOKS))]:
-        yield look_of(name), frame[frame["relaxation"] == name]
+    for name in [
+        *(name for name in METHOD_STYLES if name in present),
+        *(set(present) - set(METHOD_STYLES)),
+    ]:
+        yield style_of(name), frame[frame["relaxation"] == name]
 
 
 def summarise(frame: pd.DataFrame, x: str | Sequence[str], y: str) -> pd.DataFrame:
@@ -134,15 +137,17 @@ def draw_band(
     frame: pd.DataFrame,
     x: str,
     y: str,
-    look: Look,
+    method_style: MethodStyle,
     *,
     label: str | None = None,
     **kw: Any,
 ) -> None:
     """Draw the mean of ``y`` over seeds against ``x``, with its interval as a band."""
     table = summarise(frame, x, y)
-    options = {"color": look.color, "linestyle": look.linestyle, **kw}
-    ax.plot(table[x], table["mean"], label=look.label if label is None else label, **options)
+    options = {"color": method_style.color, "linestyle": method_style.linestyle, **kw}
+    ax.plot(
+        table[x], table["mean"], label=method_style.label if label is None else label, **options
+    )
     ax.fill_between(
         table[x], table["low"], table["high"], color=options["color"], alpha=0.18, linewidth=0
     )
@@ -153,20 +158,25 @@ def draw_points(
     frame: pd.DataFrame,
     x: str,
     y: str,
-    look: Look,
+    method_style: MethodStyle,
     *,
     label: str | None = None,
     **kw: Any,
 ) -> None:
     """Draw the mean of ``y`` over seeds with error bars, and every seed as a faint point."""
     table = summarise(frame, x, y)
-    options = {"color": look.color, "linestyle": look.linestyle, "marker": look.marker, **kw}
+    options = {
+        "color": method_style.color,
+        "linestyle": method_style.linestyle,
+        "marker": method_style.marker,
+        **kw,
+    }
     ax.errorbar(
         table[x],
         table["mean"],
         yerr=[table["mean"] - table["low"], table["high"] - table["mean"]],
         capsize=2.5,
-        label=look.label if label is None else label,
+        label=method_style.label if label is None else label,
         **options,
     )
     ax.scatter(frame[x], frame[y], s=7, color=options["color"], alpha=0.35, linewidths=0)

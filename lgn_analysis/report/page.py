@@ -1,4 +1,4 @@
-"""``report.html``: every claim beside its figure, in one file that asks nobody for anything."""
+"""``report.html``: every claim beside its figure, in one self-contained file."""
 
 from __future__ import annotations
 

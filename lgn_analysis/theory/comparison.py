@@ -21,7 +21,12 @@ from lgn_analysis.data import Dataset
 from lgn_analysis.gates.noise import Purpose, derive_seed
 from lgn_analysis.hessian.operators.linear import LossFn
 from lgn_analysis.hessian.probe import HessianProbe
-from lgn_analysis.hessian.results.intervals import ALPHA, STOPPED_ALPHA, looks, mean_interval
+from lgn_analysis.hessian.results.intervals import (
+    ALPHA,
+    STOPPED_ALPHA,
+    interim_analyses,
+    mean_interval,
+)
 from lgn_analysis.hessian.results.spectrum import DensityResult, EigenResult
 from lgn_analysis.metrics import Evaluation, evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork, require_network
@@ -205,8 +210,8 @@ def _paired_traces(
     estimates: list[list[float]] = []
     bar = tqdm(desc="paired traces", unit="pair", disable=not progress)
     converged, reason, alpha = True, f"{_PAIR * most} products as asked", ALPHA
-    for look in [most] if n_probes is not None else looks(min(_FIRST_LOOK, most), most):
-        while len(estimates) < look:
+    for total in [most] if n_probes is not None else interim_analyses(min(_FIRST_LOOK, most), most):
+        while len(estimates) < total:
             shared = derive_seed(paired, Purpose.PROBE, len(estimates))
             estimates.append([p.trace(n_probes=_PAIR, seed=shared).estimate for p in probes])
             bar.update()
@@ -241,8 +246,8 @@ def _trace_rows(traces: NDArray[np.float64], taus: Sequence[float], alpha: float
 def _bounded(result: EigenResult, index: int) -> Interval:
     """Return an eigenvalue and the bound of its residual: H has an eigenvalue in between."""
     value = float(result.values[index])
-    reach = float(result.residuals[index] * np.abs(result.values).max())
-    return value, value - reach, value + reach
+    half_width = float(result.residuals[index] * np.abs(result.values).max())
+    return value, value - half_width, value + half_width
 
 
 def _negative_mass(density: DensityResult) -> Interval:
@@ -251,8 +256,8 @@ def _negative_mass(density: DensityResult) -> Interval:
     if density.exact:
         return value, value, value
     probes = len(density.nodes)
-    reach = float(stdtrit(probes - 1, 1 - ALPHA / 2)) * density.negative_mass_stderr
-    return value, max(0.0, value - reach), min(1.0, value + reach)
+    half_width = float(stdtrit(probes - 1, 1 - ALPHA / 2)) * density.negative_mass_stderr
+    return value, max(0.0, value - half_width), min(1.0, value + half_width)
 
 
 def _table(rows: Sequence[Row], labels: tuple[str, str]) -> pd.DataFrame:

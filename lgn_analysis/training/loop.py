@@ -155,7 +155,7 @@ class Runner:
                     until = (self.step // training.interval + 1) * training.interval
                     self._advance(min(until, training.steps), bar, stopped)
                 if stopped():
-                    self._put_down()
+                    self._stop_at_step()
         finally:
             bar.close()
             self.model.train(was_training)
@@ -166,7 +166,7 @@ class Runner:
             return nullcontext(lambda: False)
         return postponed("stopping with a checkpoint; press Ctrl-C again to stop at once")
 
-    def _put_down(self) -> None:
+    def _stop_at_step(self) -> None:
         """Commit this step, evaluated or not, and stop."""
         assert self.directory is not None
         if self._kept != self.step:

@@ -10,7 +10,12 @@ from scipy import stats
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.results.intervals import form_reach, looks, mean_interval, ratio_interval
+from lgn_analysis.hessian.results.intervals import (
+    form_critical_value,
+    interim_analyses,
+    mean_interval,
+    ratio_interval,
+)
 
 SPREAD = [3.0, -1.0, 2.0, 0.5] + [0.1] * 26
 RANK_ONE = [1.0] + [0.0] * 59  # probes are χ² with one degree of freedom: as skewed as it gets
@@ -27,11 +32,11 @@ def test_symmetric_samples_have_the_t_interval():
 
 
 def test_the_reach_is_students_and_wider_for_few_probes():
-    assert form_reach(10**6) == pytest.approx(stats.norm.ppf(0.975), rel=1e-5)
-    assert form_reach(128, 0.03) == pytest.approx(stats.t.ppf(0.985, 127), rel=2e-3)
-    assert form_reach(8) > 1.25 * stats.t.ppf(0.975, 7)
+    assert form_critical_value(10**6) == pytest.approx(stats.norm.ppf(0.975), rel=1e-5)
+    assert form_critical_value(128, 0.03) == pytest.approx(stats.t.ppf(0.985, 127), rel=2e-3)
+    assert form_critical_value(8) > 1.25 * stats.t.ppf(0.975, 7)
     with pytest.raises(InvalidInputError, match="at least 2"):
-        form_reach(1)
+        form_critical_value(1)
 
 
 def test_eight_to_sixteen_signs_cover_a_form_of_two_values():
@@ -40,13 +45,13 @@ def test_eight_to_sixteen_signs_cover_a_form_of_two_values():
         plus = np.arange(n + 1)
         mean = (2 * plus - n) / n
         deviation = np.sqrt((1 - mean**2) * n / (n - 1) / n)
-        missed = np.abs(mean) > form_reach(n) * deviation + 1e-12
+        missed = np.abs(mean) > form_critical_value(n) * deviation + 1e-12
         assert stats.binom.pmf(plus, n, 0.5)[missed].sum() < 0.06
 
 
 def test_looks_grow_by_half_and_end_where_they_must():
-    assert looks(32, 100) == [32, 48, 72, 100]
-    assert looks(32, 32) == [32]
+    assert interim_analyses(32, 100) == [32, 48, 72, 100]
+    assert interim_analyses(32, 32) == [32]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, hutchinson_trace
 from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
 from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
-from lgn_analysis.hessian.results.intervals import LARGEST_RTOL, looks
+from lgn_analysis.hessian.results.intervals import LARGEST_RTOL, interim_analyses
 from lgn_analysis.hessian.results.tolerances import Tolerances
 
 DECAYING = [(-1) ** i * 2.0 ** (-i / 6) for i in range(70)]
@@ -119,7 +119,7 @@ def test_an_interval_that_decided_once_stays_wide():
 def test_a_stopped_run_looks_at_growing_sizes():
     operator = Counting(symmetric(DECAYING))
     result = hutchinson_trace(operator, rtol=None, atol=1.0)
-    assert result.n_matvecs in looks(32, 2000)
+    assert result.n_matvecs in interim_analyses(32, 2000)
     assert operator.widest <= 16
 
 

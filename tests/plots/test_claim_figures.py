@@ -9,7 +9,7 @@ from scipy import stats
 
 import lgn_analysis as lgn
 from lgn_analysis.plots.claims import gap, unused_gates, where_it_pays
-from lgn_analysis.plots.style import LOOKS
+from lgn_analysis.plots.style import METHOD_STYLES
 
 SEEDS = range(5)
 SHAPE = {
@@ -73,22 +73,22 @@ def ends_frame():
 )
 def test_gaps_are_drawn_by_size_in_their_units(ax, column, expected):
     lgn.plots.gap_by_size(ends_frame(), ax, size="depth", column=column)
-    means, _ = points(ax, LOOKS["soft"].label)
+    means, _ = points(ax, METHOD_STYLES["soft"].label)
     assert means == pytest.approx(expected)
 
 
 def test_the_gap_of_untrained_runs_is_left_out_and_their_accuracy_is_not(ax):
     lgn.plots.gap_by_size(ends_frame(), ax, column="gap")
-    assert len(points(ax, LOOKS["gumbel-st"].label)[0]) == 1
+    assert len(points(ax, METHOD_STYLES["gumbel-st"].label)[0]) == 1
     other = lgn.plots.gap_by_size(ends_frame(), Figure().subplots(), column="discrete_accuracy")
-    assert points(other, LOOKS["gumbel-st"].label)[0] == pytest.approx([0.95, 0.2])
+    assert points(other, METHOD_STYLES["gumbel-st"].label)[0] == pytest.approx([0.95, 0.2])
 
 
 def test_intervals_are_those_of_the_seeds(ax):
     lgn.plots.gap_by_size(ends_frame(), ax, column="gap")
     values = [100 * (0.02 + 0.001 * seed) for seed in SEEDS]
     expected = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    _, ends = points(ax, LOOKS["soft"].label)
+    _, ends = points(ax, METHOD_STYLES["soft"].label)
     assert ends[0] == pytest.approx(expected)
 
 
@@ -132,7 +132,7 @@ def test_layers_and_the_whole_stand_apart_with_their_predictions(ax):
     frame = pd.DataFrame(made)
     frame["prediction"] = 2 * frame["delta_loss"]
     lgn.plots.layer_changes(frame, ax)
-    assert points(ax, LOOKS["soft"].label)[0] == pytest.approx([1.0, 2.0, 5.0])
+    assert points(ax, METHOD_STYLES["soft"].label)[0] == pytest.approx([1.0, 2.0, 5.0])
     crosses = [line for line in ax.get_lines() if line.get_marker() == "x"]
     assert crosses[0].get_ydata().tolist() == [2.0, 4.0, 10.0]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "2", "all"]
@@ -179,8 +179,8 @@ def test_extra_seconds_are_medians_of_ratios_within_rounds(ax):
         for number in range(3)
     ]
     lgn.plots.extra_seconds(pd.DataFrame(made), ax)
-    assert points(ax, LOOKS["gumbel-soft"].label)[0] == pytest.approx([5.0])
-    assert points(ax, LOOKS["gumbel-st"].label)[0] == pytest.approx([-50.0])
+    assert points(ax, METHOD_STYLES["gumbel-soft"].label)[0] == pytest.approx([5.0])
+    assert points(ax, METHOD_STYLES["gumbel-st"].label)[0] == pytest.approx([-50.0])
 
 
 @pytest.mark.parametrize("taus", [(1.0,), (0.5, 1.0)])
@@ -255,6 +255,8 @@ def test_checkpoints_are_drawn_against_their_prediction_hollow_where_untrained(a
 
 
 def test_every_method_has_a_look_of_its_own():
-    looks = list(LOOKS.values())
+    looks = list(METHOD_STYLES.values())
     for attribute in ("color", "linestyle", "marker", "label"):
-        assert len({str(getattr(look, attribute)) for look in looks}) == len(looks), attribute
+        assert len({str(getattr(method_style, attribute)) for method_style in looks}) == len(
+            looks
+        ), attribute

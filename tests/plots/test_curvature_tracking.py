@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import lgn_analysis as lgn
-from lgn_analysis.plots.style import LOOKS
+from lgn_analysis.plots.style import METHOD_STYLES
 from tests.tiny import fresh, short
 
 
@@ -56,7 +56,7 @@ def test_several_seeds_are_drawn_by_their_mean_and_interval(ax):
         for seed, scale in enumerate((1.0, 2.0, 4.0))
     ]
     lgn.plots.curvature_curves(pd.concat(runs), ax)
-    (curve,) = [line for line in ax.get_lines() if line.get_label() == LOOKS["soft"].label]
+    (curve,) = [line for line in ax.get_lines() if line.get_label() == METHOD_STYLES["soft"].label]
     assert curve.get_ydata() == pytest.approx([7 / 3, 77 / 3, 147 / 3])
     low, high = stats.t.interval(0.95, 2, 7 / 3, stats.sem([1.0, 2.0, 4.0]))
     ends = [v[1] for v in ax.collections[0].get_paths()[0].vertices if v[0] == 0]

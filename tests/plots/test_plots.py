@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import lgn_analysis as lgn
-from lgn_analysis.plots.style import LOOKS, style, summarise
+from lgn_analysis.plots.style import METHOD_STYLES, style, summarise
 
 STEPS = [0, 10, 20]
 
@@ -61,7 +61,7 @@ def test_a_single_seed_has_no_interval():
 
 def test_accuracy_curves_draw_the_mean_of_each_method(ax, history):
     lgn.plots.accuracy_curves(history, ax, split="test")
-    drawn = line(ax, f"{LOOKS['soft'].label}, discrete")
+    drawn = line(ax, f"{METHOD_STYLES['soft'].label}, discrete")
     assert drawn.get_xdata().tolist() == STEPS
     assert drawn.get_ydata() == pytest.approx([0.4 + 0.01 * step + 0.002 for step in STEPS])
     assert len(ax.collections) == 4  # a band for each method and accuracy
@@ -69,7 +69,7 @@ def test_accuracy_curves_draw_the_mean_of_each_method(ax, history):
 
 def test_the_gap_is_drawn_in_percentage_points(ax, history):
     lgn.plots.gap_curves(history, ax)
-    assert line(ax, LOOKS["gumbel-st"].label).get_ydata() == pytest.approx([9.9] * 3)
+    assert line(ax, METHOD_STYLES["gumbel-st"].label).get_ydata() == pytest.approx([9.9] * 3)
     assert ax.get_ylabel().endswith("(pp)")
 
 
@@ -82,7 +82,7 @@ def test_a_plain_history_of_one_run_is_drawn_too(ax, history):
 def test_unused_gates_are_drawn_by_layer_from_one(ax):
     usage = pd.DataFrame({"layer": [0, 1], "unused": [0.25, 0.5], "relaxation": "soft"})
     lgn.plots.unused_by_layer(usage, ax)
-    (bars,) = [c for c in ax.containers if c.get_label() == LOOKS["soft"].label]
+    (bars,) = [c for c in ax.containers if c.get_label() == METHOD_STYLES["soft"].label]
     assert bars.lines[0].get_xdata().tolist() == [1, 2]
     assert bars.lines[0].get_ydata().tolist() == [0.25, 0.5]
 
@@ -141,7 +141,7 @@ def test_without_axes_a_new_figure_is_made(history):
 def test_drawing_an_empty_grid_of_methods_keeps_their_order(ax, history):
     lgn.plots.gap_curves(history, ax)
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == [LOOKS["soft"].label, LOOKS["gumbel-st"].label]
+    assert labels == [METHOD_STYLES["soft"].label, METHOD_STYLES["gumbel-st"].label]
 
 
 def test_the_style_leaves_pyplot_as_it_was_set_up_inside():

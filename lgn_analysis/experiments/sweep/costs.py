@@ -121,8 +121,8 @@ def cost(spec: RunSpec) -> float:
     if spec.device != "cpu":
         moved = gates * (evaluated * 12.0 + _LOGIT_BYTES)
         return seconds + evaluations * moved / (BANDWIDTH * EFFICIENCY) + _probes(spec, gates) / 50
-    looks = gates * (evaluated * _EVALUATION_NS + _USAGE_NS) * 1e-9
-    return seconds + evaluations * looks + _probes(spec, gates)
+    interim_analyses = gates * (evaluated * _EVALUATION_NS + _USAGE_NS) * 1e-9
+    return seconds + evaluations * interim_analyses + _probes(spec, gates)
 
 
 def _step(spec: RunSpec, gates: int, method: str) -> float:

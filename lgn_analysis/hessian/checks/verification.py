@@ -195,7 +195,7 @@ def _suspects(model: nn.Module, loss: ParamLoss, params: Params) -> str:
     """Return what in a module is known to have wrong derivatives, or nothing."""
     said = []
     if isinstance(loss, LiveLoss):
-        names = loss.look_at(params, _custom_functions)
+        names = loss.inspect(params, _custom_functions)
     else:
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         names = _custom_functions(loss(leaves))

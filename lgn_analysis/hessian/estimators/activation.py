@@ -34,7 +34,7 @@ from lgn_analysis.hessian.results.tolerances import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
 SMALLEST: Final = 2
-"""Probes of the first look; every sample is a witness of its own, so two already give an error."""
+"""Probes of the first interim analysis; every sample gives an independent variance estimate, so two probes suffice."""
 
 BLOCK: Final = 16
 """Probes that are taken at a time."""
@@ -61,7 +61,7 @@ def activation_trace(
         rtol: half-width at most ``rtol·|estimate|``.
         atol: half-width at most this; either tolerance suffices.
         n_probes: exactly so many probes, at least 2, whatever the tolerances.
-        min_probes: the first look.
+        min_probes: the first interim analysis.
         max_matvecs: the most products to spend.
         seed: seed of the signs.
         progress: show a progress bar.
@@ -200,8 +200,8 @@ class _Activations:
     def half_width(self, alpha: float) -> float:
         if not math.isfinite(self.summary.freedom):
             return 0.0
-        reach = float(stdtrit(self.summary.freedom, 1 - alpha / 2))
-        return reach * math.sqrt(self.summary.variance)
+        critical_value = float(stdtrit(self.summary.freedom, 1 - alpha / 2))
+        return critical_value * math.sqrt(self.summary.variance)
 
     def result(self, alpha: float) -> TraceResult:
         estimate, half, summary = self.estimate, self.half_width(alpha), self.summary

@@ -64,7 +64,7 @@ def hutchpp_trace(
         n_probes: exactly so many probes of the rest, at least 2, whatever the tolerances.
         sketch: columns of S, two products each; None is ``n_probes``, the paper's third of all
             products for each part, or ``min_probes`` where a tolerance decides.
-        min_probes: probes of the first look.
+        min_probes: probes of the first interim analysis.
         max_matvecs: the most products to spend, sketch included.
         probes: ``"rademacher"`` or ``"gaussian"``, for sketch and rest.
         max_bytes: the most memory for vectors: the sketch takes n · sketch numbers in float64.

@@ -26,7 +26,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import format_bytes, require_memory
 from lgn_analysis.base.validation import shown
 from lgn_analysis.hessian.operators.linear import SymmetricOperator, row_products
-from lgn_analysis.hessian.results.intervals import form_reach
+from lgn_analysis.hessian.results.intervals import form_critical_value
 
 PROBES: Final = ("rademacher", "gaussian")
 
@@ -197,4 +197,4 @@ class QuadraticForms:
 
     def half_width(self, alpha: float) -> float:
         """Return the half-width of the interval at level 1 - alpha."""
-        return form_reach(self.count, alpha) * math.sqrt(self.variance)
+        return form_critical_value(self.count, alpha) * math.sqrt(self.variance)

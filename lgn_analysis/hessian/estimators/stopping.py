@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import whole
-from lgn_analysis.hessian.results.intervals import ALPHA, STOPPED_ALPHA, looks
+from lgn_analysis.hessian.results.intervals import ALPHA, STOPPED_ALPHA, interim_analyses
 from lgn_analysis.hessian.results.tolerances import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
@@ -85,7 +85,7 @@ def run(
         estimator: it is changed.
         n_probes: exactly so many more, whatever the tolerances.
         tolerances: when to stop.
-        smallest: probes of the first look.
+        smallest: probes of the first interim analysis.
         max_matvecs: the most products in all.
         looked: whether a tolerance has had its say about this estimate before.
         progress: show a progress bar.
@@ -142,8 +142,8 @@ def _grow(
         raise InvalidInputError(
             f"an interval needs at least 2 probes, and {cause} allows {max(first, 0)}"
         )
-    for look in looks(first, max(first, most)):
-        estimator.add(look - estimator.n_probes, advance)
+    for total in interim_analyses(first, max(first, most)):
+        estimator.add(total - estimator.n_probes, advance)
         half = estimator.half_width(STOPPED_ALPHA)
         allowed, name = tolerances.allowed(estimator.estimate, estimator.frobenius)
         if half <= allowed:

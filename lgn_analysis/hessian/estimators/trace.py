@@ -23,12 +23,17 @@ from lgn_analysis.hessian.estimators.quadratic_forms import (
 )
 from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
 from lgn_analysis.hessian.operators.linear import MAX_BYTES, SymmetricOperator
-from lgn_analysis.hessian.results.intervals import ALPHA, STOPPED_ALPHA, form_reach, looks
+from lgn_analysis.hessian.results.intervals import (
+    ALPHA,
+    STOPPED_ALPHA,
+    form_critical_value,
+    interim_analyses,
+)
 from lgn_analysis.hessian.results.tolerances import Tolerances
 from lgn_analysis.hessian.results.trace import FrobeniusResult, TraceResult
 
 SMALLEST: Final = 32
-"""Probes of the first look."""
+"""Probes of the first interim analysis."""
 
 
 def hutchinson_trace(
@@ -59,7 +64,7 @@ def hutchinson_trace(
         ftol: half-width at most ``ftol·‖H‖_F``, from the same probes. Any one tolerance suffices:
             the trace is a difference of large parts and may be near zero.
         n_probes: exactly so many probes, at least 2, whatever the tolerances.
-        min_probes: the first look; fewer than 16 cost coverage.
+        min_probes: the first interim analysis; fewer than 16 cost coverage.
         max_matvecs: the most products to spend.
         probes: ``"rademacher"`` (exact on a diagonal matrix) or ``"gaussian"``.
         max_bytes: the most memory for vectors; it bounds how many are multiplied at a time.
@@ -184,7 +189,7 @@ def frobenius_norm(
         operator: the operator.
         rtol: half-width at most ``rtol·estimate``.
         n_probes: exactly so many probes, at least 2, whatever the tolerance.
-        min_probes: the first look, as in :func:`hutchinson_trace`.
+        min_probes: the first interim analysis, as in :func:`hutchinson_trace`.
         max_matvecs: the most products to spend.
         probes: ``"rademacher"`` or ``"gaussian"``.
         max_bytes: the most memory for vectors.
@@ -211,8 +216,8 @@ def frobenius_norm(
     before: Tensor | None = None
     spent, converged, reason = 0, n_probes is not None, f"{most} probes as asked"
     with tqdm(desc="frobenius", unit="product", disable=not progress) as bar:
-        for look in looks(first, most):
-            for size in split(look - spent, block):
+        for total in interim_analyses(first, most):
+            for size in split(total - spent, block):
                 rows = draw(size, n, generator, probes)
                 images = multiply(operator, rows)
                 inner = (images @ images.T).square()
@@ -225,11 +230,11 @@ def frobenius_norm(
                     pairs += size
                 before = images[-1].clone()
                 bar.update(size)
-            spent = look
+            spent = total
             estimate = math.sqrt(squares / spent)
             # Of log ‖H z‖²: a scale errs in proportion to itself, and its interval holds no zero.
             deviation = math.sqrt(2 * fourths / pairs / spent) / estimate**2 if estimate else 0.0
-            factor = math.exp(form_reach(spent, alpha) * deviation / 2)
+            factor = math.exp(form_critical_value(spent, alpha) * deviation / 2)
             ci = (estimate / factor, estimate * factor)
             if n_probes is None:
                 assert rtol is not None

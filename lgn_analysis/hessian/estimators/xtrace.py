@@ -40,7 +40,7 @@ from lgn_analysis.hessian.results.tolerances import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
 SMALLEST: Final = 16
-"""Test vectors of the first look."""
+"""Test vectors of the first interim analysis."""
 
 _WORK: Final = 8
 """float64 vectors that the algebra takes for each test vector of a block, beside what is kept."""
@@ -77,7 +77,7 @@ def xtrace_trace(
         atol: error at most this.
         ftol: error at most ``ftol·‖H‖_F``.
         n_probes: exactly so many test vectors, at least 2, whatever the tolerances; two products each.
-        min_probes: test vectors of the first look.
+        min_probes: test vectors of the first interim analysis.
         max_matvecs: the most products to spend.
         max_bytes: the most memory for vectors; three of n numbers are kept for each test vector.
         seed: seed of the test vectors.

@@ -61,10 +61,10 @@ class LiveLoss:
         with self._holding(params):
             return self._call().detach()
 
-    def look_at(self, params: Params, look: Callable[[Tensor], T]) -> T:
-        """Return ``look(value)`` of the loss with its graph."""
+    def inspect(self, params: Params, read: Callable[[Tensor], T]) -> T:
+        """Return ``read(value)`` of the loss with its graph."""
         with self._holding(params):
-            return look(self._call())
+            return read(self._call())
 
     def gradient_and_product(
         self, params: Params, direction: Sequence[Tensor]

@@ -17,7 +17,7 @@ STOPPED_ALPHA: Final = 0.03
 """Nominal error rate of an interval that also decided when to stop, so that 95 % remain.
 
 A run tends to stop where its spread happens to look small, or its estimate large. Stops anywhere
-from 32 to 1500 probes, at looks of 32, 48, 72, …, over Hessians and spectra down to rank one, leave at
+from 32 to 1500 probes, at interim analyses of 32, 48, 72, …, over Hessians and spectra down to rank one, leave at
 least 95 % of these intervals covering the truth, and at a nominal 5 % at least 93.5 %: see
 ``benchmarks/trace_coverage.py``.
 """
@@ -25,12 +25,12 @@ least 95 % of these intervals covering the truth, and at a nominal 5 % at least 
 LARGEST_RTOL: Final = 0.5
 """The largest relative tolerance that a run may stop on.
 
-``rtol=1`` stops as soon as the interval leaves zero out, which over many looks it will do by chance
+``rtol=1`` stops as soon as the interval leaves zero out, which over many interim analyses it will do by chance
 where the truth is zero: a quarter of such intervals would miss it.
 """
 
 GROWTH: Final = 1.5
-"""Ratio of one look's sample size to the one before."""
+"""Ratio of one interim analysis's sample size to the one before."""
 
 
 def mean_interval(values: Tensor, *, alpha: float = ALPHA) -> tuple[float, float]:
@@ -58,17 +58,17 @@ def mean_interval(values: Tensor, *, alpha: float = ALPHA) -> tuple[float, float
     if spread == 0.0:
         return mean, mean
     skewness = float(centred.pow(3).mean()) / spread**3
-    reach = float(stdtrit(n - 1, 1 - alpha / 2)) / math.sqrt(n)
+    critical_value = float(stdtrit(n - 1, 1 - alpha / 2)) / math.sqrt(n)
 
     def untransform(w: float) -> float:
         if abs(skewness) < 1e-6:
             return w
         return 3 * (math.cbrt(1 + skewness * (w - skewness / (6 * n))) - 1) / skewness
 
-    return mean - spread * untransform(reach), mean - spread * untransform(-reach)
+    return mean - spread * untransform(critical_value), mean - spread * untransform(-critical_value)
 
 
-def form_reach(n: int, alpha: float = ALPHA) -> float:
+def form_critical_value(n: int, alpha: float = ALPHA) -> float:
     """Return how many standard errors the interval of a mean of n quadratic forms reaches.
 
     Student's quantile, widened for few probes by ``1 + 18/n²``: forms can be discrete (two equally
@@ -121,10 +121,10 @@ def ratio_interval(
     return ((product - root) / leading if leading > 0 else -math.inf), high
 
 
-def looks(smallest: int, largest: int) -> list[int]:
+def interim_analyses(smallest: int, largest: int) -> list[int]:
     """Return the sample sizes at which a run may stop: geometric, the last one ``largest``.
 
-    >>> looks(32, 200)
+    >>> interim_analyses(32, 200)
     [32, 48, 72, 108, 162, 200]
     """
     sizes = []

@@ -10,7 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, targets_of, titled
+from lgn_analysis.plots.layout import (
+    footnote,
+    legend_above,
+    nothing,
+    setting_rows,
+    targets_of,
+    titled,
+)
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
@@ -36,13 +43,20 @@ def accuracy_curves(
     ax = axes_or_new(ax)
     frame = as_frame(history)
     frame = frame[frame["split"] == split]
-    for look, rows in by_method(frame):
+    for method_style, rows in by_method(frame):
         # Seeds are evaluated at equal steps, not at equal seconds.
         table = rows if x == "step" else _mean_seconds(rows)
-        name = f"{look.label}, " if look.label else ""
-        draw_band(ax, table, x, "discrete_accuracy", look, label=f"{name}discrete")
+        name = f"{method_style.label}, " if method_style.label else ""
+        draw_band(ax, table, x, "discrete_accuracy", method_style, label=f"{name}discrete")
         draw_band(
-            ax, table, x, "soft_accuracy", look, label=f"{name}soft", linewidth=0.7, alpha=0.8
+            ax,
+            table,
+            x,
+            "soft_accuracy",
+            method_style,
+            label=f"{name}soft",
+            linewidth=0.7,
+            alpha=0.8,
         )
     if x == "step":
         step_axis(ax)
@@ -74,7 +88,7 @@ def figure(frame: pd.DataFrame) -> Figure:
             ax.legend().remove()
         if not index:
             legend_above(fig, left, columns=4)
-    say(fig, frame, f"dotted: target, {targets_of(frame)}")
+    footnote(fig, frame, f"dotted: target, {targets_of(frame)}")
     return fig
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
 from lgn_analysis.plots.style import as_frame, axes_or_new, by_method
 
 _LINEAR: Final = 1e-3
@@ -34,19 +34,19 @@ def change_against(
     trace = column.startswith("trace")
     y = frame["delta_loss"].abs() if trace else frame["delta_loss"]
     frame = frame.assign(y=y)
-    for look, rows in by_method(frame):
+    for method_style, rows in by_method(frame):
         trained = rows["discrete_accuracy"] >= floor
         for part, face, label in (
-            (rows[trained], look.color, look.label),
+            (rows[trained], method_style.color, method_style.label),
             (rows[~trained], "none", "_"),
         ):
             ax.scatter(
                 part[column],
                 part["y"],
                 s=14,
-                marker=look.marker,
+                marker=method_style.marker,
                 facecolors=face,
-                edgecolors=look.color,
+                edgecolors=method_style.color,
                 linewidths=0.6,
                 alpha=0.75,
                 label=label,
@@ -82,7 +82,7 @@ def figure(frame: pd.DataFrame) -> Figure:
             ax.tick_params(axis="y", labelsize=7)
         if not index:
             legend_above(fig, axes[0])
-    say(
+    footnote(
         fig,
         frame,
         f"a point a checkpoint and seed, hollow below {_FLOOR:.0%} discrete accuracy; on the line: right",

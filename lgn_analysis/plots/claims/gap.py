@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
 from lgn_analysis.plots.style import (
-    LOOKS,
+    METHOD_STYLES,
     as_frame,
     axes_or_new,
     by_method,
@@ -44,8 +44,8 @@ def gap_curves(
     else:
         value, text = 100 * frame[column], "gap in accuracy (pp)"
     frame = frame.assign(value=value)
-    for look, rows in by_method(frame):
-        draw_band(ax, rows, "step", "value", look)
+    for method_style, rows in by_method(frame):
+        draw_band(ax, rows, "step", "value", method_style)
     ax.axhline(0, color="#555555", linewidth=0.8)
     fit_means(ax)
     if column == "flips":
@@ -76,21 +76,21 @@ def figure(frame: pd.DataFrame) -> Figure:
         if part["deep"].all():
             _two_accuracies(axes[0], part)
             axes[0].set_title(titled(name, "both accuracies", settings))
-    say(fig, frame, "gap = soft − discrete accuracy, discrete − soft loss")
+    footnote(fig, frame, "gap = soft − discrete accuracy, discrete − soft loss")
     return fig
 
 
 def _two_accuracies(ax: Axes, deep: pd.DataFrame) -> None:
     """Replace the gap of a DLGN by the two accuracies that it lies between."""
     ax.clear()
-    look = LOOKS["soft"]
-    draw_band(ax, deep, "step", "soft_accuracy", look, label="soft")
+    method_style = METHOD_STYLES["soft"]
+    draw_band(ax, deep, "step", "soft_accuracy", method_style, label="soft")
     draw_band(
         ax,
         deep,
         "step",
         "discrete_accuracy",
-        look,
+        method_style,
         label="discrete",
         color="#000000",
         linestyle="-",

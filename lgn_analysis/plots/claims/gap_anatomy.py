@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
 from lgn_analysis.plots.style import (
-    Look,
+    MethodStyle,
     as_frame,
     axes_or_new,
     by_method,
@@ -20,9 +20,9 @@ from lgn_analysis.plots.style import (
 )
 
 _SCHEMES: Final = {
-    "from input": Look("1 to x", "#0072B2", "-", "o"),
-    "from output": Look("x to last", "#D55E00", "--", "s"),
-    "alone": Look("only x", "#000000", "", "D"),
+    "from input": MethodStyle("1 to x", "#0072B2", "-", "o"),
+    "from output": MethodStyle("x to last", "#D55E00", "--", "s"),
+    "alone": MethodStyle("only x", "#000000", "", "D"),
 }
 _COLUMNS: Final = {
     "delta_loss": "loss − soft loss (nats)",
@@ -31,8 +31,8 @@ _COLUMNS: Final = {
     "flips": "predictions that flip",
 }
 _BITS: Final = {
-    "bit_flips": Look("1 to x", "#0072B2", "-", "o"),
-    "own_bit_flips": Look("only x", "#000000", "--", "D"),
+    "bit_flips": MethodStyle("1 to x", "#0072B2", "-", "o"),
+    "own_bit_flips": MethodStyle("only x", "#000000", "--", "D"),
 }
 _WIDTH: Final = 0.6
 
@@ -48,16 +48,16 @@ def anatomy_curves(anatomy: Any, ax: Axes | None = None, *, column: str = "delta
     ax = axes_or_new(ax)
     frame = as_frame(anatomy)
     frame = frame[frame["n_discrete"] > 0]
-    for scheme, look in _SCHEMES.items():
+    for scheme, method_style in _SCHEMES.items():
         rows = frame[frame["scheme"] == scheme]
         ax.plot(
             rows["layer"] + 1,
             rows[column],
-            color=look.color,
-            linestyle=look.linestyle,
-            marker=look.marker,
-            markerfacecolor="white" if scheme == "alone" else look.color,
-            label=look.label,
+            color=method_style.color,
+            linestyle=method_style.linestyle,
+            marker=method_style.marker,
+            markerfacecolor="white" if scheme == "alone" else method_style.color,
+            label=method_style.label,
         )
     if column in ("delta_loss", "flips"):
         ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
@@ -110,15 +110,15 @@ def bit_flips(anatomy: Any, ax: Axes | None = None) -> Axes:
     """
     ax = axes_or_new(ax)
     frame = anatomy if isinstance(anatomy, pd.DataFrame) else anatomy.layers
-    for column, look in _BITS.items():
+    for column, method_style in _BITS.items():
         ax.plot(
             frame["layer"] + 1,
             frame[column],
-            color=look.color,
-            linestyle=look.linestyle,
-            marker=look.marker,
-            markerfacecolor="white" if column == "own_bit_flips" else look.color,
-            label=look.label,
+            color=method_style.color,
+            linestyle=method_style.linestyle,
+            marker=method_style.marker,
+            markerfacecolor="white" if column == "own_bit_flips" else method_style.color,
+            label=method_style.label,
         )
     ax.set_ylim(bottom=0)
     _layer_axis(ax)
@@ -144,14 +144,14 @@ def figure(frame: pd.DataFrame) -> Figure:
         if not index:
             legend_above(fig, axes[0])
         alone = part[(part["step"] == steps[0]) & (part["scheme"] == "alone")]
-        for look, method in by_method(alone.assign(number=alone["layer"] + 1)):
-            draw_points(axes[2], method, "number", "bit_flips", look)
+        for method_style, method in by_method(alone.assign(number=alone["layer"] + 1)):
+            draw_points(axes[2], method, "number", "bit_flips", method_style)
         _layer_axis(axes[2])
         axes[2].set_ylabel("bits that flip")
         axes[2].set_ylim(bottom=0)
         percent_axis(axes[2])
         axes[2].set_title(titled(name, f"bits, step {steps[0]}", settings))
-    say(fig, frame, "training samples; cross: second-order prediction, mean over seeds")
+    footnote(fig, frame, "training samples; cross: second-order prediction, mean over seeds")
     return fig
 
 
@@ -167,9 +167,9 @@ def layer_changes(anatomies: pd.DataFrame, ax: Axes | None = None) -> Axes:
     whole = anatomies["scheme"] != "alone"
     place = (anatomies["layer"] + 1).where(~whole, depth + 2)  # a gap sets the whole apart
     methods = list(by_method(anatomies.assign(place=place)))
-    for index, (look, rows) in enumerate(methods):
+    for index, (method_style, rows) in enumerate(methods):
         shifted = rows.assign(place=rows["place"] + 0.16 * (index - (len(methods) - 1) / 2))
-        draw_points(ax, shifted, "place", "delta_loss", look, linestyle="")
+        draw_points(ax, shifted, "place", "delta_loss", method_style, linestyle="")
         predicted = shifted.groupby("place")["prediction"].mean()
         ax.plot(
             predicted.index, predicted, linestyle="", marker="x", markersize=5, color="#000000",

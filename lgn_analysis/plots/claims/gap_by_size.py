@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
 from lgn_analysis.plots.style import as_frame, axes_or_new, by_method, draw_points, percent_axis
 
 MIN_RUNS: Final = 3
@@ -58,8 +58,8 @@ def gap_by_size(
         else:
             rows = rows.assign(value=100 * rows["flips"] / rows["n"])
         ax.axhline(0, color="#555555", linewidth=0.8)
-    for look, part in by_method(rows):
-        draw_points(ax, part, size, "value", look)
+    for method_style, part in by_method(rows):
+        draw_points(ax, part, size, "value", method_style)
     if size == "width":
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -87,5 +87,5 @@ def figure_by_size(frame: pd.DataFrame, size: str) -> Figure:
     more = (
         f"dotted: floor below which a run's gap says nothing; gaps where {MIN_RUNS} runs are above"
     )
-    say(fig, frame, more)
+    footnote(fig, frame, more)
     return fig

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lgn_analysis.plots.claims.temperature import tau_axis
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
 from lgn_analysis.plots.style import (
-    LOOKS,
+    METHOD_STYLES,
     as_frame,
     axes_or_new,
     by_method,
@@ -32,8 +32,8 @@ def trace_curves(curvature: Any, ax: Axes | None = None, *, column: str = "trace
         column: ``"trace_z"`` in the logits, or ``"trace_u"`` in u = z / tau.
     """
     ax = axes_or_new(ax)
-    for look, rows in by_method(as_frame(curvature)):
-        draw_points(ax, rows, "step", column, look)
+    for method_style, rows in by_method(as_frame(curvature)):
+        draw_points(ax, rows, "step", column, method_style)
     ax.axhline(0, color="#555555", linewidth=0.8)
     step_axis(ax)
     ax.set_yscale("symlog", linthresh=1e-3)
@@ -67,19 +67,19 @@ def figure(frame: pd.DataFrame) -> Figure:
         left.legend().remove()
         if not index:
             legend_above(fig, left)
-    say(fig, frame, "tr_z = tr_u / tau²")
+    footnote(fig, frame, "tr_z = tr_u / tau²")
     return fig
 
 
 def _over_tau(ax: Axes, noisy: pd.DataFrame) -> None:
-    look = LOOKS["gumbel-st"]
-    draw_points(ax, noisy, "tau", "trace_z", look, label="in z")
+    method_style = METHOD_STYLES["gumbel-st"]
+    draw_points(ax, noisy, "tau", "trace_z", method_style, label="in z")
     draw_points(
         ax,
         noisy,
         "tau",
         "trace_u",
-        look,
+        method_style,
         label="in u = z / tau",
         color="#56B4E9",
         linestyle="--",

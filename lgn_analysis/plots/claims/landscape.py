@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-from lgn_analysis.plots.layout import legend_above, nothing, say, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, titled
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
@@ -50,13 +50,13 @@ def landscape_slice(
         _contours(ax, frame, column, levels, bar)
         ax.set_ylabel(_direction(frame["y_direction"].iloc[0]))
     else:
-        for look, rows in by_method(frame):
+        for method_style, rows in by_method(frame):
             ax.plot(
                 rows["x"],
                 rows[column],
-                color=look.color,
-                linestyle=look.linestyle,
-                label=look.label,
+                color=method_style.color,
+                linestyle=method_style.linestyle,
+                label=method_style.label,
             )
         ax.axvline(0, color="#555555", linewidth=0.8, zorder=0)
         ax.set_ylabel(_LABELS[column])
@@ -86,14 +86,16 @@ def figure(frame: pd.DataFrame) -> Figure:
             ax.legend().remove()
         for ax in below[:2]:
             ax.set_axis_off()
-        for ax, (look, plane) in zip(below[:2], by_method(planes), strict=False):
+        for ax, (method_style, plane) in zip(below[:2], by_method(planes), strict=False):
             ax.set_axis_on()
             seed = plane["seed"].min()
             landscape_slice(plane[plane["seed"] == seed], ax, bar=False)
-            ax.set_title(titled(name, f"{look.label.split()[0]}, seed {seed}", len(names)))
+            ax.set_title(titled(name, f"{method_style.label.split()[0]}, seed {seed}", len(names)))
         if not index:
             legend_above(fig, above[0])
-    say(fig, frame, "s = 1 moves each gate by the length of its own logits; contours: loss in nats")
+    footnote(
+        fig, frame, "s = 1 moves each gate by the length of its own logits; contours: loss in nats"
+    )
     return fig
 
 
@@ -111,8 +113,8 @@ def rise_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
     keys = pd.MultiIndex.from_frame(lines[["relaxation", "seed", "direction"]])
     rises = lines.assign(rise=lines["loss"].to_numpy() - at_model["loss"].reindex(keys).to_numpy())
     means = rises.groupby(["relaxation", "seed", "x"])["rise"].mean().reset_index()
-    for look, rows in by_method(means):
-        draw_band(ax, rows, "x", "rise", look)
+    for method_style, rows in by_method(means):
+        draw_band(ax, rows, "x", "rise", method_style)
     ax.set_xlabel("s")
     ax.set_ylabel("rise in loss (nats)")
     ax.legend(fontsize=7)
@@ -131,17 +133,17 @@ def bend_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
     means = sizes.groupby(["relaxation", "seed", "x"])["size"].mean().reset_index()
     # Over seeds in logarithms, so that an interval stays above zero.
     means = means.assign(size=np.log10(means["size"].clip(lower=_LEAST)))
-    for look, rows in by_method(means):
+    for method_style, rows in by_method(means):
         table = summarise(rows, "x", "size")
         ax.plot(
             table["x"],
             10 ** table["mean"],
-            color=look.color,
-            linestyle=look.linestyle,
-            label=look.label,
+            color=method_style.color,
+            linestyle=method_style.linestyle,
+            label=method_style.label,
         )
         low, high = 10 ** table["low"], 10 ** table["high"]
-        ax.fill_between(table["x"], low, high, color=look.color, alpha=0.18, linewidth=0)
+        ax.fill_between(table["x"], low, high, color=method_style.color, alpha=0.18, linewidth=0)
     ax.set_yscale("log")
     ax.set_xlabel("s")
     ax.set_ylabel("|d²L/ds²| (nats)")

@@ -8,14 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, nothing, setting_rows, titled
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     by_method,
     draw_band,
     draw_points,
-    look_of,
+    style_of,
 )
 
 
@@ -30,9 +30,9 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
     """
     ax = axes_or_new(ax)
     frame = as_frame(lemma)
-    for look, rows in by_method(frame):
+    for method_style, rows in by_method(frame):
         if "seed" in rows:
-            draw_points(ax, rows, "scale", "ratio", look)
+            draw_points(ax, rows, "scale", "ratio", method_style)
             continue
         errors = [rows["ratio"] - rows["ratio_low"], rows["ratio_high"] - rows["ratio"]]
         ax.errorbar(
@@ -40,9 +40,9 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
             rows["ratio"],
             yerr=errors,
             capsize=2.5,
-            color=look.color,
-            marker=look.marker,
-            linestyle=look.linestyle,
+            color=method_style.color,
+            marker=method_style.marker,
+            linestyle=method_style.linestyle,
             label="Lemma 1, order 2" if "ratio_3" in rows else None,
         )
         for order, style in ((3, ":"), (4, "-.")):
@@ -50,7 +50,7 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
                 ax.plot(
                     rows["scale"],
                     rows[f"ratio_{order}"],
-                    color=look.color,
+                    color=method_style.color,
                     linestyle=style,
                     alpha=0.7,
                     label=f"predicted to order {order}",
@@ -78,10 +78,19 @@ def lemma_orders(lemma: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax: where to draw; None makes a new figure.
     """
     ax = axes_or_new(ax)
-    for look, rows in by_method(lemma):
+    for method_style, rows in by_method(lemma):
         for column, (label, style) in _ORDERS.items():
             if column in rows and rows[column].notna().any():
-                draw_band(ax, rows, "scale", column, look, label=label, linestyle=style, marker=".")
+                draw_band(
+                    ax,
+                    rows,
+                    "scale",
+                    column,
+                    method_style,
+                    label=label,
+                    linestyle=style,
+                    marker=".",
+                )
     ax.axhline(1, color="#555555", linewidth=0.8)
     ax.set_xlabel("noise scale s (training: 1)")
     ax.set_ylabel("measured / predicted gain")
@@ -102,12 +111,12 @@ def figure(frame: pd.DataFrame, tolerance: float) -> Figure:
             chosen = early[early["relaxation"] == kind]
             lemma_orders(chosen, ax)
             _mark(ax, chosen, tolerance)
-            text = f"{look_of(kind).label.split()[0]}, step {early['step'].iloc[0]}"
+            text = f"{style_of(kind).label.split()[0]}, step {early['step'].iloc[0]}"
             ax.set_title(titled(name, text, settings))
         lemma_ratio(late, right)
         _mark(right, late, tolerance)
         right.set_title(titled(name, f"both, step {late['step'].iloc[0]}", settings))
-    say(
+    footnote(
         fig,
         frame,
         f"grey: within {tolerance:.0%} of 1; arrow: radius, the mean of the largest scale inside",
@@ -121,12 +130,12 @@ def _mark(ax: Axes, rows: pd.DataFrame, tolerance: float) -> None:
     means = rows.groupby(["relaxation", "scale"])["ratio"].mean()
     ax.set_ylim(min(0, means.min()) - 0.3, min(max(2, 1.35 * means.max()), 12))
     if "radius" in rows:
-        for look, part in by_method(rows):
+        for method_style, part in by_method(rows):
             radius = float(part.groupby("seed")["radius"].first().mean())
             ax.annotate(
                 "",
                 (radius, 1 - tolerance),
                 xytext=(0, -14),
                 textcoords="offset points",
-                arrowprops={"arrowstyle": "->", "color": look.color},
+                arrowprops={"arrowstyle": "->", "color": method_style.color},
             )

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import legend_above, nothing, say
+from lgn_analysis.plots.layout import footnote, legend_above, nothing
 from lgn_analysis.plots.style import as_frame, axes_or_new, by_method, draw_points, panels
 
 
@@ -29,10 +29,10 @@ def extra_seconds(turns: Any, ax: Axes | None = None) -> Axes:
     long = extra.reset_index().melt(["setting", "seed"], var_name="relaxation", value_name="extra")
     names = list(frame["setting"].unique())
     methods = list(by_method(long))
-    for index, (look, rows) in enumerate(methods):
+    for index, (method_style, rows) in enumerate(methods):
         shift = 0.2 * (index - (len(methods) - 1) / 2)
         placed = rows.assign(place=rows["setting"].map(names.index) + shift)
-        draw_points(ax, placed, "place", "extra", look, linestyle="")
+        draw_points(ax, placed, "place", "extra", method_style, linestyle="")
     ax.axhline(0, color="#555555", linewidth=0.8)
     ax.set_xticks(range(len(names)), names)
     ax.set_xlim(-0.5, len(names) - 0.5)
@@ -57,5 +57,5 @@ def figure(frame: pd.DataFrame) -> Figure:
         fontsize=7,
     )
     legend_above(fig, ax)
-    say(fig, frame, "over the DLGN's, steps timed in turns")
+    footnote(fig, frame, "over the DLGN's, steps timed in turns")
     return fig

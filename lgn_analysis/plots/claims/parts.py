@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lgn_analysis.plots.claims.temperature import tau_axis
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
 from lgn_analysis.plots.style import as_frame, axes_or_new, by_method, draw_points, percent_axis
 
 _TITLES: Final = {
@@ -38,14 +38,14 @@ def parts_over_tau(ends: Any, ax: Axes | None = None, *, column: str = "flips") 
         frame = frame.assign(value=frame[column])
     methods = list(by_method(frame))
     single = frame["tau"].nunique() == 1
-    for index, (look, rows) in enumerate(methods):
-        label = _SHORT.get(look.label, look.label)
+    for index, (method_style, rows) in enumerate(methods):
+        label = _SHORT.get(method_style.label, method_style.label)
         # Beside one another, or all error bars at a tau would stand on one place.
         aside = 1.035 ** (index - (len(methods) - 1) / 2)
         placed = rows.assign(place=index if single else rows["tau"] * aside)
-        draw_points(ax, placed, "place", "value", look, label=label)
+        draw_points(ax, placed, "place", "value", method_style, label=label)
     if single:
-        names = [_SHORT.get(look.label, look.label) for look, _ in methods]
+        names = [_SHORT.get(method_style.label, method_style.label) for method_style, _ in methods]
         ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=7)
     else:
         tau_axis(ax, frame["tau"])
@@ -74,5 +74,5 @@ def figure(frame: pd.DataFrame) -> Figure:
             ax.set_title(titled(name, text, settings))
         if not fig.legends:
             legend_above(fig, axes[0])
-    say(fig, frame, "falling tau: from tau to a tenth of it")
+    footnote(fig, frame, "falling tau: from tau to a tenth of it")
     return fig

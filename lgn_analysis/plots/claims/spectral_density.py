@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, nothing, setting_rows, titled
 from lgn_analysis.plots.style import (
-    Look,
+    MethodStyle,
     as_frame,
     axes_or_new,
     by_method,
@@ -34,8 +34,8 @@ def density_curve(density: Any, ax: Axes | None = None, *, width: float = WIDTH)
     frame = as_frame(density)
     reach = float(frame["node"].abs().max()) or 1.0
     grid = np.linspace(-1.1 * reach, 1.1 * reach, 801)
-    for look, rows in by_method(frame):
-        _draw(ax, rows, grid, width * reach, look)
+    for method_style, rows in by_method(frame):
+        _draw(ax, rows, grid, width * reach, method_style)
     ax.set_yscale("log")
     highest = max(float(np.max(line.get_ydata())) for line in ax.get_lines())
     ax.set_ylim(1e-5 / reach, 10 * highest)
@@ -56,8 +56,8 @@ def figure(frame: pd.DataFrame) -> Figure:
     for index, (name, part, (left, right)) in enumerate(panel_rows):
         density_curve(part, left)
         left.set_title(titled(name, "spectral density", settings))
-        for look, rows in by_method(part):
-            _draw_tail(right, rows, look)
+        for method_style, rows in by_method(part):
+            _draw_tail(right, rows, method_style)
         right.set_xscale("log")
         right.set_yscale("log")
         right.set_ylim(1e-6, 2)
@@ -67,11 +67,13 @@ def figure(frame: pd.DataFrame) -> Figure:
         if not index:
             right.legend(loc="lower left")
         left.legend().remove()
-    say(fig, frame, "thin: single seeds")
+    footnote(fig, frame, "thin: single seeds")
     return fig
 
 
-def _draw(ax: Axes, rows: pd.DataFrame, grid: np.ndarray, sigma: float, look: Look) -> None:
+def _draw(
+    ax: Axes, rows: pd.DataFrame, grid: np.ndarray, sigma: float, method_style: MethodStyle
+) -> None:
     curves = []
     for _, run in _runs(rows):
         distance = (grid[:, None] - run["node"].to_numpy()) / sigma
@@ -79,12 +81,18 @@ def _draw(ax: Axes, rows: pd.DataFrame, grid: np.ndarray, sigma: float, look: Lo
         curves.append(kernel @ run["weight"].to_numpy() / run["weight"].sum())
     if len(curves) > 1:
         for curve in curves:
-            ax.plot(grid, curve, color=look.color, linewidth=0.5, alpha=0.4)
+            ax.plot(grid, curve, color=method_style.color, linewidth=0.5, alpha=0.4)
     mean = np.mean(curves, axis=0)
-    ax.plot(grid, mean, color=look.color, linestyle=look.linestyle, label=look.label)
+    ax.plot(
+        grid,
+        mean,
+        color=method_style.color,
+        linestyle=method_style.linestyle,
+        label=method_style.label,
+    )
 
 
-def _draw_tail(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
+def _draw_tail(ax: Axes, rows: pd.DataFrame, method_style: MethodStyle) -> None:
     for index, (_, run) in enumerate(_runs(rows)):
         ordered = run.assign(size=run["node"].abs()).sort_values("size")
         above = 1 - ordered["weight"].cumsum() / ordered["weight"].sum()
@@ -92,10 +100,10 @@ def _draw_tail(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
             ordered["size"],
             above.clip(lower=0),
             where="post",
-            color=look.color,
-            linestyle=look.linestyle,
+            color=method_style.color,
+            linestyle=method_style.linestyle,
             linewidth=0.9,
-            label=look.label if index == 0 else "_",
+            label=method_style.label if index == 0 else "_",
         )
 
 

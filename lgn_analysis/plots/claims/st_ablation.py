@@ -6,7 +6,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lgn_analysis.plots.claims.gap import gap_curves
-from lgn_analysis.plots.layout import legend_above, nothing, say, setting_rows, targets_of, titled
+from lgn_analysis.plots.layout import (
+    footnote,
+    legend_above,
+    nothing,
+    setting_rows,
+    targets_of,
+    titled,
+)
 from lgn_analysis.plots.style import by_method, draw_band, percent_axis, step_axis
 
 
@@ -17,8 +24,8 @@ def figure(frame: pd.DataFrame) -> Figure:
     fig, rows = setting_rows(frame, 3)
     settings = frame["setting"].nunique()
     for index, (name, part, (left, middle, right)) in enumerate(rows):
-        for look, history in by_method(part[part["split"] == "val"]):
-            draw_band(left, history, "step", "discrete_accuracy", look)
+        for method_style, history in by_method(part[part["split"] == "val"]):
+            draw_band(left, history, "step", "discrete_accuracy", method_style)
         left.axhline(part["target"].iloc[0], color="#555555", linewidth=0.8, linestyle=":")
         step_axis(left)
         left.set_ylim(0, 1.02)
@@ -33,5 +40,5 @@ def figure(frame: pd.DataFrame) -> Figure:
         right.legend().remove()
         if not index:
             legend_above(fig, left)
-    say(fig, frame, f"dotted: target, {targets_of(frame)}")
+    footnote(fig, frame, f"dotted: target, {targets_of(frame)}")
     return fig

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from lgn_analysis.plots.layout import nothing, say, setting_rows, titled
+from lgn_analysis.plots.layout import footnote, nothing, setting_rows, titled
 from lgn_analysis.plots.style import (
-    LOOKS,
-    Look,
+    METHOD_STYLES,
+    MethodStyle,
     as_frame,
     axes_or_new,
     draw_band,
@@ -38,8 +38,10 @@ def accuracy_by_tau(history: Any, ax: Axes | None = None, *, split: str = "test"
     if "split" in frame:
         frame = frame[frame["split"] == split]
     last = frame[frame["step"] == frame["steps"]]
-    draw_points(ax, last, "tau", "discrete_accuracy", LOOKS["gumbel-st"], label="discrete")
-    draw_points(ax, last, "tau", "soft_accuracy", LOOKS["soft"], label="soft", color="#7F7F7F")
+    draw_points(ax, last, "tau", "discrete_accuracy", METHOD_STYLES["gumbel-st"], label="discrete")
+    draw_points(
+        ax, last, "tau", "soft_accuracy", METHOD_STYLES["soft"], label="soft", color="#7F7F7F"
+    )
     tau_axis(ax, last["tau"])
     ax.set_ylabel(f"{split} accuracy at the end")
     percent_axis(ax)
@@ -68,8 +70,8 @@ def figure(frame: pd.DataFrame) -> Figure:
         taus = sorted(part["tau"].unique())
         for index, tau in enumerate(taus):
             shade = colormaps["viridis"](0.9 * index / max(1, len(taus) - 1))
-            look = Look(f"tau = {tau:g}", shade, _STYLES[index % len(_STYLES)], "")
-            draw_band(left, part[part["tau"] == tau], "step", "discrete_accuracy", look)
+            method_style = MethodStyle(f"tau = {tau:g}", shade, _STYLES[index % len(_STYLES)], "")
+            draw_band(left, part[part["tau"] == tau], "step", "discrete_accuracy", method_style)
         left.set_title(titled(name, "GLGN over training", settings))
         step_axis(left)
         left.set_ylabel("discrete test accuracy")
@@ -79,10 +81,10 @@ def figure(frame: pd.DataFrame) -> Figure:
         accuracy_by_tau(part, middle)
         middle.set_title(titled(name, "accuracy at the end", settings))
         last = part[part["step"] == part["steps"]]
-        draw_points(right, last, "tau", "unused", LOOKS["gumbel-st"], label="")
+        draw_points(right, last, "tau", "unused", METHOD_STYLES["gumbel-st"], label="")
         tau_axis(right, last["tau"])
         right.set_ylabel("share of unused gates")
         right.set_title(titled(name, "unused at the end", settings))
         percent_axis(right)
-    say(fig, frame)
+    footnote(fig, frame)
     return fig

@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lgn_analysis.metrics import UNUSED_ENTROPY
-from lgn_analysis.plots.layout import legend_above, nothing, say, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, titled
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     by_method,
     draw_points,
-    look_of,
     panels,
     percent_axis,
+    style_of,
 )
 
 _IS_SHARE: Final = re.compile(r"entropy_\d+").fullmatch
@@ -44,8 +44,8 @@ def unused_by_layer(usage: Any, ax: Axes | None = None, *, notion: str = "unused
     """
     ax = axes_or_new(ax)
     frame = as_frame(usage).assign(number=lambda table: table["layer"] + 1)
-    for look, rows in by_method(frame):
-        draw_points(ax, rows, "number", notion, look)
+    for method_style, rows in by_method(frame):
+        draw_points(ax, rows, "number", notion, method_style)
     ax.set_xlabel("layer (1 = input)")
     ax.set_ylabel("share of gates")
     ax.set_title(_NOTIONS[notion])
@@ -70,14 +70,14 @@ def entropy_histograms(usage: Any, ax: Axes | None = None) -> Axes:
     columns = sorted(filter(_IS_SHARE, map(str, frame.columns)))
     edges = [BIN_WIDTH * index for index in range(len(columns) + 1)]
     shares = frame.groupby("layer")[columns].mean().sort_index()
-    for look, _ in by_method(frame):
+    for method_style, _ in by_method(frame):
         for place, (_, row) in enumerate(shares.iterrows()):
             ax.stairs(
                 place + 0.9 * row.to_numpy() / max(row.max(), 1e-12),
                 edges,
                 baseline=place,
                 fill=True,
-                color=look.color,
+                color=method_style.color,
                 alpha=0.55,
             )
             ax.axhline(place, color="#555555", linewidth=0.4)
@@ -115,9 +115,9 @@ def figure(frame: pd.DataFrame) -> Figure:
     below = axes[3 * len(settings) :]
     for ax, (name, part) in zip(below, methods, strict=False):
         entropy_histograms(part, ax)
-        look = look_of(part["relaxation"].iloc[0])
-        ax.set_title(f"{name}: {look.label.split()[0]}")
+        method_style = style_of(part["relaxation"].iloc[0])
+        ax.set_title(f"{name}: {method_style.label.split()[0]}")
     for ax in below[len(methods) :]:
         ax.set_axis_off()
-    say(fig, frame, "dotted: entropy above which a gate is unused; histograms to equal height")
+    footnote(fig, frame, "dotted: entropy above which a gate is unused; histograms to equal height")
     return fig

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from lgn_analysis.plots.layout import nothing, say
+from lgn_analysis.plots.layout import footnote, nothing
 from lgn_analysis.plots.style import LEVEL, as_frame, axes_or_new, panels
 
 
@@ -95,5 +95,5 @@ def figure(frame: pd.DataFrame) -> Figure:
                 ax.set_ylabel("")
     more = "pp of discrete test accuracy, GLGN − DLGN; blue: GLGN wins; bold: interval excludes 0; "
     more += "dash: neither trained; equal seconds: those of the DLGN at that many steps"
-    say(fig, frame, more, intervals=False)
+    footnote(fig, frame, more, intervals=False)
     return fig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def say(*lines: object) -> None:
+def echo(*lines: object) -> None:
     """Print lines, from the first rank alone."""
     from lgn_analysis.base.distributed import world
 
