@@ -1,8 +1,10 @@
 """The commands as a user runs them; bad input is one sentence, status 2, and no file is touched."""
 
+import inspect
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,9 @@ import torch
 import lgn_analysis as lgn
 from lgn_analysis.cli import COMMANDS, main
 from lgn_analysis.experiments.sweep import compilation
-from lgn_analysis.training.config import read_config
+from lgn_analysis.gates.relaxations import OPTIONS
+from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
+from lgn_analysis.training.config_files import read_config
 
 SMALL = ["--width", "500", "--depth", "2", "--steps", "4", "--batch-size", "16", "--no-progress"]
 
@@ -228,3 +232,26 @@ def test_a_saved_model_gives_the_same_outputs_in_a_new_process(trained):
     x = lgn.load_dataset("digits").x_test[:7]
     for mode, values in json.loads(done.stdout).items():
         assert torch.equal(torch.tensor(values), model(x, mode=mode, draw=3))
+
+
+def test_every_option_of_a_run_is_a_flag():
+    from lgn_analysis.cli.training import _FLAGS
+
+    for kind in (DataConfig, NetworkConfig, TrainingConfig):
+        for item in fields(kind):
+            if item.name not in ("name", "fingerprint"):
+                assert item.metadata["help"]
+                assert item in [found for _, found in _FLAGS[item.name]]
+
+
+@pytest.mark.parametrize(
+    ("function", "config"), [(lgn.train, TrainingConfig), (lgn.LogicNetwork, NetworkConfig)]
+)
+def test_a_signature_has_the_options_and_defaults_of_its_configuration(function, config):
+    parameters = inspect.signature(function).parameters
+    of_relaxations = {"relaxation", "tau", *OPTIONS}
+    required = {"width", "depth", "group_tau"}
+    for item in fields(config):
+        if config is NetworkConfig and item.name in of_relaxations | required | {"dtype"}:
+            continue  # an argument without a default, or one in an object of its own
+        assert parameters[item.name].default == item.default, item.name

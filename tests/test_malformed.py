@@ -19,7 +19,7 @@ from lgn_analysis.base.errors import ConfigError, DataError, LGNError
 from lgn_analysis.base.files import LOCK_FILE
 from lgn_analysis.cli import main
 from lgn_analysis.data import Dataset
-from lgn_analysis.training.config import read_config
+from lgn_analysis.training.config_files import read_config
 from tests.malformed.commands import PARSED, RUN, Command
 from tests.malformed.configurations import TOML, Configuration
 from tests.malformed.curvature import ANALYSES, ESTIMATES

@@ -17,7 +17,7 @@ from lgn_analysis.data import Dataset
 from lgn_analysis.experiments.sweep.cache import RunCache
 from lgn_analysis.experiments.sweep.failures import SUFFIX, read_failure
 from lgn_analysis.report.provenance import read_facts
-from lgn_analysis.training.config import read_config
+from lgn_analysis.training.config_files import read_config
 from tests.experiments.sweep_program import tiny_specs
 from tests.tiny import fresh, short
 

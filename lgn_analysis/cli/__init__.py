@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,14 @@ from lgn_analysis.base.errors import LGNError
 from lgn_analysis.cli.inspecting import datasets, evaluate, probe
 from lgn_analysis.cli.parsing import parse
 from lgn_analysis.cli.reproducing import figures, reproduce
-from lgn_analysis.cli.training import train
+
+
+def train() -> None:
+    """Train a logic gate network and write a run directory."""
+
 
 COMMANDS: dict[str, Any] = {
-    "train": train,
+    "train": train,  # in its place stands the real one, which imports torch, where it is called for
     "evaluate": evaluate,
     "probe": probe,
     "reproduce": reproduce,
@@ -25,8 +30,11 @@ COMMANDS: dict[str, Any] = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command; an error of the user or of the system is one sentence and exit status 2."""
     try:
-        words = None if args is None else list(args)
-        parse(COMMANDS, words, "Theory and analysis of logic gate networks.")()
+        words = sys.argv[1:] if args is None else list(args)
+        commands = dict(COMMANDS)
+        if words[:1] == ["train"]:
+            commands["train"] = importlib.import_module("lgn_analysis.cli.training").train
+        parse(commands, words, "Theory and analysis of logic gate networks.")()
     except LGNError as error:
         print(f"lgn-analysis: {error}", file=sys.stderr)
         return 2

@@ -7,9 +7,11 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from dataclasses import Field
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
 import tyro
+from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from lgn_analysis.base.errors import LGNError
@@ -49,11 +51,35 @@ def _spec(
 
 WHOLE: Final = _spec("INT", "a whole number", int)
 REAL: Final = _spec("FLOAT", "a number", float)
+TEXT: Final = _spec("NAME", "a text", str)
 
 
 def one_of(*names: str) -> PrimitiveConstructorSpec[Any]:
     """Return how a flag takes one of some names."""
     return _spec("{" + ",".join(names) + "}", f"one of {', '.join(names)}", str, choices=names)
+
+
+def flag_type(owner: type, item: Field[Any], text: str) -> Any:
+    """Return how the parser takes an optional flag that sets a field of a configuration.
+
+    Args:
+        owner: the dataclass.
+        item: a field of it made by :func:`lgn_analysis.training.config.option`.
+        text: what ``--help`` says.
+    """
+    hint = get_type_hints(owner)[item.name]
+    kinds = (hint,) if isinstance(hint, type) else get_args(hint)
+    kind = next(kind for kind in (int, float, str) if kind in kinds)
+    metadata = item.metadata
+    if metadata["choices"]:
+        spec = one_of(*metadata["choices"])
+    else:
+        spec = {int: WHOLE, float: REAL, str: TEXT}[kind]
+    shown = metadata["default_text"]
+    if shown is None:
+        shown = f"{item.default:g}" if kind is float else item.default
+    hinted = arg(metavar=spec.metavar, help=text, help_behavior_hint=f"(default: {shown})")
+    return Annotated[kind | None, spec, hinted]
 
 
 def parse(commands: dict[str, Any], args: Sequence[str] | None, description: str) -> Any:

@@ -24,7 +24,8 @@ from lgn_analysis.base.errors import CheckpointError, InvalidInputError
 from lgn_analysis.base.files import LOCK_FILE, locked, remains, replacing
 from lgn_analysis.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.training.config import RunConfig, write_config
+from lgn_analysis.training.config import RunConfig
+from lgn_analysis.training.config_files import write_config
 
 CONFIG_FILE: Final = "config.toml"
 HISTORY_FILE: Final = "history.csv"

@@ -23,10 +23,9 @@ from lgn_analysis.training.config import (
     NetworkConfig,
     RunConfig,
     TrainingConfig,
-    paper_config,
-    read_config,
-    write_config,
 )
+from lgn_analysis.training.config_files import read_config, write_config
+from lgn_analysis.training.paper_config import paper_config
 from tests.tiny import NetworkFactory
 
 FULL = RunConfig(
