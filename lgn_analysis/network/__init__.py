@@ -7,15 +7,14 @@ relaxation's own random draw; **discrete** = ``argmax z`` on bits. ``train()`` r
 training forward, ``eval()`` the discrete one.
 """
 
+from lgn_analysis.network.calling import call_layer, call_network
 from lgn_analysis.network.group_sum import GroupSum
 from lgn_analysis.network.inputs import as_bits, check_features
 from lgn_analysis.network.layer import LogicLayer, check_choices
 from lgn_analysis.network.modes import MODES, Mode
-from lgn_analysis.network.network import (
-    LogicNetwork,
+from lgn_analysis.network.network import LogicNetwork
+from lgn_analysis.network.specification import (
     Specification,
-    call_layer,
-    call_network,
     require_network,
     require_plain,
     specify,

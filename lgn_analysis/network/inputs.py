@@ -62,3 +62,24 @@ def flat_values(x: Tensor) -> Tensor:
     """Return x [..., n] as bool or float32 [batch, n]."""
     flat = x.reshape(-1, x.shape[-1])
     return flat if flat.dtype == torch.bool else flat.to(torch.float32).resolve_neg()
+
+
+def check_arguments(
+    wiring: object, width: int, n_classes: int, n_groups: int, gradient_dtype: torch.dtype
+) -> None:
+    """Raise unless the arguments of a network fit together."""
+    if not isinstance(wiring, str):
+        raise InvalidInputError(
+            f'wiring must be "random" or "unique", got {type(wiring).__name__}; a wiring of '
+            "your own goes into each layer: LogicLayer(wiring=…)"
+        )
+    if n_classes < 1 or n_groups < n_classes:
+        raise InvalidInputError(
+            f"n_classes must be at least 1 and n_groups at least n_classes, got "
+            f"n_classes={n_classes}, n_groups={n_groups}"
+        )
+    check_divisible("width", width, "n_classes" if n_groups == n_classes else "n_groups", n_groups)
+    if gradient_dtype not in (torch.float32, torch.bfloat16):
+        raise InvalidInputError(
+            f"gradient_dtype must be torch.float32 or torch.bfloat16, got {gradient_dtype}"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,14 @@ from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
 from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import parts
+from lgn_analysis.network.calling import call_layer, draws_noise, watched_outputs
+from lgn_analysis.network.departures import (
+    hook_departure,
+    make_spec,
+    structural_departure,
+)
 from lgn_analysis.network.group_sum import GroupSum
-from lgn_analysis.network.inputs import as_bits, check_divisible, check_features, flat_values
+from lgn_analysis.network.inputs import as_bits, check_arguments, check_features, flat_values
 from lgn_analysis.network.layer import (
     LogicLayer,
     check_choices,
@@ -30,12 +36,6 @@ from lgn_analysis.network.layer import (
     temperatures,
 )
 from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
-from lgn_analysis.network.specification import (
-    hook_departure,
-    make_spec,
-    structural_departure,
-    training_departure,
-)
 
 _REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 
@@ -99,23 +99,7 @@ class LogicNetwork(nn.Module):
         n_classes = whole("n_classes", n_classes)
         n_groups = n_classes if n_groups is None else whole("n_groups", n_groups)
         seed = seed_number(seed)
-        if not isinstance(wiring, str):
-            raise InvalidInputError(
-                f'wiring must be "random" or "unique", got {type(wiring).__name__}; a wiring of '
-                "your own goes into each layer: LogicLayer(wiring=…)"
-            )
-        if n_classes < 1 or n_groups < n_classes:
-            raise InvalidInputError(
-                f"n_classes must be at least 1 and n_groups at least n_classes, got "
-                f"n_classes={n_classes}, n_groups={n_groups}"
-            )
-        check_divisible(
-            "width", width, "n_classes" if n_groups == n_classes else "n_groups", n_groups
-        )
-        if gradient_dtype not in (torch.float32, torch.bfloat16):
-            raise InvalidInputError(
-                f"gradient_dtype must be torch.float32 or torch.bfloat16, got {gradient_dtype}"
-            )
+        check_arguments(wiring, width, n_classes, n_groups, gradient_dtype)
         dtype = check_dtype(dtype)
         require_memory(
             network_bytes(n_features, width, depth, dtype),
@@ -223,58 +207,25 @@ class LogicNetwork(nn.Module):
         Each item is [n_out, ceil(batch / 64)]; see ``kernels.Backend.unpack_bits``. Of a network that
         was changed by hand they are what its layers return in ``model(x, mode="discrete")``.
         """
-        if specify(self, "discrete").network is None:
-            for outputs in self._watched_outputs(x):
+        if self._departs("discrete"):
+            for outputs in watched_outputs(self, self.layers, x):
                 yield self._kernels.pack_bits(as_bits(outputs).reshape(-1, outputs.shape[-1]).T)
             return
         check_features(x, self.n_features)
-        words = self._kernels.pack_bits(as_bits(x).T)
+        yield from self._packed_layers(as_bits(x))
+
+    def _packed_layers(self, bits: Tensor) -> Iterator[Tensor]:
+        words = self._kernels.pack_bits(bits.T)
         for layer in self.layers:
             words = layer.forward_packed(words)
             yield words
-
-    def _watched_outputs(self, x: Tensor) -> list[Tensor]:
-        """Return what every layer returned in a discrete pass over the network as it is called."""
-        # A module may stand in several places: then its calls are those of the places, in order.
-        outputs: dict[nn.Module, list[Any]] = {layer: [] for layer in self.layers}
-        handles = [
-            layer.register_forward_hook(
-                lambda module, inputs, output: outputs[module].append(output)
-            )
-            for layer in outputs
-        ]
-        try:
-            with torch.no_grad():
-                call_network(self, x, mode="discrete")
-        finally:
-            for handle in handles:
-                handle.remove()
-        layers = list(self.layers)
-        if lacking := [index for index, layer in enumerate(layers) if not outputs[layer]]:
-            raise InvalidInputError(
-                f"this network was changed by hand and does not call its layers {lacking}, so they "
-                "have no outputs"
-            )
-        for index, layer in enumerate(layers):
-            calls, places = outputs[layer], layers.count(layer)
-            if len(calls) != places:
-                raise InvalidInputError(
-                    f"this network was changed by hand and calls its layer {index} {len(calls)} times "
-                    f"where it should {places}, so that has no outputs of its own"
-                )
-            if not all(isinstance(output, Tensor) for output in calls):
-                raise InvalidInputError(
-                    f"layer {index} was changed by hand and returns a {type(calls[0]).__name__}; let "
-                    "it return a tensor [batch, n_out]"
-                )
-        return [outputs[layer].pop(0) for layer in layers]
 
     def _forward_by_layers(
         self, x: Tensor, mode: Mode | None, draw: int | NoiseKey | None
     ) -> Tensor:
         """Return class logits as PyTorch computes them: by calling every layer and the group sum."""
         key = None
-        if any(_draws(layer, mode) for layer in self.layers):
+        if any(draws_noise(layer, mode) for layer in self.layers):
             key = self._noise_key(draw)
         for layer in self.layers:
             x = call_layer(layer, x, mode, key)
@@ -301,9 +252,7 @@ class LogicNetwork(nn.Module):
     def _forward_packed(self, x: Tensor) -> Tensor:
         """Return class logits of the discrete network by packed bits, layer by layer."""
         bits = as_bits(x.reshape(-1, self.n_features))
-        words = self._kernels.pack_bits(bits.T)
-        for layer in self.layers:
-            words = layer.forward_packed(words)
+        *_, words = self._packed_layers(bits)
         outputs = self._kernels.unpack_bits(words, len(bits)).T.to(self.dtype)
         return self.group_sum.forward(outputs).reshape(*x.shape[:-1], self.group_sum.n_groups)
 
@@ -431,9 +380,14 @@ class LogicNetwork(nn.Module):
 
     def backend_for(self, resolved: str) -> NetworkBackend | None:
         """Return the backend that runs a pass over the whole network; see :func:`specify`."""
-        if specify(self, resolved).network is None:
+        if self._departs(resolved):
             return None
         return select_network_backend(self.device, self.backend)
+
+    def _departs(self, resolved: str) -> bool:
+        discrete = resolved == "discrete"
+        said = structural_departure(self, LogicNetwork, discrete=discrete) or hook_departure(self)
+        return bool(said)
 
     @property
     def n_gates(self) -> int:
@@ -442,115 +396,3 @@ class LogicNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.n_features} bits, {self.n_gates} gates, {self.n_gates * N_GATES} parameters"
-
-
-class Specification(NamedTuple):
-    """What kernels need to know of a network, or why they cannot stand for it.
-
-    Attributes:
-        network: the specification; None where the network was changed by hand.
-        reason: how, in words; "" where there is a specification.
-    """
-
-    network: NetworkSpec | None
-    reason: str
-
-
-def specify(model: nn.Module, resolved: str = "train", *, training: bool = False) -> Specification:
-    """Return the specification for kernels of a network that is what its class says.
-
-    Seen are another class, another ``forward`` or other contents of the network, of any layer and of
-    the group sum; hooks; parametrisations; shared, resized or re-typed logits; layers that differ in
-    relaxation, temperature, width, dtype or mode. Without a specification the answer is that of calling
-    the modules, as PyTorch would.
-
-    Args:
-        model: any module.
-        resolved: the pass that is meant: train, noisy, soft or discrete.
-        training: whether the kernels are to take whole training steps, gradients and Adam included:
-            then frozen logits, hooks on them and other dtypes than float32 are seen, too.
-    """
-    if not isinstance(model, LogicNetwork):
-        return Specification(None, f"it is a {type(model).__name__}")
-    reason = structural_departure(model, LogicNetwork, discrete=resolved == "discrete")
-    reason = reason or hook_departure(model)
-    if training:
-        reason = reason or training_departure(model)
-    return Specification(None, reason) if reason else Specification(make_spec(model, resolved), "")
-
-
-def _draws(layer: nn.Module, mode: str | None) -> bool:
-    if not isinstance(layer, LogicLayer) or not layer.relaxation.noisy:
-        return False
-    return mode == "noisy" or (mode is None and layer.training)
-
-
-def call_layer(layer: nn.Module, x: Tensor, mode: Mode | None, key: NoiseKey | None) -> Tensor:
-    """Return what a layer makes of x; a module that is no LogicLayer has no modes."""
-    if not isinstance(layer, LogicLayer) or (mode is None and key is None):
-        outputs: Tensor = layer(x)
-        return outputs
-    if not _takes_modes(layer):
-        raise InvalidInputError(
-            f"the forward of layer {layer.index}, a {type(layer).__name__} changed by hand, takes no "
-            "mode and no draw; define it as forward(self, x, *, mode=None, draw=None)"
-        )
-    outputs = layer(x, mode=mode, draw=key)
-    return outputs
-
-
-def call_network(
-    model: LogicNetwork, x: Tensor, *, mode: Mode | None = None, draw: int | NoiseKey | None = None
-) -> Tensor:
-    """Return the class logits [batch, n_groups] of a network that may have been changed by hand."""
-    if not _takes_modes(model):
-        raise InvalidInputError(
-            f"the forward of this {type(model).__name__}, changed by hand, takes no mode and no draw; "
-            "define it as forward(self, x, *, mode=None, draw=None)"
-        )
-    outputs = model(x, mode=mode, draw=draw)
-    if not (isinstance(outputs, Tensor) and outputs.ndim and outputs.shape[-1] >= model.n_classes):
-        came = (
-            f"shape {tuple(outputs.shape)}"
-            if isinstance(outputs, Tensor)
-            else type(outputs).__name__
-        )
-        raise InvalidInputError(
-            f"a network must return class logits [batch, at least {model.n_classes}], and this one, "
-            f"changed by hand, returned {came}"
-        )
-    return outputs
-
-
-def _takes_modes(module: nn.Module) -> bool:
-    forward = vars(module).get("forward") or type(module).forward
-    if forward in (LogicLayer.forward, LogicNetwork.forward):
-        return True
-    parameters = inspect.signature(forward).parameters
-    if any(value.kind is inspect.Parameter.VAR_KEYWORD for value in parameters.values()):
-        return True
-    return {"mode", "draw"} <= parameters.keys()
-
-
-def require_network(model: object, what: str) -> None:
-    """Raise unless ``model`` is a LogicNetwork, which ``what`` needs."""
-    if not isinstance(model, LogicNetwork):
-        kind = model.__name__ if isinstance(model, type) else type(model).__name__
-        raise InvalidInputError(f"{what} needs a LogicNetwork, got {kind}")
-
-
-def require_plain(model: object, what: str, *, hooks: bool = True) -> None:
-    """Raise unless ``model`` is a LogicNetwork that is what its class says; see :func:`specify`.
-
-    Args:
-        model: anything.
-        what: what needs it.
-        hooks: whether hooks are a departure, too; they are no part of a stored model.
-    """
-    require_network(model, what)
-    assert isinstance(model, LogicNetwork)
-    said = structural_departure(model, LogicNetwork) or (hook_departure(model) if hooks else "")
-    if said:
-        raise InvalidInputError(
-            f"{what} needs a LogicNetwork that is what its class says, and of this one {said}"
-        )

@@ -1,4 +1,4 @@
-"""Accuracy, loss, gap, gate usage and convergence, always over whole splits.
+"""Accuracy, loss and gap over whole splits.
 
 **gap** = soft − discrete and **gap_train** = training forward − discrete, in accuracy, for every
 method; the gaps in loss are discrete − soft, so that a positive number is always a cost.
@@ -7,45 +7,29 @@ method; the gaps in loss are discrete − soft, so that a positive number is alw
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from scipy.special import entr
 from torch import Tensor
 from torch.nn import functional
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
-from lgn_analysis.base.validation import real, seed_number, shown, whole
+from lgn_analysis.base.validation import seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.footprint import EVALUATED, evaluation_bytes
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.gates.table import GATE_NAMES, N_GATES, reads_inputs
-from lgn_analysis.kernels.reference import count_ones
 from lgn_analysis.network import (
-    LogicLayer,
     LogicNetwork,
     Mode,
-    as_bits,
     call_network,
-    check_choices,
-    check_features,
     require_network,
-    specify,
 )
 
-UNUSED_ENTROPY: Final = 1.8873
-"""Lower edge, in nats, of the central 95 % of the entropy of softmax(z), z ~ N(0, 1)^16.
-
-The 2.5 % quantile of 2·10⁷ draws, standard error 0.0002.
-"""
-
-_SHAPE: Final = "x must be [n, n_features], got shape {shape}; one sample is x.unsqueeze(0)"
+SHAPE: Final = "x must be [n, n_features], got shape {shape}; one sample is x.unsqueeze(0)"
 
 
 @dataclass(frozen=True)
@@ -168,130 +152,6 @@ def evaluate(
     )
 
 
-@torch.no_grad()
-def gate_usage(
-    model: LogicNetwork,
-    data: Dataset | Tensor | None = None,
-    *,
-    split: str = "train",
-    batch_size: int = 4096,
-) -> pd.DataFrame:
-    """Return a row a layer: entropy, three notions of unused, and the gate histogram.
-
-    ``unused`` is the paper's: the share of gates whose entropy of softmax(z) still exceeds
-    :data:`UNUSED_ENTROPY`. It speaks of training, not of function, and says nothing of a network
-    with residual initialisation, which starts below the threshold. ``constant`` is the share whose
-    discrete output is the same on every sample of ``data``; NaN without data. ``unreachable`` is
-    the share from which no path leads to an output once discretised; NaN where the network was changed by
-    hand, as its paths are not known then.
-
-    Args:
-        model: the network.
-        data: a data set, or bits [n, n_features].
-        split: which split of a data set.
-        batch_size: samples at a time.
-    """
-    require_network(model, "gate usage")
-    _refuse_other_layers(model)
-    constant: list[float] = [math.nan] * len(model.layers)
-    if data is not None:
-        x = data if isinstance(data, Tensor) else split_tensors(data, split)[0]
-        if x.ndim != 2:
-            raise InvalidInputError(_SHAPE.format(shape=tuple(x.shape)))
-        if len(x) == 0:
-            raise InvalidInputError("constant gates are counted on at least one sample, got none")
-        activity = _gate_activity(model, x, whole("batch_size", batch_size, least=1))
-        constant = [float(((n == 0) | (n == len(x))).mean()) for n in activity]
-    entropies, gates = [], []
-    for z in (_as_float64(layer.logits) for layer in model.layers):
-        entropies.append(_entropy(z))
-        gates.append(z.argmax(-1))
-    if any(np.isnan(entropy).any() for entropy in entropies):
-        check_choices(model.layers)
-    unreachable = [math.nan] * len(model.layers)
-    if specify(model, "discrete").network is not None:
-        unreachable = _unreachable_shares(model, gates)
-    rows = []
-    for index, (layer, entropy) in enumerate(zip(model.layers, entropies, strict=True)):
-        histogram = np.bincount(gates[index], minlength=N_GATES) / layer.n_out
-        rows.append(
-            {
-                "layer": index,
-                "n_gates": layer.n_out,
-                # NumPy adds in one order; torch's own sum depends on how many threads there are.
-                "entropy": float(entropy.mean()),
-                "unused": float((entropy > UNUSED_ENTROPY).mean()),
-                "constant": constant[index],
-                "unreachable": unreachable[index],
-                **dict(zip(GATE_NAMES, histogram.tolist(), strict=True)),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _refuse_other_layers(model: LogicNetwork) -> None:
-    for index, layer in enumerate(model.layers):
-        if not isinstance(layer, LogicLayer):
-            raise InvalidInputError(
-                f"gate usage counts the gates of LogicLayers, and layer {index} is a "
-                f"{type(layer).__name__}"
-            )
-
-
-def gate_entropy(logits: Tensor) -> Tensor:
-    """Return the entropy of softmax(z) in nats, [...] for logits [..., 16]; -inf has no part in it."""
-    return torch.as_tensor(_entropy(_as_float64(logits)))
-
-
-@dataclass(frozen=True)
-class Convergence:
-    """When a run first reached an accuracy; ``reached`` False is a censored run.
-
-    Attributes:
-        step: first evaluated step at or above the accuracy; the last step of a censored run.
-        seconds: training time there, evaluation apart.
-    """
-
-    accuracy: float
-    reached: bool
-    step: int
-    seconds: float
-
-
-def convergence(
-    history: pd.DataFrame,
-    accuracy: float,
-    *,
-    split: str = "val",
-    column: str = "discrete_accuracy",
-) -> Convergence:
-    """Return when ``column`` first reached ``accuracy`` in a training history.
-
-    Raises:
-        InvalidInputError: the history has no such split or column, or it is no fraction.
-    """
-    if not isinstance(history, pd.DataFrame):
-        raise InvalidInputError(
-            f"a history is a DataFrame, such as lgn.train(…).history, got {type(history).__name__}"
-        )
-    for name in (column, "split", "step", "seconds"):
-        if name not in history.columns:
-            raise InvalidInputError(
-                f"the history has no column {name!r}; it has {[*history.columns]}"
-            )
-    accuracy = real("accuracy", accuracy)
-    if math.isnan(accuracy) or (column.endswith("accuracy") and not 0 <= accuracy <= 1):
-        raise InvalidInputError(f"accuracy must be a fraction in 0..1, got {accuracy}")
-    rows = history[history["split"] == split].sort_values("step")
-    if rows.empty:
-        raise InvalidInputError(
-            f"the history has no split {split!r}; it has {sorted(history['split'].unique())}"
-        )
-    above = rows[rows[column] >= accuracy]
-    row = rows.iloc[-1] if above.empty else above.iloc[0]
-    return Convergence(accuracy, not above.empty, int(row["step"]), float(row["seconds"]))
-
-
 def split_tensors(data: Dataset | tuple[Tensor, Tensor], split: str) -> tuple[Tensor, Tensor]:
     """Return (x, y) of one split, or the pair itself, checked for length, emptiness and NaN."""
     pair = data.split(split) if isinstance(data, Dataset) else data
@@ -304,7 +164,7 @@ def split_tensors(data: Dataset | tuple[Tensor, Tensor], split: str) -> tuple[Te
         )
     x, y = pair
     if x.ndim != 2:
-        raise InvalidInputError(_SHAPE.format(shape=tuple(x.shape)))
+        raise InvalidInputError(SHAPE.format(shape=tuple(x.shape)))
     if y.ndim == 0 or len(x) != len(y):
         n_labels = len(y) if y.ndim else "a single label"
         raise InvalidInputError(f"x holds {len(x)} samples and y {n_labels}; they must be equal")
@@ -363,57 +223,3 @@ class _Tally:
 
 def _logits(model: LogicNetwork, x: Tensor, mode: Mode, draw: NoiseKey | None = None) -> Tensor:
     return call_network(model, x, mode=mode, draw=draw)
-
-
-def _as_float64(logits: Tensor) -> NDArray[np.float64]:
-    z = logits.detach().cpu().resolve_neg()
-    # NumPy has no bfloat16.
-    return (z.float() if z.dtype == torch.bfloat16 else z).numpy().astype(np.float64)
-
-
-def _entropy(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    # NumPy works on one thread. Torch's threads wait for each other in each of these operations, on
-    # busy cores for longer than the operation takes.
-    with np.errstate(invalid="ignore"):
-        p = z - z.max(-1, keepdims=True)
-    np.exp(p, out=p)
-    p /= p.sum(-1, keepdims=True)
-    summed: NDArray[np.float64] = entr(p).sum(-1)
-    return summed
-
-
-def _gate_activity(model: LogicNetwork, x: Tensor, batch_size: int) -> list[NDArray[np.int64]]:
-    """Return on how many samples of x [n, n_features] each gate is 1: int64 [n_out], layer by layer."""
-    kernels = model.backend_for("discrete")
-    total: list[NDArray[np.int64]] = []
-    for inputs in x.split(batch_size):
-        ones: Iterable[Tensor]
-        if kernels is None:
-            ones = (
-                count_ones(w, len(inputs))
-                for w in model.packed_activations(inputs.to(model.device))
-            )
-        else:
-            check_features(x, model.n_features)
-            logits = [layer.logits for layer in model.layers]
-            bits = as_bits(inputs.to(model.device))
-            ones = kernels.discrete_activity(model.as_spec(), logits, bits)
-        counts = [count.cpu().numpy() for count in ones]
-        total = counts if not total else [a + b for a, b in zip(total, counts, strict=True)]
-    return total
-
-
-def _unreachable_shares(model: LogicNetwork, gates: Sequence[NDArray[np.int64]]) -> list[float]:
-    shares = []
-    options = torch.arange(N_GATES)
-    reads_two = reads_inputs(options, same_input=torch.zeros(N_GATES, dtype=torch.bool)).numpy()
-    reads_one = reads_inputs(options, same_input=torch.ones(N_GATES, dtype=torch.bool)).numpy()
-    reachable = np.ones(model.width, dtype=np.bool_)
-    for layer, chosen in zip(reversed(model.layers), reversed(gates), strict=True):
-        shares.append(1.0 - float(reachable.mean()))
-        wiring = layer.wiring.cpu().numpy()
-        reads = np.where(wiring[0] == wiring[1], reads_one[:, chosen], reads_two[:, chosen])
-        sources = wiring[reads & reachable]
-        reachable = np.zeros(layer.n_in, dtype=np.bool_)
-        reachable[sources] = True
-    return shares[::-1]

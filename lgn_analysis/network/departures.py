@@ -1,0 +1,149 @@
+"""Whether a network is what its class says, and what the kernels need to know of it then.
+
+The kernels for whole networks see tensors and numbers, no modules. So every fast path, forward,
+training step, evaluation, usage, curvature, asks :func:`specify` first; what it does not recognise is
+computed module by module, as PyTorch would.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor, nn
+
+from lgn_analysis.gates.relaxations import Soft
+from lgn_analysis.kernels.interface import NetworkSpec
+from lgn_analysis.network import parts
+from lgn_analysis.network.group_sum import GroupSum
+from lgn_analysis.network.layer import layer_departure
+
+if TYPE_CHECKING:
+    from lgn_analysis.network.network import LogicNetwork
+
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = False) -> str:
+    """Return how the parts of a network depart from what its class says; "" for in nothing.
+
+    Its configuration and its tensors describe a network completely while this is "". Hooks are no
+    part of a model, as in PyTorch's own ``state_dict``.
+
+    Args:
+        network: the network.
+        kind: LogicNetwork.
+        discrete: whether the discrete network is meant, in which relaxations have no part.
+    """
+    if said := parts.patches():
+        return said
+    if said := parts.departure(network, kind, _NONE, _NONE, ("layers", "group_sum")):
+        return f"the network {said}"
+    layers, group_sum = network._modules["layers"], network._modules["group_sum"]
+    names = tuple(map(str, range(network.depth)))
+    if not isinstance(layers, nn.ModuleList) or not names:
+        return "its layers are no ModuleList, or none"
+    if parts.departure(layers, nn.ModuleList, _NONE, _NONE, names):
+        return f"its layers are no ModuleList of {network.depth}"
+    of_layers = list(layers._modules.values())
+    first = vars(of_layers[0])
+    for index, layer in enumerate(of_layers):
+        if said := layer_departure(layer):
+            return f"layer {index} {said}"
+        own = vars(layer)
+        sizes = (own["n_in"], own["n_out"], own["index"])
+        expected = (network.n_features if index == 0 else network.width, network.width, index)
+        if sizes != expected:
+            return f"layer {index} has n_in, n_out and index {sizes}, not {expected}"
+        for name in () if discrete else ("relaxation", "grad_factor"):
+            one, other = first[name], own[name]
+            if one is not other and one != other:
+                return f"layers 0 and {index} differ in {name}: {one} and {other}"
+    logits = [vars(layer)["_parameters"]["logits"] for layer in of_layers]
+    if any((z.dtype, z.device) != (logits[0].dtype, logits[0].device) for z in logits):
+        return "layers differ in dtype or device"
+    if len(set(map(id, logits))) < len(logits):
+        return "layers share their logits"
+    if said := parts.departure(group_sum, GroupSum, _NONE, _NONE, ()):  # type: ignore[arg-type]
+        return f"its group sum {said}"
+    assert isinstance(group_sum, GroupSum)
+    n_groups, group_tau = group_sum.n_groups, group_sum.group_tau
+    if not (type(n_groups) is int and n_groups > 0 and network.width % n_groups == 0):
+        return f"its group sum has {n_groups} groups, which do not divide {network.width} gates"
+    if n_groups < network.n_classes:
+        return f"its group sum has {n_groups} groups for {network.n_classes} classes"
+    if not (type(group_tau) in (int, float) and 0 < group_tau < math.inf):
+        return f"its group sum has a group_tau of {group_tau}"
+    return ""
+
+
+def hook_departure(network: LogicNetwork, *, inside: bool = False) -> str:
+    """Return what is called beside the parts of a network; "" for nothing.
+
+    Args:
+        network: without a :func:`structural_departure`.
+        inside: leave out what PyTorch itself calls around the network's own ``forward``.
+    """
+    if said := parts.global_hooks():
+        return said
+    if not inside and (said := parts.hooks(network)):
+        return f"the network {said}"
+    if said := parts.hooks(network._modules["layers"]):  # type: ignore[arg-type]
+        return f"its list of layers {said}"
+    layers = list(network.layers)
+    for index, layer in enumerate(layers):
+        if said := parts.hooks(layer):
+            return f"layer {index} {said}"
+        if layer.backend != layers[0].backend:
+            return f"layers 0 and {index} force different backends"
+        if layer.training is not network.training:
+            return f"layer {index} and the network are not both in train() or in eval() mode"
+    if said := parts.hooks(network.group_sum):
+        return f"its group sum {said}"
+    return ""
+
+
+def training_departure(network: LogicNetwork) -> str:
+    """Return why whole training steps would not do all that autograd and Adam do; "" for nothing.
+
+    Asked of a network that :func:`specify` knows.
+    """
+    for index, layer in enumerate(network.layers):
+        z = layer.logits
+        if not z.requires_grad:
+            return f"the logits of layer {index} are frozen"
+        if z.dtype != torch.float32 or not z.is_contiguous():
+            return f"the logits of layer {index} are no contiguous float32"
+        if z._backward_hooks or z._post_accumulate_grad_hooks:
+            return f"the logits of layer {index} have a hook"
+    if _overlap([layer.logits for layer in network.layers]):
+        return "layers share memory of their logits"
+    if any(c.dtype != torch.float32 for c in network.confidences):
+        return "a confidence is no float32"
+    return "layers share their confidence" if _overlap(network.confidences) else ""
+
+
+def _overlap(tensors: Sequence[Tensor]) -> bool:
+    """Return whether any two of some contiguous tensors have memory in common."""
+    places = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors)
+    return any(end > start for (_, end), (start, _) in itertools.pairwise(places))
+
+
+def make_spec(network: LogicNetwork, resolved: str) -> NetworkSpec:
+    """Return the specification of a pass; ``resolved``: train, noisy, soft or discrete."""
+    first, group_sum = network.layers[0], network.group_sum
+    soft, training = resolved == "soft", resolved == "train"
+    keeps = training and first.relaxation.adaptive
+    return NetworkSpec(
+        wirings=tuple(layer.wiring for layer in network.layers),
+        n_features=network.n_features,
+        relaxation=Soft(first.relaxation.tau) if soft else first.relaxation,
+        n_groups=group_sum.n_groups,
+        group_tau=group_sum.group_tau,
+        grad_factor=first.grad_factor if training else 1.0,
+        gradient_dtype=network.gradient_dtype,
+        confidences=tuple(layer.confidence for layer in network.layers) if keeps else (),
+    )
