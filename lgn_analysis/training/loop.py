@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from typing import Any, Final
 from weakref import WeakSet
 
 import pandas as pd
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -26,12 +24,11 @@ from lgn_analysis.base.errors import (
 from lgn_analysis.base.signals import postponed
 from lgn_analysis.checkpoints import Checkpoint
 from lgn_analysis.data import Dataset
-from lgn_analysis.gates.relaxations import CAGE
-from lgn_analysis.metrics import Evaluation, evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.config import RunConfig
 from lgn_analysis.training.diagnostics import bad_logits, where_it_fails
-from lgn_analysis.training.preflight import SPLITS, Callback, check_run
+from lgn_analysis.training.measurement import call_back, measure
+from lgn_analysis.training.preflight import Callback, check_run
 from lgn_analysis.training.run_directory import RunDirectory
 from lgn_analysis.training.stepper import Steps, warm_up
 
@@ -234,29 +231,25 @@ class Runner:
         return f"{kept}. Lower lr ({self.config.training.lr}), or raise tau or group_tau"
 
     def _evaluate(self, loss: float, bar: Any) -> None:
+        """Measure, add the rows to the history, and keep what is to be kept."""
         self._require_finite_logits()
-        usage = gate_usage(self.model)
-        weights = usage["n_gates"] / usage["n_gates"].sum()
-        of_gates = {
-            "unused": float((usage["unused"] * weights).sum()),
-            "entropy": float((usage["entropy"] * weights).sum()),
-            **self._temperatures(),
-        }
-        evaluations = {split: self._evaluation(split) for split in SPLITS}
-        rows = [
-            {
-                "step": self.step,
-                "split": split,
-                "seconds": self.seconds,
-                "loss": loss,
-                **_columns(evaluation),
-                **of_gates,
-            }
-            for split, evaluation in evaluations.items()
-        ]
-        added = self._call_back(rows[0])
-        self.rows += [{**row, **added} for row in rows]
-        chosen = evaluations[SPLITS[0]]
+        try:
+            measured = measure(
+                self.model,
+                self.data,
+                {"step": self.step, "seconds": self.seconds, "loss": loss},
+                noise_draws=self.config.training.noise_draws,
+                scheduled=self.steps.schedule is not None,
+            )
+        except InvalidInputError as error:
+            if said := self._where_it_fails():
+                raise TrainingError(f"at step {self.step}, {said}. {self._way_out()}") from error
+            raise
+        added = call_back(
+            self.callbacks, self.step, self.model, measured.rows[0], self._require_finite_logits
+        )
+        self.rows += [{**row, **added} for row in measured.rows]
+        chosen = measured.chosen
         better = (chosen.discrete_accuracy, -chosen.discrete_loss)
         improved = better > self.best
         if improved:
@@ -268,34 +261,6 @@ class Runner:
         )
         if self.directory is not None and distributed.world()[0] == 0:
             self._commit(improved)
-
-    def _call_back(self, measured: Mapping[str, Any]) -> dict[str, Any]:
-        """Call the callbacks and return the columns that they add."""
-        row = dict(measured)
-        for callback in self.callbacks:
-            callback(self.step, self.model, row)
-            self._require_finite_logits()
-        for column, value in measured.items():
-            if column not in row or row[column] is not value:
-                raise InvalidInputError(f"a callback writes the column {column!r}; rename it")
-        return {column: value for column, value in row.items() if column not in measured}
-
-    def _evaluation(self, split: str) -> Evaluation:
-        draws = self.config.training.noise_draws
-        try:
-            return evaluate(self.model, self.data, split=split, noise_draws=draws)
-        except InvalidInputError as error:
-            if said := self._where_it_fails():
-                raise TrainingError(f"at step {self.step}, {said}. {self._way_out()}") from error
-            raise
-
-    def _temperatures(self) -> dict[str, float]:
-        """Return the columns of a run whose temperature moves."""
-        relaxation = self.model.relaxation
-        if isinstance(relaxation, CAGE):
-            confidences = torch.stack(self.model.confidences)
-            return {"backward_tau": float(relaxation.backward_tau(confidences).mean())}
-        return {} if self.steps.schedule is None else {"tau": relaxation.tau}
 
     def _commit(self, improved: bool) -> None:
         """Write this step as the last checkpoint."""
@@ -326,11 +291,3 @@ class Runner:
                 f"lgn-analysis train --resume {self.directory.path}"
             ) from error
         self._kept = self.step
-
-
-def _columns(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in asdict(evaluation).items()
-        if key not in ("split", "noise_draws")
-    }
