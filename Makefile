@@ -16,7 +16,7 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help install install-dev reproduce figures notebooks test test-slow lint types layers audit \
+.PHONY: help install install-dev reproduce figures notebooks test coverage test-slow lint types layers audit \
         format constraints lock clean distclean
 
 help:  ## print the targets
@@ -69,8 +69,11 @@ notebooks: $(VENV)/.installed-dev  ## execute the notebooks in place
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-test: lint types layers  ## lint, types, import contract, doctests and fast tests, with coverage
+test: lint types layers  ## lint, types, import contract, doctests and fast tests
 	$(BIN)/python -c "from lgn_analysis.experiments.sweep.compilation import PARTS, compile_kernels; compile_kernels(PARTS)"
+	$(PYTEST) $(ARGS)
+
+coverage: $(VENV)/.installed-dev  ## the fast tests again, and which lines they run: at least 90 %
 	$(PYTEST) --cov=lgn_analysis --cov-fail-under=90 $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take long

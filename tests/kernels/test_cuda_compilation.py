@@ -70,7 +70,9 @@ def test_every_kernel_is_compiled_here() -> None:
     assert {launch.kernel.__name__ for launch in launches()} == kernels()
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(
+    "capability", [pytest.param(80, marks=pytest.mark.slow), 90], ids=["sm_80", "sm_90"]
+)
 @pytest.mark.parametrize("kernel", sorted(kernels()))
 def test_a_kernel_fits_the_registers(kernel: str, capability: int) -> None:
     assert_fitting(
@@ -101,6 +103,7 @@ def test_ragged_sizes_compile(width: int, batch: int, capability: int) -> None:
         assert compile_launch(launch, capability).registers <= 255
 
 
+@pytest.mark.slow
 def test_what_is_compiled_here_is_what_a_launch_would_compile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

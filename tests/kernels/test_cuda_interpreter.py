@@ -1,6 +1,6 @@
 """Run the tests of the CUDA kernels in Triton's interpreter, which needs no GPU.
 
-In processes of their own: Triton reads TRITON_INTERPRET when it defines a kernel, and this process
+In a process of their own: Triton reads TRITON_INTERPRET when it defines a kernel, and this process
 may have to compile some.
 """
 
@@ -19,11 +19,10 @@ FOLDER = Path(__file__).with_name("cuda")
 FILES = sorted({*FOLDER.glob("test_*.py")} - {FOLDER / "test_on_gpu.py"})
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem.removeprefix("test_"))
-def test_kernels_are_the_reference_in_the_interpreter(path: Path) -> None:
+def test_kernels_are_the_reference_in_the_interpreter() -> None:
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(path)],
+        [sys.executable, "-m", "pytest", *options, *map(str, FILES)],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

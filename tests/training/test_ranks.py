@@ -73,7 +73,10 @@ def weights(path):
     return torch.cat([layer.logits.detach().reshape(-1) for layer in lgn.load(path).layers])
 
 
-@pytest.mark.parametrize("relaxation", ["GumbelST", "Soft", "CAGE"])
+@pytest.mark.parametrize(
+    "relaxation",
+    ["CAGE", *(pytest.param(name, marks=pytest.mark.slow) for name in ("GumbelST", "Soft"))],
+)
 def test_two_processes_match_one_at_the_same_global_batch(relaxation, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
