@@ -17,7 +17,7 @@ BIN  := $(VENV)/bin
 .DELETE_ON_ERROR:
 
 .PHONY: help install install-dev reproduce figures notebooks test coverage test-slow lint types layers audit \
-        format constraints lock clean distclean
+        architecture format constraints lock clean distclean
 
 help:  ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | \
@@ -43,7 +43,7 @@ ifdef LOCK
 	$(BIN)/python -m pip install $(PIP_ARGS) --require-hashes --no-deps -r $(LOCK)
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 else
-	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[test,notebooks,mnist5k]'
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[test,docs,notebooks,mnist5k]'
 endif
 	@touch $@ $(VENV)/.installed-run
 
@@ -61,6 +61,9 @@ figures: $(VENV)/.installed-run  ## make figures, ledger, report and the README'
 
 notebooks: $(VENV)/.installed-dev  ## execute the notebooks in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+architecture: $(VENV)/.installed-dev  ## draw the floors of the package from its imports
+	$(BIN)/python docs/architecture.py
 
 # --- checks ------------------------------------------------------------------------------------
 # One thread a worker: two processes that each start a thread per core are slower than one.

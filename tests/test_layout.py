@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -17,6 +18,8 @@ import lgn_analysis as lgn
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# Where a page may leave out the path to a file that it names.
+PLACES = ("", "lgn_analysis", "docs", "lgn_analysis/kernels", "lgn_analysis/data")
 # Whichever torch build is installed brings its own: constraints.txt says so.
 UNPINNED = {"torchvision", "triton"}
 
@@ -78,3 +81,19 @@ def test_every_promise_names_tests_that_exist() -> None:
     named = set(re.findall(r"tests/[\w/]+(?:\.py|/)", text))
     assert len(named) > 20
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "README.md"])
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`|`(\w+\.py)`", text))
+    names = {first or second for first, second in named}
+    missing = [name for name in names if not any((ROOT / p / name).exists() for p in PLACES)]
+    placeholders = re.compile("NAME|runs/")
+    assert sorted(name for name in missing if not placeholders.search(name)) == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
