@@ -187,9 +187,12 @@ class CAGE(Relaxation):
         return self.backward_tau(self.certainty(logits))
 
 
-RELAXATIONS: Final[dict[str, type[Relaxation]]] = {
+FUSED: Final[dict[str, type[Relaxation]]] = {
     kind.name: kind for kind in (Soft, GumbelSoft, GumbelST, HardST, CAGE)
 }
+"""The relaxations whose training forward the kernels compute."""
+RELAXATIONS: Final[dict[str, type[Relaxation]]] = {**FUSED}
+"""All relaxations by name; one that is not in :data:`FUSED` is trained in plain PyTorch."""
 OPTIONS: Final[dict[str, tuple[str, str]]] = {
     f"{kind.name.replace('-', '_')}_{item.name}": (kind.name, item.name)
     for kind in RELAXATIONS.values()

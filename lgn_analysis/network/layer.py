@@ -149,7 +149,7 @@ class LogicLayer(nn.Module):
             words = self._kernels.pack_bits(bits)
             outputs = self._kernels.unpack_bits(self.forward_packed(words), bits.shape[1])
             return outputs.T.reshape(*x.shape[:-1], self.n_out).to(self.logits.dtype)
-        if is_fusible(resolved, x, [self.logits]) and not (
+        if is_fusible(resolved, x, [self.logits], self.relaxation) and not (
             parts.patches() or layer_departure(self)
         ):
             backend = select_network_backend(self.logits.device, self.backend)

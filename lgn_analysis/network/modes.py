@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
-from lgn_analysis.gates.relaxations import Relaxation
+from lgn_analysis.gates.relaxations import FUSED, Relaxation
 from lgn_analysis.kernels.interface import is_transformed
 
 Mode = Literal["soft", "noisy", "discrete"]
@@ -35,7 +35,12 @@ def chooses_gates(resolved: str, relaxation: Relaxation) -> bool:
     return resolved == "discrete" or (resolved != "soft" and relaxation.hard)
 
 
-def is_fusible(resolved: str, x: Tensor, logits: Sequence[Tensor]) -> bool:
+def has_kernels(resolved: str, relaxation: Relaxation) -> bool:
+    """Return whether kernels compute a pass; soft and discrete mode are the same for all relaxations."""
+    return resolved in ("soft", "discrete") or type(relaxation) in FUSED.values()
+
+
+def is_fusible(resolved: str, x: Tensor, logits: Sequence[Tensor], relaxation: Relaxation) -> bool:
     """Return whether the kernels for whole networks can compute this pass, given a plain network.
 
     They compute the discrete network at any dtype of the logits, and the others in float32. They are
@@ -46,7 +51,7 @@ def is_fusible(resolved: str, x: Tensor, logits: Sequence[Tensor]) -> bool:
         return False
     if resolved == "discrete":
         return True
-    if any(z.dtype != torch.float32 for z in logits):
+    if not has_kernels(resolved, relaxation) or any(z.dtype != torch.float32 for z in logits):
         return False
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *logits))
     return resolved != "soft" or not differentiated

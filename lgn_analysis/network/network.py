@@ -35,7 +35,7 @@ from lgn_analysis.network.layer import (
     check_relaxation,
     temperatures,
 )
-from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
+from lgn_analysis.network.modes import Mode, chooses_gates, has_kernels, is_fusible, resolve_mode
 
 _REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 
@@ -178,7 +178,8 @@ class LogicNetwork(nn.Module):
         relaxation = self.layers[0].relaxation
         resolved = resolve_mode(mode, self.training, relaxation)
         whole = select_network_backend(self.device, self.backend)
-        if whole is None or not is_fusible(resolved, x, [layer.logits for layer in self.layers]):
+        logits = [layer.logits for layer in self.layers]
+        if whole is None or not is_fusible(resolved, x, logits, relaxation):
             if discrete:
                 return self._forward_packed(x)
             return self._forward_by_layers(x, mode, draw)
@@ -386,8 +387,9 @@ class LogicNetwork(nn.Module):
 
     def _departs(self, resolved: str) -> bool:
         discrete = resolved == "discrete"
-        said = structural_departure(self, LogicNetwork, discrete=discrete) or hook_departure(self)
-        return bool(said)
+        if structural_departure(self, LogicNetwork, discrete=discrete) or hook_departure(self):
+            return True
+        return not has_kernels(resolved, self.layers[0].relaxation)
 
     @property
     def n_gates(self) -> int:

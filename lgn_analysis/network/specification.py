@@ -14,6 +14,7 @@ from lgn_analysis.network.departures import (
     structural_departure,
     training_departure,
 )
+from lgn_analysis.network.modes import has_kernels
 from lgn_analysis.network.network import LogicNetwork
 
 
@@ -47,6 +48,8 @@ def specify(model: nn.Module, resolved: str = "train", *, training: bool = False
         return Specification(None, f"it is a {type(model).__name__}")
     reason = structural_departure(model, LogicNetwork, discrete=resolved == "discrete")
     reason = reason or hook_departure(model)
+    if not reason and not has_kernels(resolved, model.layers[0].relaxation):
+        reason = f"no kernel computes {type(model.relaxation).__name__}"
     if training:
         reason = reason or training_departure(model)
     return Specification(None, reason) if reason else Specification(make_spec(model, resolved), "")

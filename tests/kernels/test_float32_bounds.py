@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgn_analysis.gates.relaxations import RELAXATIONS, Relaxation
+from lgn_analysis.gates.relaxations import FUSED, Relaxation
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.kernels.interface import AdamRule, Moments
 from tests.properties.analysis import Analysis
@@ -82,7 +82,7 @@ EXTREME = [
     Size(3, 2, 40, 1e-6, 1e6, 65, "values"),
     Size(2, 10, 7, 1.0, 1e-6, 65),
 ]
-NAMES = [*RELAXATIONS, "soft mode"]
+NAMES = [*FUSED, "soft mode"]
 QUANTITIES = ("outputs", "loss", "gradient")
 SIZES = pytest.mark.parametrize("size", [*MODERATE, *EXTREME], ids=str)
 
@@ -95,7 +95,7 @@ def samples(size: Size, spec: Spec) -> tuple[Tensor, Tensor]:
 
 
 def spec_of(size: Size, name: str) -> Spec:
-    return size.spec(RELAXATIONS["gumbel-st" if name == "soft mode" else name](size.tau))
+    return size.spec(FUSED["gumbel-st" if name == "soft mode" else name](size.tau))
 
 
 @functools.cache
@@ -155,7 +155,7 @@ def test_the_exact_numbers_are_those_of_float64(size: Size, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [size for size in MODERATE if size.kind == "bits"], ids=str)
-@pytest.mark.parametrize("name", list(RELAXATIONS))
+@pytest.mark.parametrize("name", list(FUSED))
 def test_losses_and_gradients_of_a_compiled_training_step_keep_their_bound(
     size: Size, name: str
 ) -> None:
@@ -177,7 +177,7 @@ def test_losses_and_gradients_of_a_compiled_training_step_keep_their_bound(
 @functools.cache
 def product_bounds(size: Size) -> Rounded:
     """H v of the soft loss for :func:`direction`, with its bound: [depth, width, 16]."""
-    spec = size.spec(RELAXATIONS["soft"](size.tau))
+    spec = size.spec(FUSED["soft"](size.tau))
     model = spec.build(dtype=torch.float64)
     analysis = Analysis(model, *samples(size, spec), soft=True, key=None)
     rows = analysis.product([*direction(size)])
@@ -205,7 +205,7 @@ def products(spec: Spec, size: Size, backend: str, dtype: torch.dtype = torch.fl
 
 @SIZES
 def test_hessian_products_of_the_fused_kernels_keep_their_bound(size: Size) -> None:
-    spec, bound = size.spec(RELAXATIONS["soft"](size.tau)), product_bounds(size)
+    spec, bound = size.spec(FUSED["soft"](size.tau)), product_bounds(size)
     assert ratio(products(spec, size, "cpu"), bound) <= 1.0
     assert ratio(products(spec, size, "cpu", torch.float64), bound.in_double()) <= 1.0
 
@@ -214,7 +214,7 @@ def test_hessian_products_of_the_fused_kernels_keep_their_bound(size: Size) -> N
 def test_the_exact_hessian_products_are_those_of_automatic_differentiation(size: Size) -> None:
     """Near its largest entry only: it takes differences of weights that the kernels do not take."""
     exact = product_bounds(size).exact
-    got = products(size.spec(RELAXATIONS["soft"](size.tau)), size, "reference", torch.float64)
+    got = products(size.spec(FUSED["soft"](size.tau)), size, "reference", torch.float64)
     torch.testing.assert_close(got, exact, rtol=0.0, atol=1e-13 * float(exact.abs().max()))
 
 
@@ -251,7 +251,7 @@ def test_errors_come_within_orders_of_magnitude_of_their_bound(
 
 def test_errors_of_hessian_products_come_within_orders_of_magnitude_of_their_bound() -> None:
     seen = [
-        ratio(products(size.spec(RELAXATIONS["soft"](size.tau)), size, "cpu"), product_bounds(size))
+        ratio(products(size.spec(FUSED["soft"](size.tau)), size, "cpu"), product_bounds(size))
         for size in MODERATE
     ]
     assert max(seen) > 1e-3, seen
@@ -260,9 +260,9 @@ def test_errors_of_hessian_products_come_within_orders_of_magnitude_of_their_bou
 
 @pytest.mark.parametrize("size", MODERATE, ids=str)
 def test_temperatures_that_are_a_few_per_cent_off_break_the_bounds(size: Size) -> None:
-    spec, bounds = size.spec(RELAXATIONS["soft"](size.tau)), bounds_of(size, "soft")
+    spec, bounds = size.spec(FUSED["soft"](size.tau)), bounds_of(size, "soft")
     sums_off = replace(spec, group_tau=1.01 * spec.group_tau)
     assert ratio(computed(sums_off, size, "soft", "cpu")["outputs"], bounds["outputs"]) > 10.0
-    gates_off = replace(spec, relaxation=RELAXATIONS["soft"](1.05 * size.tau))
+    gates_off = replace(spec, relaxation=FUSED["soft"](1.05 * size.tau))
     assert ratio(computed(gates_off, size, "soft", "cpu")["gradient"], bounds["gradient"]) > 1.0
     assert ratio(products(gates_off, size, "cpu"), product_bounds(size)) > 1.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.gates.relaxations import RELAXATIONS, Relaxation, Soft
+from lgn_analysis.gates.relaxations import FUSED, Relaxation, Soft
 from lgn_analysis.network import LogicNetwork
 
 BACKENDS = ("reference", "cpu")
@@ -122,7 +122,7 @@ def temperatures(low: float = -6.0, high: float = 6.0) -> st.SearchStrategy[floa
 def specs(
     draw: st.DrawFn,
     *,
-    relaxations: tuple[str, ...] = tuple(RELAXATIONS),
+    relaxations: tuple[str, ...] = tuple(FUSED),
     taus: st.SearchStrategy[float] = ORDINARY_TAU,
     group_taus: st.SearchStrategy[float] = ORDINARY_GROUP_TAU,
     extremes: tuple[float, ...] = (),
@@ -146,7 +146,7 @@ def specs(
         "n_classes": draw(st.integers(1, n_groups)),
         "wiring": draw(st.sampled_from(["random", "unique"] if unique else ["random"])),
         "same_input": draw(st.booleans()),
-        "relaxation": RELAXATIONS[draw(st.sampled_from(relaxations))](draw(taus)),
+        "relaxation": FUSED[draw(st.sampled_from(relaxations))](draw(taus)),
         "group_tau": draw(group_taus),
         "grad_factor": draw(st.sampled_from([1.0, 0.5, 1.25])),
         "scale": draw(st.sampled_from([0.0, 0.3, 1.0, 5.0])),

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.gates.relaxations import CAGE, RELAXATIONS, GumbelST, Relaxation
+from lgn_analysis.gates.relaxations import CAGE, FUSED, GumbelST, Relaxation
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.kernels.interface import AdamRule, Moments
 from tests.kernels.cpu.conftest import BATCHES, Case, make_case
@@ -139,7 +139,7 @@ def test_another_learning_rate_can_be_given_for_some_steps(case: Case) -> None:
 
 TAUS = [2.0, 0.7, 0.4, 0.3, 1.1]
 GIVEN = pytest.mark.parametrize(
-    "relaxation", [k() for k in RELAXATIONS.values() if not k.adaptive], ids=lambda r: r.name
+    "relaxation", [k() for k in FUSED.values() if not k.adaptive], ids=lambda r: r.name
 )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lgn_analysis.gates import noise as specification
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.gates.relaxations import RELAXATIONS
+from lgn_analysis.gates.relaxations import FUSED
 from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cuda
 from lgn_analysis.kernels.cuda.noise import gate_words, gumbel_from_words
@@ -120,12 +120,12 @@ def test_nan_logits_select_a_gate_that_exists(device: torch.device) -> None:
     assert int(gates_of(z).max()) < 16
 
 
-@pytest.mark.parametrize("name", RELAXATIONS)
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("tau", [0.25, 1.0])
 def test_coefficients_and_gradients_are_those_of_the_relaxation(
     name: str, tau: float, device: torch.device
 ) -> None:
-    n, layer, relaxation = 67, 3, RELAXATIONS[name](tau)
+    n, layer, relaxation = 67, 3, FUSED[name](tau)
     z = logits(n).to(device).requires_grad_()
     sums = torch.randn(2, n, 4, generator=torch.Generator().manual_seed(1)).to(device)
     draw = Draw.of(KEYS[0], device) if relaxation.noisy else None

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.gates.relaxations import CAGE, RELAXATIONS
+from lgn_analysis.gates.relaxations import CAGE, FUSED
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
 from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import LogicNetwork
 
 KEY = NoiseKey(3, Purpose.TRAINING, 9)
-NAMES = [name for name, kind in RELAXATIONS.items() if not kind.adaptive]
+NAMES = [name for name, kind in FUSED.items() if not kind.adaptive]
 RTOL = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
 
@@ -31,7 +31,7 @@ class Twins:
             depth=depth,
             n_classes=5,
             group_tau=3.0,
-            relaxation=RELAXATIONS[name](0.8),
+            relaxation=FUSED[name](0.8),
             seed=1,
             grad_factor=1.3,
             backend="reference",

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.gates.relaxations import RELAXATIONS
+from lgn_analysis.gates.relaxations import FUSED
 from lgn_analysis.kernels import cuda, reference
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs
 from lgn_analysis.kernels.cuda.bits import pack_bits
@@ -87,7 +87,7 @@ def test_a_plain_loop_does_not_wait_for_the_gpu(gpu: torch.device) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("name", RELAXATIONS)
+@pytest.mark.parametrize("name", FUSED)
 def test_training_on_a_gpu_is_the_reference_on_it(name: str, gpu: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(500, 300, generator=generator) < 0.5
@@ -100,7 +100,7 @@ def test_training_on_a_gpu_is_the_reference_on_it(name: str, gpu: torch.device) 
             depth=4,
             n_classes=10,
             group_tau=20.0,
-            relaxation=RELAXATIONS[name](),
+            relaxation=FUSED[name](),
             backend=backend,
         ).to(gpu)
         steps = Steps(model, x, y, batch_size=100, lr=0.01, seed=3)
