@@ -1,8 +1,8 @@
-"""A model is complete in its file: safetensors, nothing pickled, one rename commits everything.
+"""Checkpoints: one safetensors file holds a complete model; nothing is pickled.
 
 Shape, relaxation, wiring and dtype stand in the file beside the tensors, so loading needs nothing
-else. A training checkpoint adds the optimiser's tensors and what the run says of itself. The file
-has a format version, and a checksum of all that it says and holds.
+else. A training checkpoint adds the optimiser's tensors and the state of the run. The file has a
+format version and a checksum of its header and of every tensor, and is written by one rename.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What knows nothing of logic gates: errors, validation, memory, files, signals, ranks."""
+"""What does not depend on logic gates: errors, validation, memory, files, signals, ranks."""

@@ -1,7 +1,7 @@
-"""Several processes that train one network: who they are, and what they agree on.
+"""Data-parallel training over several processes: ranks, shards of a batch, sums and means.
 
 Ranks are those of ``torch.distributed``, as ``torchrun`` starts them: NCCL where tensors live on
-GPUs, gloo on CPUs. Without a process group there is one rank, and nothing here does anything.
+GPUs, gloo on CPUs. Without a process group there is one rank, and the functions do nothing.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def process_group(device: torch.device | str) -> Iterator[torch.device]:
             dist.destroy_process_group()
 
 
-def share(batch_size: int) -> slice:
-    """Return this rank's part of a batch, equal for all.
+def shard(batch_size: int) -> slice:
+    """Return this rank's shard of a batch, equal for all.
 
     Raises:
         InvalidInputError: the batch cannot be divided equally.

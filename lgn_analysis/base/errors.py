@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each with one sentence that says what to do."""
+"""Errors that a user can cause; each message is one sentence that tells what to do."""
 
 
 class LGNError(Exception):
@@ -14,7 +14,7 @@ class DataError(InvalidInputError):
 
 
 class ConfigError(InvalidInputError):
-    """A configuration that is missing, torn or says something unknown."""
+    """A configuration that is missing, damaged, or has an unknown or wrong entry."""
 
 
 class CheckpointError(InvalidInputError):
@@ -22,11 +22,11 @@ class CheckpointError(InvalidInputError):
 
 
 class DamagedFileError(InvalidInputError):
-    """A result that is no longer what its checksum says was written."""
+    """A file whose content does not match its checksum."""
 
 
 class NotDifferentiableError(LGNError, RuntimeError):
-    """A derivative was asked for that does not exist or cannot be trusted."""
+    """A requested derivative does not exist or cannot be trusted."""
 
 
 class MissingDependencyError(LGNError, ImportError):
@@ -46,4 +46,4 @@ class StorageError(LGNError, OSError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C, answered with a checkpoint; what it says tells how to go on."""
+    """Ctrl-C during training; the message names the checkpoint to resume from."""

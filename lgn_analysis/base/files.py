@@ -1,4 +1,4 @@
-"""Files that are whole or not there: one rename commits each, and a lock keeps a second writer out."""
+"""Atomic replacement of files by one rename, and a lock against a second writer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb"):  # exclusive: it follows no link that lies in wait
+        with temporary.open("xb"):  # exclusive: follows no link that is already there
             mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # safetensors makes its files unreadable for others
@@ -49,12 +49,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}; what stood there before is intact"
         ) from error
     finally:
-        with suppress(OSError):  # it is gone, or what went wrong is said already
+        with suppress(OSError):  # it is gone, or an error is being raised already
             temporary.unlink()
 
 
 def _flush_folder(folder: Path) -> None:
-    """Put a rename itself on the disk, where the system can."""
+    """Flush a rename to the disk, where the system can."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -71,7 +71,7 @@ def remains(folder: Path, names: Iterable[str]) -> list[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder, made where it is missing, to this process, until it leaves or dies.
+    """Lock a folder, made where it is missing, for this process, until it leaves or dies.
 
     Raises:
         InvalidInputError: another process, or this one elsewhere, is at work in the folder.

@@ -1,4 +1,4 @@
-"""What a large allocation may take, and the refusal, in words, of one that cannot fit."""
+"""Free memory, and an error before an allocation that cannot fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 
 _NO_LIMIT: Final = 2**60
-"""The first version of control groups says that there is none by a number that no machine has."""
+"""Control groups of the first version write a larger number where there is no limit."""
 
 
 def require_memory(
@@ -28,7 +28,7 @@ def require_memory(
     device: torch.device | str = "cpu",
     error: type[InvalidInputError] = InvalidInputError,
 ) -> None:
-    """Raise unless ``n_bytes`` are free; where nobody says what is free, nothing is refused.
+    """Raise unless ``n_bytes`` are free; where free memory is unknown, nothing is refused.
 
     Args:
         n_bytes: what is going to be allocated, predicted.
@@ -52,10 +52,10 @@ def require_memory(
 def available_memory(device: torch.device | str = "cpu") -> int | None:
     """Return the bytes that a new allocation can count on, or None where that is unknown.
 
-    On a GPU what the driver has free and what PyTorch holds unused. Linux says it in /proc/meminfo
-    (free pages alone would leave out the page cache, which is given back on demand) and in the limits
-    of the control groups that containers and job schedulers set; elsewhere the machine's physical
-    memory is the best that POSIX offers.
+    On a GPU: free memory of the driver, and what PyTorch holds unused. On Linux: MemAvailable of
+    /proc/meminfo (free pages alone would leave out the page cache, which is given back on demand) and
+    the limits of the control groups that containers and job schedulers set. Elsewhere: the machine's
+    physical memory.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -81,7 +81,7 @@ def format_bytes(n_bytes: int) -> str:
 
 
 def machine_memory() -> int | None:
-    """Return what the machine has free, or None where it does not say."""
+    """Return the free memory of the machine, or None where it is unknown."""
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
     except OSError:

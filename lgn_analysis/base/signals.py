@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of the step that is being made."""
+"""Ctrl-C, postponed to the end of the current step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from types import FrameType
 
 @contextmanager
 def postponed(notice: str) -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed inside; a second one stops at once.
+    """Yield a function that returns whether Ctrl-C was pressed inside; a second one stops at once.
 
-    Only the main thread hears signals, and a handler that somebody else installed stays: there
-    Ctrl-C does what it did before, and the function never says so.
+    Signals reach the main thread only, and a handler that was installed before stays: there Ctrl-C
+    acts as before, and the function always returns False.
 
     Args:
         notice: written to stderr at the first Ctrl-C.

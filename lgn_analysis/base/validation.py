@@ -1,4 +1,4 @@
-"""What a caller may pass as a number or a device, and the sentence for what is neither."""
+"""Checks of the numbers and devices that a caller passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from lgn_analysis.base.errors import InvalidInputError
 
 _MOST_BITS: Final = 128
-"""Above them a whole number is none that anyone means, and Python may refuse to write it."""
+"""A longer number is not printed: Python refuses to convert very long ones."""
 _MOST_SHOWN: Final = 60
 
 
@@ -103,7 +103,7 @@ def usable_device(device: Any) -> torch.device:
 
 
 def shown(value: Any) -> str:
-    """Return a value for a sentence, in one line and cut where it is long.
+    """Return a value for an error message, in one line and cut where it is long.
 
     >>> shown("a" * 100)[-3:], shown(16**5000)
     ('aa…', 'a number of thousands of digits')

@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"lgn-analysis: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        said = str(stop) or "stopped; a run directory resumes, a sweep goes on"
-        print(f"lgn-analysis: {said}", file=sys.stderr)
+        message = str(stop) or "stopped; a run directory resumes, a sweep goes on"
+        print(f"lgn-analysis: {message}", file=sys.stderr)
         return 130
     return 0

@@ -1,4 +1,4 @@
-"""What a command prints, once where several ranks run it."""
+"""Printing from the first rank only."""
 
 from __future__ import annotations
 

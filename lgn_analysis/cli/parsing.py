@@ -1,4 +1,4 @@
-"""How words on the command line become values, and the one sentence for those that do not."""
+"""Parsing of command-line arguments, and error messages of one sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lgn_analysis.base.errors import LGNError
 PROGRAM: Final = "lgn-analysis"
 
 _EDGES: Final = " │─╭╮╰╯"
-"""What the parser draws around its complaints."""
+"""Characters of the boxes that the parser draws around error messages."""
 
 
 _QUOTE: Final = "'"
@@ -27,7 +27,7 @@ _CHOICE: Final = r"invalid choice ('.*') for argument '(\S+)'\. Expected one of 
 
 
 class UsageError(LGNError):
-    """Words that are no command."""
+    """Arguments that are no valid command."""
 
 
 def _spec(
@@ -65,7 +65,7 @@ def flag_type(owner: type, item: Field[Any], text: str) -> Any:
     Args:
         owner: the dataclass.
         item: a field of it made by :func:`lgn_analysis.training.config.option`.
-        text: what ``--help`` says.
+        text: the help.
     """
     hint = get_type_hints(owner)[item.name]
     kinds = (hint,) if isinstance(hint, type) else get_args(hint)
@@ -83,15 +83,15 @@ def flag_type(owner: type, item: Field[Any], text: str) -> Any:
 
 
 def parse(commands: dict[str, Any], args: Sequence[str] | None, description: str) -> Any:
-    """Return the command that the words name, to be called without arguments.
+    """Return the command that the arguments name, to be called without arguments.
 
     Raises:
-        UsageError: the words are no command.
+        UsageError: the arguments are no valid command.
         SystemExit: they ask for help, which has been printed.
     """
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             return tyro.extras.subcommand_cli_from_dict(
                 {name: _deferred(command) for name, command in commands.items()},
                 prog=PROGRAM,
@@ -101,7 +101,7 @@ def parse(commands: dict[str, Any], args: Sequence[str] | None, description: str
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(one_sentence(said.getvalue())) from None
+        raise UsageError(one_sentence(printed.getvalue())) from None
 
 
 def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -115,7 +115,7 @@ def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]
 
 
 def one_sentence(box: str) -> str:
-    """Return what a box of the parser's complains about, as one sentence.
+    """Return the error message in a box of the parser's as one sentence.
 
     >>> one_sentence("Missing argument\\n ---\\n  Missing value for argument '--k'.\\n ---\\n  For more")
     "Missing value for argument '--k'"

@@ -24,8 +24,7 @@ from lgn_analysis.data.tabular import (
     Rows,
     drop_missing,
     encode_rows,
-    fetch_openml_rows,
-    read_uci_rows,
+    read_rows,
     require_rows,
 )
 
@@ -135,19 +134,10 @@ def load_adult(root: Path, download: bool, split_seed: int) -> RawSplits:
     Raises:
         DataError: neither is there, or what is there is torn or something else.
     """
-    train_file, test_file = root / "adult" / "adult.data", root / "adult" / "adult.test"
-    advice = f"put UCI's adult.data and adult.test into {root / 'adult'}"
-    if train_file.is_file() and test_file.is_file():
-        train = read_uci_rows(train_file, n_columns=len(COLUMNS))
-        test = read_uci_rows(test_file, n_columns=len(COLUMNS))
-        source = str(train_file.parent)
-    elif download:
-        joined = fetch_openml_rows(_OPENML_ID, COLUMNS, name="adult", root=root, advice=advice)
-        train, test = _part_openml(joined, advice)
-        source = "OpenML's table"
-    else:
-        raise DataError(f"the files of 'adult' are not there; {advice}, or use download=True")
-
+    files = ("adult.data", "adult.test")
+    tables = read_rows(root, "adult", files, _OPENML_ID, COLUMNS, download)
+    source = root / "adult" if len(tables) == 2 else "OpenML's table"
+    train, test = tables if len(tables) == 2 else _part_openml(tables[0], root)
     train, test = drop_missing(train), drop_missing(test)
     require_rows(train, N_TRAIN, f"the training set in {source}")
     require_rows(test, N_TEST, f"the test set in {source}")
@@ -158,13 +148,13 @@ def load_adult(root: Path, download: bool, split_seed: int) -> RawSplits:
     )
 
 
-def _part_openml(joined: Rows, advice: str) -> tuple[Rows, Rows]:
+def _part_openml(joined: Rows, root: Path) -> tuple[Rows, Rows]:
     """Return (train, test) rows of OpenML's table, which holds the test rows first."""
     test, train = joined[:_N_TEST_ROWS], joined[_N_TEST_ROWS:]
     first = [(rows[0][0], rows[0][2]) if rows else None for rows in (train, test)]
     if first != [_FIRST_TRAIN_ROW, _FIRST_TEST_ROW]:
         raise DataError(
             "OpenML's table of 'adult' no longer holds the published test rows and then the "
-            f"training rows; {advice}"
+            f"training rows; put UCI's adult.data and adult.test into {root / 'adult'}"
         )
     return train, test

@@ -14,14 +14,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from lgn_analysis.base.errors import DataError
 from lgn_analysis.data.splits import RawSplits, split_in_three
 from lgn_analysis.data.tabular import (
     Attribute,
     drop_missing,
     encode_rows,
-    fetch_openml_rows,
-    read_uci_rows,
+    read_rows,
     require_rows,
 )
 
@@ -63,20 +61,9 @@ def load_breast_cancer(root: Path, download: bool, split_seed: int) -> RawSplits
     Raises:
         DataError: neither is there, or what is there is torn or something else.
     """
-    file = root / "breast-cancer" / "breast-cancer.data"
-    advice = f"put UCI's breast-cancer.data into {file.parent}"
-    if file.is_file():
-        rows = read_uci_rows(file, n_columns=len(_COLUMNS))
-        source = str(file)
-    elif download:
-        rows = fetch_openml_rows(
-            _OPENML_ID, _COLUMNS, name="breast-cancer", root=root, advice=advice
-        )
-        source = "OpenML's table"
-    else:
-        raise DataError(f"the file of 'breast-cancer' is not there; {advice}, or use download=True")
-
+    files = ("breast-cancer.data",)
+    (rows,) = read_rows(root, "breast-cancer", files, _OPENML_ID, _COLUMNS, download)
     rows = drop_missing(rows)
-    require_rows(rows, N_ROWS, source)
+    require_rows(rows, N_ROWS, "the table of 'breast-cancer'")
     x, y = encode_rows(rows, _COLUMNS, ATTRIBUTES, CLASSES)
     return split_in_three(x, y, n_val=N_VALIDATION, n_test=N_TEST, seed=split_seed)

@@ -47,7 +47,7 @@ def read_cifar_binary(
 
 
 def read_cifar_pickle(path: Path, *, label_key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the images and labels of a pickled batch, without running anything in it.
+    """Return the images and labels of a pickled batch, without executing code.
 
     A pickle may name any callable. Here only the three names that a NumPy array needs resolve, and
     those to inert records; the array is then rebuilt from its bytes.
@@ -107,7 +107,7 @@ _STAND_INS: Final[dict[tuple[str, str], type]] = {
 }
 
 
-# In Python: the one in C makes room for as many objects as a few bytes may claim there are.
+# In Python: the one in C allocates as many objects as a few bytes may claim that there are.
 class _ArraysOnlyUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _STAND_INS:

@@ -1,4 +1,4 @@
-"""What training, metrics and probes read: bits, classes, and three splits of them."""
+"""A data set: bits and classes in a training, a validation and a test split."""
 
 from __future__ import annotations
 
@@ -89,26 +89,13 @@ class Dataset:
         >>> Dataset.from_arrays(x, y, x, y, x, y, name="toy")
         Dataset('toy', n_features=2, n_classes=2, train=2, val=2, test=2)
         """
-        features = [
-            _as_bits(x, f"x_{split}")
-            for x, split in zip((x_train, x_val, x_test), SPLITS, strict=True)
-        ]
-        labels = [
-            _as_labels(y, f"y_{split}")
-            for y, split in zip((y_train, y_val, y_test), SPLITS, strict=True)
-        ]
+        x = dict(zip(SPLITS, (x_train, x_val, x_test), strict=True))
+        y = dict(zip(SPLITS, (y_train, y_val, y_test), strict=True))
+        features = {f"x_{split}": _as_bits(x[split], f"x_{split}") for split in SPLITS}
+        labels = {f"y_{split}": _as_labels(y[split], f"y_{split}") for split in SPLITS}
         if n_classes is None:
-            n_classes = 1 + max((int(y.max()) for y in labels if y.numel()), default=0)
-        return cls(
-            x_train=features[0],
-            y_train=labels[0],
-            x_val=features[1],
-            y_val=labels[1],
-            x_test=features[2],
-            y_test=labels[2],
-            n_classes=n_classes,
-            name=name,
-        )
+            n_classes = 1 + max((int(y.max()) for y in labels.values() if y.numel()), default=0)
+        return cls(**features, **labels, n_classes=n_classes, name=name)
 
     @property
     def n_features(self) -> int:
@@ -196,7 +183,7 @@ def _check_labels(split: str, y: Tensor, n_classes: int) -> None:
 
 
 def check_holds_values(what: str, tensor: Tensor) -> None:
-    """Raise where a tensor is sparse, or on the meta device, and its values cannot be looked at."""
+    """Raise where a tensor is sparse or on the meta device, so that its values cannot be read."""
     if tensor.layout != torch.strided or tensor.is_meta:
         kind = "without values" if tensor.is_meta else "sparse"
         raise DataError(f"{what} must be a dense tensor, got one that is {kind}")

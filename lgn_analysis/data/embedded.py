@@ -12,7 +12,7 @@ from lgn_analysis.data.splits import RawSplits, split_in_three
 
 def load_digits(root: Path, download: bool, split_seed: int) -> RawSplits:
     """Return scikit-learn's digits: 1797 images of 64 values 0 … 16; 1257/180/360."""
-    # scikit-learn takes half a second to import, so only those pay who load something.
+    # Imported here: scikit-learn takes half a second to import.
     from sklearn.datasets import load_digits as sklearn_digits
 
     bunch = sklearn_digits()

@@ -21,7 +21,7 @@ from lgn_analysis.base.errors import DataError
 from lgn_analysis.base.memory import available_memory, require_memory
 from lgn_analysis.base.validation import shown, whole
 from lgn_analysis.data import adult, breast_cancer, monks, vision
-from lgn_analysis.data.dataset import Dataset
+from lgn_analysis.data.dataset import SPLITS, Dataset
 from lgn_analysis.data.embedded import load_digits, load_mnist5k
 from lgn_analysis.data.splits import RawSplits
 from lgn_analysis.data.thermometer import (
@@ -42,7 +42,7 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a data set before it is loaded.
+    """The description of a data set, known before it is loaded.
 
     Attributes:
         name: the name ``load_dataset`` takes.
@@ -226,17 +226,10 @@ def load_dataset(
             return tensor.bool()
         return thermometer(tensor, integer_thresholds(levels, divisor=spec.divisor))
 
+    x = {f"x_{split}": bits(getattr(raw, f"x_{split}")) for split in SPLITS}
+    y = {f"y_{split}": torch.from_numpy(getattr(raw, f"y_{split}")) for split in SPLITS}
     return Dataset(
-        x_train=bits(raw.x_train),
-        y_train=torch.from_numpy(raw.y_train),
-        x_val=bits(raw.x_val),
-        y_val=torch.from_numpy(raw.y_val),
-        x_test=bits(raw.x_test),
-        y_test=torch.from_numpy(raw.y_test),
-        n_classes=spec.n_classes,
-        name=name,
-        thresholds=levels,
-        split_seed=split_seed,
+        **x, **y, n_classes=spec.n_classes, name=name, thresholds=levels, split_seed=split_seed
     )
 
 
@@ -250,15 +243,15 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def dataset_bytes(spec: DatasetSpec, n_thresholds: int) -> int:
-    """Return what loading takes: the bits, a byte each, and the values behind them twice.
+    """Return the bytes that loading takes: the bits, a byte each, and the values twice.
 
-    They are copied where a file's samples are divided into splits.
+    Values are copied where a file's samples are divided into splits.
     """
     return sum(spec.sizes) * spec.n_values * (n_thresholds + 2)
 
 
 def _require_memory(spec: DatasetSpec, thresholds: Thresholds | None) -> None:
-    """Raise where the data set cannot fit, before as many thresholds are even made."""
+    """Raise where the data set cannot fit, before the thresholds are made."""
     given = spec.default_thresholds or (0.5,) if thresholds is None else thresholds
     if isinstance(given, int | Integral):
         count = int(given)

@@ -21,7 +21,7 @@ _PURPOSE_ORDER = 3
 
 @dataclass(frozen=True, eq=False)
 class RawSplits:
-    """What a loader returns: values before thermometer encoding, three splits of them.
+    """The result of a loader: values before thermometer encoding, in three splits.
 
     Attributes:
         x_train, x_val, x_test: uint8 [n, n_values]; bits for data sets without thresholds.

@@ -61,6 +61,42 @@ def read_uci_rows(path: Path, *, n_columns: int) -> Rows:
     return rows
 
 
+def read_rows(
+    root: Path,
+    name: str,
+    files: Sequence[str],
+    data_id: int,
+    columns: Sequence[str],
+    download: bool,
+) -> tuple[Rows, ...]:
+    """Return the rows of UCI's files under ``root / name``, or else of OpenML's table, all in one.
+
+    Args:
+        root: the data folder; a download is kept in its ``openml`` folder.
+        name: the data set's name, and its folder's.
+        files: the published files.
+        data_id: OpenML's number, which fixes the version too.
+        columns: the columns' names, in the files' order.
+        download: whether scikit-learn may download OpenML's table.
+
+    Raises:
+        DataError: neither is there, or what is there is damaged or something else.
+    """
+    paths = [root / name / file for file in files]
+    if all(path.is_file() for path in paths):
+        return tuple(read_uci_rows(path, n_columns=len(columns)) for path in paths)
+    advice = f"put UCI's {' and '.join(files)} into {root / name}"
+    if not download:
+        raise DataError(f"the files of {name!r} are not there; {advice}, or use download=True")
+    from sklearn.datasets import fetch_openml
+
+    try:
+        bunch = fetch_openml(data_id=data_id, as_frame=True, parser="auto", data_home=root)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name!r} could not be read from OpenML ({error}); {advice}") from error
+    return (frame_rows(bunch.frame, columns),)
+
+
 def frame_rows(frame: pd.DataFrame, columns: Sequence[str]) -> Rows:
     """Return ``columns`` of an OpenML frame as the rows that a UCI file would give."""
     lacking = [c for c in columns if c not in frame.columns]
@@ -80,27 +116,6 @@ def _as_uci_text(value: object) -> str:
         return str(int(value))
     # ARFF quotes some categories ('40-49'), and not every parser takes the quotes off.
     return str(value).strip(" '\"")
-
-
-def fetch_openml_rows(
-    data_id: int, columns: Sequence[str], *, name: str, root: Path, advice: str
-) -> Rows:
-    """Return the rows of OpenML data set ``data_id``, downloaded by scikit-learn or from its cache.
-
-    Args:
-        data_id: OpenML's number, which fixes the version too.
-        columns: the wanted columns, in order.
-        name: the data set's name, for messages.
-        root: the data folder; the download is kept in its ``openml`` folder.
-        advice: what to do where the download fails.
-    """
-    from sklearn.datasets import fetch_openml
-
-    try:
-        bunch = fetch_openml(data_id=data_id, as_frame=True, parser="auto", data_home=root)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name!r} could not be read from OpenML ({error}); {advice}") from error
-    return frame_rows(bunch.frame, columns)
 
 
 def drop_missing(rows: Rows) -> Rows:

@@ -143,24 +143,18 @@ def load_images(root: Path, download: bool, split_seed: int, *, name: str) -> Ra
 
 
 def _find(source: ImageSource, root: Path) -> tuple[Layout, list[Path], list[Path]] | None:
-    """Return the first layout of which every file is there."""
+    """Return the first layout of which every file is there, and its files."""
     for layout in source.layouts:
-        train = _existing(root, layout, layout.train)
-        test = _existing(root, layout, layout.test)
-        if train and test:
-            return layout, train, test
+        folder = root / layout.folder
+        found = [
+            next((p for s in layout.suffixes if (p := folder / (name + s)).is_file()), None)
+            for name in (*layout.train, *layout.test)
+        ]
+        paths = [path for path in found if path is not None]
+        if len(paths) == len(found):
+            n_train = len(layout.train)
+            return layout, paths[:n_train], paths[n_train:]
     return None
-
-
-def _existing(root: Path, layout: Layout, names: tuple[str, ...]) -> list[Path] | None:
-    paths = []
-    for name in names:
-        forms = (root / layout.folder / (name + suffix) for suffix in layout.suffixes)
-        path = next((form for form in forms if form.is_file()), None)
-        if path is None:
-            return None
-        paths.append(path)
-    return paths
 
 
 def _checked(layout: Layout, paths: list[Path], n_expected: int, source: ImageSource) -> Images:

@@ -1,7 +1,7 @@
-"""How much memory the work of a logic gate network takes, predicted from its shape.
+"""Memory that a logic gate network, its training and its evaluation take, predicted from the shape.
 
 Bytes a gate and bytes a gate and sample, counted from the arrays that each backend allocates;
-``tests/base/test_memory.py`` measures what they are worth.
+``tests/base/test_memory.py`` compares them with measured peaks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DRAWN: Final = 128
 _BLOCK: Final = 64
 """Samples that the CPU kernels take together, and that share a word."""
 _PLAN: Final = 44
-"""Bytes of a gate in what the CPU kernels know of a network."""
+"""Bytes a gate of the wiring tables of the CPU kernels."""
 _CONSUMERS: Final = 28
 """The same of the CUDA kernels."""
 _ENTROPY: Final = 3 * 8 * N_GATES
@@ -38,7 +38,7 @@ _PASSING: Final = 6
 
 
 class Network(Protocol):
-    """What is asked of a network; :class:`lgn_analysis.LogicNetwork` is one."""
+    """The attributes that predictions read; :class:`lgn_analysis.LogicNetwork` has them."""
 
     n_features: int
     width: int

@@ -1,4 +1,4 @@
-"""How gate logits start: ``normal`` (z ~ N(0, 1)) or ``residual`` (every gate nearly passes A on).
+"""Initial gate logits: ``normal`` (z ~ N(0, 1)) or ``residual`` (every gate nearly returns A).
 
 Source: Petersen et al. 2022 (normal), Petersen et al. 2024 (residual: z[3] = 5, P(A) about 0.908).
 """

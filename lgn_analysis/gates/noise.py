@@ -1,4 +1,4 @@
-"""Gumbel noise as a function of what it is for, never as a stream.
+"""Gumbel noise as a function of its address, not a stream.
 
 Every number comes from Philox4x32-10 of (seed, purpose, draw, layer, gate, option). Nothing stores
 noise, anything can recompute it: the backward pass, a resumed run, a Hessian at frozen noise.
@@ -202,10 +202,8 @@ def random_signs(
 def derive_seed(seed: int, purpose: Purpose, index: int = 0) -> int:
     """Return a seed in 0..2**63-1 for one purpose and index, independent of all others."""
     key = NoiseKey(seed, purpose, index)
-    # Python integers: a product of NumPy's would overflow.
-    word, draw = int(key.seed), int(key.draw)
-    counter = (0, draw & _MASK, draw >> 32, int(purpose) << 24)
-    high, low, *_ = _rounds(counter, (word & _MASK, word >> 32))
+    counter = (0, key.draw & _MASK, key.draw >> 32, int(purpose) << 24)
+    high, low, *_ = _rounds(counter, (key.seed & _MASK, key.seed >> 32))
     return (high << 32 | low) & (2**63 - 1)
 
 
@@ -215,8 +213,8 @@ def generator_for(seed: int, purpose: Purpose, index: int = 0) -> torch.Generato
 
 
 def fresh_key(purpose: Purpose) -> NoiseKey:
-    """Return a key drawn from torch's own generator, as dropout draws: ``torch.manual_seed`` rules.
+    """Return a key drawn from torch's own generator, as dropout does; ``torch.manual_seed`` fixes it.
 
-    Ranks of a process group share rank 0's key: the method has one draw for a whole batch.
+    Ranks of a process group take rank 0's key: a batch has one draw of the noise.
     """
     return NoiseKey(from_rank_zero(int(torch.randint(2**63 - 1, ()))), purpose)

@@ -1,4 +1,4 @@
-"""The relaxations: what stands for "gate ``argmax z``" while a network is trained.
+"""Relaxations of the choice "gate ``argmax z``", by which networks are trained.
 
 Each turns logits z [..., 16] into gate weights [..., 16]. All share the noise-free *soft* weights
 ``softmax(z / tau)`` and the *discrete* weights ``onehot(argmax z)``; they differ in the forward that
@@ -125,8 +125,8 @@ class CAGE(Relaxation):
     forward first moves c, ``c <- decay · c + (1 - decay) · mean over gates of max softmax(z / tau)``.
 
     c is a buffer of each layer, over whose own gates the mean is taken, and starts at 1/16: layers
-    commit at different times, and a layer does not depend on the network it stands in. (This package's
-    choice: the sources at hand give one c, and say neither over what nor from where.) It is saved with
+    become confident at different times, and a layer does not depend on the rest of its network. (This
+    package's choice: the source gives one c, without its mean's range or its start.) It is saved with
     the model and is a function of the logits alone, so that all ranks have the same. As for every
     relaxation, soft mode has weights ``softmax(z / tau)``.
 
@@ -199,7 +199,7 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     for item in fields(kind)
     if item.kw_only
 }
-"""What an option is called in a configuration, with the relaxation it belongs to and its name there."""
+"""Key of an option in a configuration: name of its relaxation, and of its field there."""
 
 
 def make_relaxation(name: str, tau: float = 1.0, **options: float) -> Relaxation:

@@ -22,12 +22,7 @@ from lgn_analysis.base.validation import seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.footprint import EVALUATED, evaluation_bytes
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.network import (
-    LogicNetwork,
-    Mode,
-    call_network,
-    require_network,
-)
+from lgn_analysis.network import LogicNetwork, call_network, require_network
 
 SHAPE: Final = "x must be [n, n_features], got shape {shape}; one sample is x.unsqueeze(0)"
 
@@ -118,22 +113,20 @@ def evaluate(
     seed = model.seed if noise_seed is None else seed_number(noise_seed, "noise_seed")
     keys = [NoiseKey(seed, Purpose.EVALUATION, draw) for draw in range(noise_draws)]
     for inputs, labels in batches(x, y, batch_size, model.device):
-        predicted_soft = soft.add(_logits(model, inputs, "soft"), labels)
-        predicted = discrete.add(_logits(model, inputs, "discrete"), labels)
+        predicted_soft = soft.add(call_network(model, inputs, mode="soft"), labels)
+        predicted = discrete.add(call_network(model, inputs, mode="discrete"), labels)
         flips += int((predicted_soft != predicted).sum())
         if model.relaxation_kind.noisy:
             for key in keys:
-                noisy.add(_logits(model, inputs, "noisy", key), labels)
+                noisy.add(call_network(model, inputs, mode="noisy", draw=key), labels)
     if not math.isfinite(soft.loss):
         # argmax would name a class all the same.
         raise InvalidInputError(
             f"the soft loss on the split {split!r} is {soft.loss}, so its predictions mean nothing; "
             "take finite logits, or raise tau or group_tau"
         )
-    if model.relaxation_kind.noisy:
-        training = noisy
-    else:
-        training = discrete if model.relaxation_kind.hard else soft
+    kind = model.relaxation_kind
+    training = noisy if kind.noisy else discrete if kind.hard else soft
     return Evaluation(
         split=split,
         n=len(y),
@@ -148,7 +141,7 @@ def evaluate(
         gap_train=training.accuracy - discrete.accuracy,
         gap_train_loss=discrete.loss - training.loss,
         flips=flips,
-        noise_draws=noise_draws if model.relaxation_kind.noisy else 0,
+        noise_draws=noise_draws if kind.noisy else 0,
     )
 
 
@@ -219,7 +212,3 @@ class _Tally:
     @property
     def loss(self) -> float:
         return self.total_loss / self.n if self.n else math.nan
-
-
-def _logits(model: LogicNetwork, x: Tensor, mode: Mode, draw: NoiseKey | None = None) -> Tensor:
-    return call_network(model, x, mode=mode, draw=draw)

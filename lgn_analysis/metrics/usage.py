@@ -47,7 +47,7 @@ def gate_usage(
     """Return a row a layer: entropy, three notions of unused, and the gate histogram.
 
     ``unused`` is the paper's: the share of gates whose entropy of softmax(z) still exceeds
-    :data:`UNUSED_ENTROPY`. It speaks of training, not of function, and says nothing of a network
+    :data:`UNUSED_ENTROPY`. It describes training, not function, and has no meaning for a network
     with residual initialisation, which starts below the threshold. ``constant`` is the share whose
     discrete output is the same on every sample of ``data``; NaN without data. ``unreachable`` is
     the share from which no path leads to an output once discretised; NaN where the network was changed by

@@ -27,7 +27,7 @@ def draws_noise(layer: nn.Module, mode: str | None) -> bool:
 
 
 def call_layer(layer: nn.Module, x: Tensor, mode: Mode | None, key: NoiseKey | None) -> Tensor:
-    """Return what a layer makes of x; a module that is no LogicLayer has no modes."""
+    """Return a layer's outputs for x; a module that is no LogicLayer has no modes."""
     if not isinstance(layer, LogicLayer) or (mode is None and key is None):
         outputs: Tensor = layer(x)
         return outputs

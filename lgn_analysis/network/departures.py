@@ -1,8 +1,8 @@
-"""Whether a network is what its class says, and what the kernels need to know of it then.
+"""Whether a network computes what its class defines, and its specification for the kernels.
 
-The kernels for whole networks see tensors and numbers, no modules. So every fast path, forward,
-training step, evaluation, usage, curvature, asks :func:`specify` first; what it does not recognise is
-computed module by module, as PyTorch would.
+The kernels for whole networks take tensors and numbers, not modules. So every fast path (forward,
+training step, evaluation, usage, curvature) calls :func:`lgn_analysis.network.specify` first; a
+network that it does not recognise is computed module by module, as PyTorch would.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 
 def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = False) -> str:
-    """Return how the parts of a network depart from what its class says; "" for in nothing.
+    """Return how the parts of a network depart from its class, in words; "" if they do not.
 
     Its configuration and its tensors describe a network completely while this is "". Hooks are no
     part of a model, as in PyTorch's own ``state_dict``.
@@ -38,10 +38,10 @@ def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = 
         kind: LogicNetwork.
         discrete: whether the discrete network is meant, in which relaxations have no part.
     """
-    if said := parts.patches():
-        return said
-    if said := parts.departure(network, kind, _NONE, _NONE, ("layers", "group_sum")):
-        return f"the network {said}"
+    if reason := parts.patches():
+        return reason
+    if reason := parts.departure(network, kind, _NONE, _NONE, ("layers", "group_sum")):
+        return f"the network {reason}"
     layers, group_sum = network._modules["layers"], network._modules["group_sum"]
     names = tuple(map(str, range(network.depth)))
     if not isinstance(layers, nn.ModuleList) or not names:
@@ -51,8 +51,8 @@ def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = 
     of_layers = list(layers._modules.values())
     first = vars(of_layers[0])
     for index, layer in enumerate(of_layers):
-        if said := layer_departure(layer):
-            return f"layer {index} {said}"
+        if reason := layer_departure(layer):
+            return f"layer {index} {reason}"
         own = vars(layer)
         sizes = (own["n_in"], own["n_out"], own["index"])
         expected = (network.n_features if index == 0 else network.width, network.width, index)
@@ -67,8 +67,8 @@ def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = 
         return "layers differ in dtype or device"
     if len(set(map(id, logits))) < len(logits):
         return "layers share their logits"
-    if said := parts.departure(group_sum, GroupSum, _NONE, _NONE, ()):  # type: ignore[arg-type]
-        return f"its group sum {said}"
+    if reason := parts.departure(group_sum, GroupSum, _NONE, _NONE, ()):  # type: ignore[arg-type]
+        return f"its group sum {reason}"
     assert isinstance(group_sum, GroupSum)
     n_groups, group_tau = group_sum.n_groups, group_sum.group_tau
     if not (type(n_groups) is int and n_groups > 0 and network.width % n_groups == 0):
@@ -81,35 +81,35 @@ def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = 
 
 
 def hook_departure(network: LogicNetwork, *, inside: bool = False) -> str:
-    """Return what is called beside the parts of a network; "" for nothing.
+    """Return which hooks are called beside the parts of a network, in words; "" for none.
 
     Args:
         network: without a :func:`structural_departure`.
         inside: leave out what PyTorch itself calls around the network's own ``forward``.
     """
-    if said := parts.global_hooks():
-        return said
-    if not inside and (said := parts.hooks(network)):
-        return f"the network {said}"
-    if said := parts.hooks(network._modules["layers"]):  # type: ignore[arg-type]
-        return f"its list of layers {said}"
+    if reason := parts.global_hooks():
+        return reason
+    if not inside and (reason := parts.hooks(network)):
+        return f"the network {reason}"
+    if reason := parts.hooks(network._modules["layers"]):  # type: ignore[arg-type]
+        return f"its list of layers {reason}"
     layers = list(network.layers)
     for index, layer in enumerate(layers):
-        if said := parts.hooks(layer):
-            return f"layer {index} {said}"
+        if reason := parts.hooks(layer):
+            return f"layer {index} {reason}"
         if layer.backend != layers[0].backend:
             return f"layers 0 and {index} force different backends"
         if layer.training is not network.training:
             return f"layer {index} and the network are not both in train() or in eval() mode"
-    if said := parts.hooks(network.group_sum):
-        return f"its group sum {said}"
+    if reason := parts.hooks(network.group_sum):
+        return f"its group sum {reason}"
     return ""
 
 
 def training_departure(network: LogicNetwork) -> str:
-    """Return why whole training steps would not do all that autograd and Adam do; "" for nothing.
+    """Return why whole training steps would differ from autograd and Adam, in words; "" if they would not.
 
-    Asked of a network that :func:`specify` knows.
+    For a network without other departures.
     """
     for index, layer in enumerate(network.layers):
         z = layer.logits

@@ -1,4 +1,4 @@
-"""Checks of what goes into a layer or a network, and its conversion for the kernels."""
+"""Checks of the inputs of a layer or a network, and their conversion for the kernels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def as_bits(x: Tensor) -> Tensor:
     if x.dtype == torch.bool:
         return x
     are_bits = ((x == 0) | (x == 1)).all()
-    if torch.compiler.is_compiling():  # a compiled program looks when it runs
+    if torch.compiler.is_compiling():  # a compiled program checks when it runs
         torch._assert_async(are_bits, _NO_BITS)
     elif not bool(are_bits):
         raise InvalidInputError(_NO_BITS)

@@ -238,13 +238,13 @@ class LogicLayer(nn.Module):
 
 
 def layer_departure(layer: nn.Module) -> str:
-    """Return how a layer departs from what :class:`LogicLayer` says, hooks apart; "" for in nothing.
+    """Return how a layer departs from :class:`LogicLayer`, hooks apart, in words; "" if it does not.
 
     While it is "" and so is :func:`lgn_analysis.network.parts.patches`, the kernels compute what the
     layer's own ``forward`` would.
     """
-    if said := parts.departure(layer, LogicLayer, _PARAMETERS, _BUFFERS, ()):
-        return said
+    if reason := parts.departure(layer, LogicLayer, _PARAMETERS, _BUFFERS, ()):
+        return reason
     own = vars(layer)  # several times faster than attributes of modules
     z, wiring = own["_parameters"]["logits"], own["_buffers"]["wiring"]
     n_out, relaxation = own["n_out"], own["relaxation"]
@@ -311,8 +311,8 @@ def temperatures(layers: Sequence[LogicLayer]) -> tuple[float, ...]:
 def check_choices(layers: Sequence[LogicLayer]) -> None:
     """Raise where a gate is to be chosen by logits that are NaN: what argmax then says is arbitrary.
 
-    Where values cannot be looked at, in a transform, nothing is checked, nor on a GPU, where looking
-    would wait for it; an evaluation finds such logits there by its loss.
+    Nothing is checked in a transform, where there are no values, nor on a GPU, where reading them would
+    wait for it; an evaluation finds such logits there by its loss.
     """
     logits = [layer.logits.detach() for layer in layers]
     if is_transformed() or logits[0].is_cuda:

@@ -1,4 +1,4 @@
-"""What a pass computes: soft, noisy, discrete, or the relaxation's training forward."""
+"""Modes of a forward pass: soft, noisy, discrete, or the relaxation's training forward."""
 
 from __future__ import annotations
 

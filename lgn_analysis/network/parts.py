@@ -1,6 +1,6 @@
-"""Whether a module still computes what its class says: what was patched, hooked, added or taken away.
+"""Whether a module still computes what its class defines: patches, hooks, other contents.
 
-Each function returns in words how a module departs from its class, and "" where in nothing.
+Each function returns in words how a module departs from its class, and "" if it does not.
 """
 
 from __future__ import annotations

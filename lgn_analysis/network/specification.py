@@ -19,7 +19,7 @@ from lgn_analysis.network.network import LogicNetwork
 
 
 class Specification(NamedTuple):
-    """What kernels need to know of a network, or why they cannot stand for it.
+    """A network as the kernels take it, or why they cannot compute it.
 
     Attributes:
         network: the specification; None where the network was changed by hand.
@@ -31,18 +31,18 @@ class Specification(NamedTuple):
 
 
 def specify(model: nn.Module, resolved: str = "train", *, training: bool = False) -> Specification:
-    """Return the specification for kernels of a network that is what its class says.
+    """Return the specification for kernels of a network that computes what its class defines.
 
-    Seen are another class, another ``forward`` or other contents of the network, of any layer and of
+    Refused are another class, another ``forward`` or other contents of the network, of any layer and of
     the group sum; hooks; parametrisations; shared, resized or re-typed logits; layers that differ in
-    relaxation, temperature, width, dtype or mode. Without a specification the answer is that of calling
-    the modules, as PyTorch would.
+    relaxation, temperature, width, dtype or mode; and training forwards of relaxations without
+    kernels. Such a network is computed by calling its modules, as PyTorch would.
 
     Args:
         model: any module.
         resolved: the pass that is meant: train, noisy, soft or discrete.
         training: whether the kernels are to take whole training steps, gradients and Adam included:
-            then frozen logits, hooks on them and other dtypes than float32 are seen, too.
+            then frozen logits, hooks on them and other dtypes than float32 are refused, too.
     """
     if not isinstance(model, LogicNetwork):
         return Specification(None, f"it is a {type(model).__name__}")
@@ -72,8 +72,8 @@ def require_plain(model: object, what: str, *, hooks: bool = True) -> None:
     """
     require_network(model, what)
     assert isinstance(model, LogicNetwork)
-    said = structural_departure(model, LogicNetwork) or (hook_departure(model) if hooks else "")
-    if said:
+    reason = structural_departure(model, LogicNetwork) or (hook_departure(model) if hooks else "")
+    if reason:
         raise InvalidInputError(
-            f"{what} needs a LogicNetwork that is what its class says, and of this one {said}"
+            f"{what} needs a LogicNetwork that is what its class says, and of this one {reason}"
         )

@@ -1,4 +1,4 @@
-"""What a run is. Every option is a field here, with its default and its help.
+"""The configuration of a run: every option is a field here, with its default and its help.
 
 Command line, TOML and cached runs take them from these fields; the signatures of
 :func:`lgn_analysis.train` and :class:`lgn_analysis.LogicNetwork` are held to them by a test.
@@ -38,7 +38,7 @@ def option(
         default: its default.
         help: what it means, for ``--help`` and for the documentation.
         choices: the values that there are.
-        default_text: what ``--help`` says of the default, where that is None.
+        default_text: how ``--help`` describes a default of None.
     """
     metadata = {"help": help, "choices": tuple(choices), "default_text": default_text}
     return field(default=default, metadata=metadata)
@@ -77,11 +77,9 @@ class TrainingConfig:
         object.__setattr__(self, "lr", positive("lr", self.lr))
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError(f"seed must lie in 0..2**63-1, got {self.seed}")
-        self._check_schedule()
-
-    def _check_schedule(self) -> None:
-        if self.tau_schedule in (None, CONSTANT):
+        if self.tau_schedule == CONSTANT:
             object.__setattr__(self, "tau_schedule", None)
+        if self.tau_schedule is None:
             for name in ("tau_end", "tau_steps"):
                 if getattr(self, name) is not None:
                     moving = " or ".join(SCHEDULES[1:])
@@ -89,17 +87,15 @@ class TrainingConfig:
                         f"{name} is given and tau stays constant; give tau_schedule {moving} too, "
                         f"or leave {name} out"
                     )
-            return
-        if self.tau_schedule not in SCHEDULES:
-            raise InvalidInputError(
-                f"unknown tau_schedule {self.tau_schedule!r}; use one of {', '.join(SCHEDULES)}"
-            )
-        if self.tau_end is None:
+        elif self.tau_end is not None:
+            object.__setattr__(self, "tau_end", real("tau_end", self.tau_end))
+            self.schedule(1.0)  # refuses what is no schedule
+        elif self.tau_schedule in SCHEDULES:
             raise InvalidInputError(
                 f"tau_schedule {self.tau_schedule!r} needs tau_end, the temperature it moves to"
             )
-        object.__setattr__(self, "tau_end", real("tau_end", self.tau_end))
-        self.schedule(1.0)  # refuses an end that is none
+        else:
+            TauSchedule(self.tau_schedule, 1.0, 1.0, 1)  # refuses its name
 
     def schedule(self, start: float) -> TauSchedule | None:
         """Return the temperature's schedule from ``start`` on, or None where it stays."""
@@ -197,7 +193,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data, by a name that :func:`lgn_analysis.load_dataset` knows."""
+    """Which data, by a name of :func:`lgn_analysis.load_dataset`."""
 
     name: str = option("digits", "name of a data set; `lgn-analysis datasets` lists them")
     thresholds: int | tuple[float, ...] | None = option(
@@ -229,7 +225,7 @@ class RunConfig:
     def from_dict(
         cls, tables: Mapping[str, Any], *, source: str = "the configuration"
     ) -> RunConfig:
-        """Return the configuration in nested plain values, or name what is unknown or wrong."""
+        """Return the configuration in nested plain values, or raise with the name of what is unknown or wrong."""
         kinds = {"data": DataConfig, "network": NetworkConfig, "training": TrainingConfig}
         for table in tables:
             if table not in kinds:
@@ -271,7 +267,7 @@ _HINT_NAMES: Final[dict[Any, str]] = {
 
 
 def _alternatives(hint: Any) -> list[Any]:
-    """Return the types in a union other than None, which a file cannot say."""
+    """Return the types in a union other than None, which a file cannot hold."""
     union = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return [item for item in union if item is not type(None)]
 
@@ -285,6 +281,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def unknown(source: str, what: str, name: str, known: Any) -> str:
+    """Return the message for an unknown name, with the closest known one."""
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
     return f"{source} has an unknown {what}; {hint}"

@@ -30,7 +30,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[RunConfig, list[str]]:
         The configuration, and a sentence for each thing in the file that is ignored.
 
     Raises:
-        ConfigError: the file is missing, torn, or says something unknown.
+        ConfigError: the file is missing, torn, or has an unknown entry.
     """
     path = Path(path)
     try:
@@ -58,7 +58,7 @@ def read_config(path: str | os.PathLike[str]) -> tuple[RunConfig, list[str]]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Values alone: no tag is obeyed, no key may come twice, and none may stand for another value.
+    """Plain values only: tags, repeated keys and aliases are refused.
 
     A few lines of aliases to aliases would fill any memory.
     """

@@ -1,4 +1,4 @@
-"""Where numbers stopped being finite, in words."""
+"""Which layer first has values that are not finite, in words."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def bad_logits(model: LogicNetwork) -> str:
 
 def where_it_fails(model: LogicNetwork, x: Tensor) -> str:
     """Return the first thing that is not finite on the way to the class scores; empty without one."""
-    if said := bad_logits(model):
-        return said
+    if reason := bad_logits(model):
+        return reason
     with torch.no_grad():
         values = x
         for index, layer in enumerate(model.layers):

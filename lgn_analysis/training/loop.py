@@ -1,4 +1,4 @@
-"""The loop of a run: steps, evaluations on a schedule, checkpoints, and what stops it."""
+"""The training loop: steps, evaluations on a schedule, checkpoints, and when to stop."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from lgn_analysis.training.run_directory import RunDirectory
 from lgn_analysis.training.stepper import Steps, warm_up
 
 _IN_TRAINING: Final[WeakSet[LogicNetwork]] = WeakSet()
-_TURN: Final = threading.Lock()
+_LOCK: Final = threading.Lock()
 
 
 @contextmanager
-def alone(model: LogicNetwork) -> Iterator[None]:
-    """Keep a model to one run at a time: steps write its logits in place.
+def exclusive(model: LogicNetwork) -> Iterator[None]:
+    """Allow one run at a time on a model: steps write its logits in place.
 
     Raises:
         InvalidInputError: a run that has not ended is training it.
     """
-    with _TURN:
+    with _LOCK:
         if model in _IN_TRAINING:
             raise InvalidInputError(
                 "this model is being trained already, by another thread or around this callback; "
@@ -182,9 +182,9 @@ class Runner:
         for loss in losses:  # one by one: wherever a run was cut, the sum is the same
             self._loss += loss
         if losses and not math.isfinite(losses[-1]):
-            said = self._where_it_fails() or "logits, gates and class scores are finite"
+            reason = self._where_it_fails() or "logits, gates and class scores are finite"
             raise TrainingError(
-                f"the loss of step {self.step - 1} is {losses[-1]}: {said}. {self._way_out()}"
+                f"the loss of step {self.step - 1} is {losses[-1]}: {reason}. {self._way_out()}"
             )
         if self.step == until:
             mean = self._loss / (self.step - self._evaluated)
@@ -196,20 +196,20 @@ class Runner:
         return where_it_fails(self.model, samples.to(self.model.device))
 
     def _require_finite_logits(self) -> None:
-        said = bad_logits(self.model)
-        if not said:
+        reason = bad_logits(self.model)
+        if not reason:
             return
         when = f"between steps {self._kept} and {self.step}"
         if self.step == 0:
             when = "before the first step"
         elif self.directory is not None and distributed.world()[1] == 1:
-            when, said = self._find_bad_step(self.directory) or (f"at step {self.step}", said)
-        raise TrainingError(f"{when}, {said}. {self._way_out()}")
+            when, reason = self._find_bad_step(self.directory) or (f"at step {self.step}", reason)
+        raise TrainingError(f"{when}, {reason}. {self._way_out()}")
 
     def _find_bad_step(self, directory: RunDirectory) -> tuple[str, str] | None:
-        """Train again from the last checkpoint, a step at a time, to the one that broke the logits.
+        """Train again from the last checkpoint, a step at a time, up to the first with bad logits.
 
-        None is returned where none did, but what a callback does to the model.
+        None is returned where no step has them: then a callback has changed the model.
         """
         checkpoint, history = directory.read()
         model = checkpoint.model.to(self.model.device)
@@ -217,8 +217,8 @@ class Runner:
         again.restore(checkpoint, history)
         while again.step < self.step:
             again.steps.advance(again.step, again.step + 1, lambda n: None)
-            if said := bad_logits(model):
-                return f"after step {again.step}", said
+            if reason := bad_logits(model):
+                return f"after step {again.step}", reason
             again.step += 1
         return None
 
@@ -231,7 +231,7 @@ class Runner:
         return f"{kept}. Lower lr ({self.config.training.lr}), or raise tau or group_tau"
 
     def _evaluate(self, loss: float, bar: Any) -> None:
-        """Measure, add the rows to the history, and keep what is to be kept."""
+        """Evaluate, add the rows to the history, and write a checkpoint."""
         self._require_finite_logits()
         try:
             measured = measure(
@@ -242,8 +242,8 @@ class Runner:
                 scheduled=self.steps.schedule is not None,
             )
         except InvalidInputError as error:
-            if said := self._where_it_fails():
-                raise TrainingError(f"at step {self.step}, {said}. {self._way_out()}") from error
+            if reason := self._where_it_fails():
+                raise TrainingError(f"at step {self.step}, {reason}. {self._way_out()}") from error
             raise
         added = call_back(
             self.callbacks, self.step, self.model, measured.rows[0], self._require_finite_logits

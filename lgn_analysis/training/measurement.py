@@ -1,4 +1,4 @@
-"""What is measured at an evaluation, and what callbacks add to it."""
+"""The columns of the history at an evaluation: measured ones, and those that callbacks add."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is looked at before a run begins, or goes on: nothing is compiled or written before."""
+"""Checks before a run begins or resumes; nothing is compiled or written before them."""
 
 from __future__ import annotations
 

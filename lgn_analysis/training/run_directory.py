@@ -1,8 +1,8 @@
-"""A run directory: what a run is, and a checkpoint from which it goes on to the same bits.
+"""A run directory: the configuration, and a checkpoint from which a run resumes to the same bits.
 
 One rename commits a checkpoint, and the history of the run lies in it. ``history.csv`` is a copy for
 other programs and ``best.safetensors`` one of an earlier checkpoint's model; both follow the
-checkpoint, and whoever resumes the run writes them again where a kill came in between.
+checkpoint, and resuming the run writes them again if it was killed in between.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RunDirectory:
 
     @property
     def last(self) -> Path:
-        """The checkpoint from which the run goes on."""
+        """The checkpoint from which the run resumes."""
         return self.path / LAST_FILE
 
     def require(self) -> None:
@@ -70,7 +70,7 @@ class RunDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the directory to this process, rid of what a killed one left half-written.
+        """Lock the directory for this process, and remove what a killed one left half-written.
 
         Raises:
             InvalidInputError: another process is training here.
@@ -81,7 +81,7 @@ class RunDirectory:
             yield
 
     def write_config(self, config: RunConfig) -> None:
-        """Write what the run is."""
+        """Write the configuration of the run."""
         write_config(config, self.path / CONFIG_FILE)
 
     def commit(
@@ -113,7 +113,7 @@ class RunDirectory:
         return checkpoint, pd.read_csv(io.BytesIO(stored.numpy().tobytes()))
 
     def write_copies(self, checkpoint: Checkpoint, history: pd.DataFrame) -> None:
-        """Write again what follows a checkpoint, which a kill may have kept from being written."""
+        """Write again the copies of a checkpoint, in case the run was killed before it wrote them."""
         best = checkpoint.info["best_step"] == checkpoint.info["step"]
         text = history.to_csv(index=False).encode()
         self._write_copies(checkpoint.model, text, checkpoint.info, best)

@@ -21,7 +21,7 @@ from lgn_analysis.base.validation import usable_device, whole
 from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.config import DataConfig, NetworkConfig, RunConfig, TrainingConfig
-from lgn_analysis.training.loop import Runner, alone
+from lgn_analysis.training.loop import Runner, exclusive
 from lgn_analysis.training.preflight import Callback
 from lgn_analysis.training.run_directory import RunDirectory, read_history
 
@@ -141,9 +141,9 @@ def train(
         directory.refuse_used()
     run = Runner(model, data, config, directory, callbacks)
     distributed.wait_for_all()
-    with alone(model), _held(directory):
+    with exclusive(model), _held(directory):
         if directory is not None and distributed.world()[0] == 0:
-            directory.refuse_used()  # again: now nobody else can begin here
+            directory.refuse_used()  # again: now no other process can begin here
             directory.write_config(config)
         run.finish(progress)
     return _result(run)
@@ -235,7 +235,7 @@ def _check_data(data: object) -> None:
 
 
 def _held(directory: RunDirectory | None) -> AbstractContextManager[None]:
-    """Keep a directory to this process, or to its ranks, of which the first alone writes."""
+    """Lock a directory for this process, or for its ranks, of which only the first writes."""
     if directory is None or distributed.world()[0] > 0:
         return nullcontext()
     return directory.held()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
 
 def warm_up(model: LogicNetwork, *, scheduled: bool = False) -> None:
-    """Compile or load what the steps of ``model`` run, so that no clock of theirs counts it."""
+    """Compile or load the kernels of the steps of ``model``, so that their time is not counted."""
     backend = model.network_backend
     if backend is not None and distributed.world()[1] == 1:
         relaxation = model.relaxation
@@ -71,7 +71,7 @@ class Steps:
             model's is that of step ``n``, the next one.
 
     Attributes:
-        optimiser: holds Adam's state, whoever takes the steps.
+        optimiser: holds Adam's state, whichever path takes the steps.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Steps:
         self._run: _Prepared | None = None
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
-        self._share = distributed.share(batch_size)
+        self._share = distributed.shard(batch_size)
         distributed.copy_from_rank_zero(model.parameters())
         distributed.copy_from_rank_zero(model.confidences)
 
@@ -131,7 +131,7 @@ class Steps:
         return losses
 
     def _whole_steps(self) -> Run | None:
-        """Return what takes whole steps of the model as it is now, None where autograd has to."""
+        """Return a backend's training steps of the model as it is now, None where autograd takes them."""
         backend, network = self.model.network_backend, specify(self.model, training=True).network
         taken = {int(state["step"]) for state in self.optimiser.state.values() if state}
         if distributed.world()[1] > 1 or self._x.dtype != torch.bool or len(taken) > 1:
@@ -148,9 +148,15 @@ class Steps:
         adam = AdamRule(float(group["lr"]), group["betas"], group["eps"])
         moments = [self._moments(parameter) for parameter in parameters]
         written = [*parameters, *(m.mean for m in moments), *(m.square for m in moments)]
-        if self._run is None or not self._run.serves(backend, network, adam, written):
+        addresses = tuple(tensor.data_ptr() for tensor in written)
+        # A prepared run keeps its confidences, so that their numbers are given to no other tensor.
+        state = (
+            *(backend, adam, addresses, tuple(map(id, network.confidences))),
+            replace(network, wirings=(), confidences=()),
+        )
+        if self._run is None or not self._run.serves(state, network.wirings):
             run = self._make_run(backend, network, parameters, moments, adam)
-            self._run = _Prepared.of(backend, network, adam, written, run)
+            self._run = _Prepared(run, state, tuple(w.clone() for w in network.wirings))
         return self._run.run
 
     def _by_autograd(self, first: int, until: int) -> Iterator[list[float]]:
@@ -247,47 +253,17 @@ class Steps:
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """Training steps that were prepared for a network, its wirings and where they write."""
+class _Prepared(NamedTuple):
+    """Training steps that were prepared for a network, its wirings, and where they write."""
 
-    backend: NetworkBackend
-    network: NetworkSpec
-    adam: AdamRule
     run: Run
+    state: tuple[object, ...]
     wirings: tuple[Tensor, ...]
-    addresses: tuple[int, ...]
 
-    @classmethod
-    def of(
-        cls,
-        backend: NetworkBackend,
-        network: NetworkSpec,
-        adam: AdamRule,
-        written: Sequence[Tensor],
-        run: Run,
-    ) -> _Prepared:
-        wirings = tuple(wiring.clone() for wiring in network.wirings)
-        return cls(backend, network, adam, run, wirings, tuple(t.data_ptr() for t in written))
-
-    def serves(
-        self,
-        backend: NetworkBackend,
-        network: NetworkSpec,
-        adam: AdamRule,
-        written: Sequence[Tensor],
-    ) -> bool:
+    def serves(self, state: tuple[object, ...], wirings: Sequence[Tensor]) -> bool:
         """Return whether network and optimiser are still those that the steps were prepared for."""
-        if adam != self.adam or tuple(t.data_ptr() for t in written) != self.addresses:
-            return False
-        theirs = replace(self.network, wirings=(), confidences=())
-        same = backend is self.backend and replace(network, wirings=(), confidences=()) == theirs
-        return (
-            same
-            and _same(network.confidences, self.network.confidences)
-            and len(network.wirings) == len(self.wirings)
-            and all(map(torch.equal, network.wirings, self.wirings))
-        )
+        same = state == self.state and len(wirings) == len(self.wirings)
+        return same and all(map(torch.equal, wirings, self.wirings))
 
 
 def _is_plain_adam(optimiser: torch.optim.Adam, parameters: Sequence[Tensor]) -> bool:

@@ -128,8 +128,8 @@ def test_the_command_trains_under_torchrun_and_only_one_rank_speaks(tmp_path):
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
     monkeypatch.setattr(distributed, "world", lambda: (1, 3))
     with pytest.raises(InvalidInputError, match="use 126 or 129"):
-        distributed.share(128)
-    assert distributed.share(129) == slice(43, 86)
+        distributed.shard(128)
+    assert distributed.shard(129) == slice(43, 86)
 
 
 def test_without_a_process_group_there_is_one_rank():
