@@ -91,8 +91,12 @@ class Dataset:
         """
         x = dict(zip(SPLITS, (x_train, x_val, x_test), strict=True))
         y = dict(zip(SPLITS, (y_train, y_val, y_test), strict=True))
-        features = {f"x_{split}": _as_bits(x[split], f"x_{split}") for split in SPLITS}
-        labels = {f"y_{split}": _as_labels(y[split], f"y_{split}") for split in SPLITS}
+        features: dict[str, Any] = {
+            f"x_{split}": _as_bits(x[split], f"x_{split}") for split in SPLITS
+        }
+        labels: dict[str, Any] = {
+            f"y_{split}": _as_labels(y[split], f"y_{split}") for split in SPLITS
+        }
         if n_classes is None:
             n_classes = 1 + max((int(y.max()) for y in labels.values() if y.numel()), default=0)
         return cls(**features, **labels, n_classes=n_classes, name=name)

@@ -10,7 +10,7 @@ from functools import partial
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -226,8 +226,10 @@ def load_dataset(
             return tensor.bool()
         return thermometer(tensor, integer_thresholds(levels, divisor=spec.divisor))
 
-    x = {f"x_{split}": bits(getattr(raw, f"x_{split}")) for split in SPLITS}
-    y = {f"y_{split}": torch.from_numpy(getattr(raw, f"y_{split}")) for split in SPLITS}
+    x: dict[str, Any] = {f"x_{split}": bits(getattr(raw, f"x_{split}")) for split in SPLITS}
+    y: dict[str, Any] = {
+        f"y_{split}": torch.from_numpy(getattr(raw, f"y_{split}")) for split in SPLITS
+    }
     return Dataset(
         **x, **y, n_classes=spec.n_classes, name=name, thresholds=levels, split_seed=split_seed
     )
