@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from lgn_analysis.metrics import Convergence, Evaluation, convergence, evaluate, gate_usage
     from lgn_analysis.network import GroupSum, LogicLayer, LogicNetwork
-    from lgn_analysis.training.runs import TrainResult, read_history, resume, train
+    from lgn_analysis.training import TrainResult, read_history, resume, train
 
 # Names are imported when first used: pandas, SciPy and scikit-learn cost more than torch itself.
 _HOME: Final = {

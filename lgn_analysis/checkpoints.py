@@ -134,16 +134,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
     if _checksums(stored) != header["checksums"]:
         raise CheckpointError(_damaged(path))
-    tensors = {
-        name.removeprefix(_EXTRA): tensor
-        for name, tensor in stored.items()
-        if name.startswith(_EXTRA)
-    }
-    state = {
-        name.removeprefix(_MODEL): tensor
-        for name, tensor in stored.items()
-        if name.startswith(_MODEL)
-    }
+    state, tensors = (
+        {name.removeprefix(kind): t for name, t in stored.items() if name.startswith(kind)}
+        for kind in (_MODEL, _EXTRA)
+    )
     return Checkpoint(_network(path, header, state), tensors, header["info"])
 
 
@@ -153,10 +147,10 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise CheckpointError(_damaged(path))
     try:
         header: dict[str, Any] = json.loads(text or "")
-        version = header["format_version"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was not written by lgn_analysis") from error
-    if header.get("format") != FORMAT:
+        version, foreign = header["format_version"], header.get("format") != FORMAT
+    except (KeyError, TypeError, ValueError):
+        foreign = True
+    if foreign:
         raise CheckpointError(f"{path} was not written by lgn_analysis")
     if version != FORMAT_VERSION:
         raise CheckpointError(

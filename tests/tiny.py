@@ -12,7 +12,7 @@ from torch import Tensor
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import Relaxation
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.training.runs import TrainResult, train
+from lgn_analysis.training import TrainResult, train
 
 NetworkFactory = Callable[..., LogicNetwork]
 

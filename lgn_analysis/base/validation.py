@@ -23,7 +23,7 @@ def whole(
     most: int | None = None,
     error: type[InvalidInputError] = InvalidInputError,
 ) -> int:
-    """Return a whole number as an int: NumPy's are taken, a truth value and 3.0 are not.
+    """Return a whole number as an int: NumPy's are taken, a bool and 3.0 are not.
 
     Raises:
         InvalidInputError: it is no whole number, or out of range.
@@ -55,7 +55,7 @@ def seed_number(value: Any, name: str = "seed") -> int:
 
 
 def real(name: str, value: Any) -> float:
-    """Return a number as a float; NaN and infinity are numbers, texts and truth values are not."""
+    """Return a number as a float; NaN and infinity are numbers, strings and bools are not."""
     try:
         if isinstance(value, bool | str | bytes):
             raise TypeError

@@ -51,7 +51,7 @@ def _spec(
 
 WHOLE: Final = _spec("INT", "a whole number", int)
 REAL: Final = _spec("FLOAT", "a number", float)
-TEXT: Final = _spec("NAME", "a text", str)
+TEXT: Final = _spec("NAME", "a string", str)
 
 
 def one_of(*names: str) -> PrimitiveConstructorSpec[Any]:

@@ -49,7 +49,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise DataError(f"name must be a text, got {shown(self.name)}")
+            raise DataError(f"name must be a string, got {shown(self.name)}")
         for split in SPLITS:
             _check_split(split, *self.split(split), self.n_features)
         n_classes = whole("n_classes", self.n_classes, least=2, error=DataError)

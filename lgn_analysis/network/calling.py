@@ -31,11 +31,7 @@ def call_layer(layer: nn.Module, x: Tensor, mode: Mode | None, key: NoiseKey | N
     if not isinstance(layer, LogicLayer) or (mode is None and key is None):
         outputs: Tensor = layer(x)
         return outputs
-    if not _takes_modes(layer):
-        raise InvalidInputError(
-            f"the forward of layer {layer.index}, a {type(layer).__name__} changed by hand, takes no "
-            "mode and no draw; define it as forward(self, x, *, mode=None, draw=None)"
-        )
+    _require_modes(layer, f"layer {layer.index}, a {type(layer).__name__} changed by hand,")
     outputs = layer(x, mode=mode, draw=key)
     return outputs
 
@@ -44,11 +40,7 @@ def call_network(
     model: LogicNetwork, x: Tensor, *, mode: Mode | None = None, draw: int | NoiseKey | None = None
 ) -> Tensor:
     """Return the class logits [batch, n_groups] of a network that may have been changed by hand."""
-    if not _takes_modes(model):
-        raise InvalidInputError(
-            f"the forward of this {type(model).__name__}, changed by hand, takes no mode and no draw; "
-            "define it as forward(self, x, *, mode=None, draw=None)"
-        )
+    _require_modes(model, f"this {type(model).__name__}, changed by hand,")
     outputs = model(x, mode=mode, draw=draw)
     if not (isinstance(outputs, Tensor) and outputs.ndim and outputs.shape[-1] >= model.n_classes):
         came = (
@@ -63,12 +55,18 @@ def call_network(
     return outputs
 
 
-def _takes_modes(module: nn.Module) -> bool:
+def _require_modes(module: nn.Module, which: str) -> None:
+    """Raise unless a module's forward takes a mode and a draw."""
     forward = vars(module).get("forward") or type(module).forward
     try:
-        return _has_modes(forward)
+        has_modes = _has_modes(forward)
     except TypeError:  # it cannot be hashed
-        return _has_modes.__wrapped__(forward)
+        has_modes = _has_modes.__wrapped__(forward)
+    if not has_modes:
+        raise InvalidInputError(
+            f"the forward of {which} takes no mode and no draw; "
+            "define it as forward(self, x, *, mode=None, draw=None)"
+        )
 
 
 @functools.lru_cache(maxsize=64)

@@ -188,7 +188,7 @@ class LogicNetwork(nn.Module):
         return self._forward_whole(whole, x, resolved, draw)
 
     def as_spec(self, resolved: str = "train") -> NetworkSpec:
-        """Return what a backend needs to know of this network; ``resolved``: train, noisy or soft."""
+        """Return the specification of a pass for a backend; ``resolved``: train, noisy or soft."""
         return make_spec(self, resolved)
 
     def set_tau(self, tau: float) -> None:
@@ -271,7 +271,7 @@ class LogicNetwork(nn.Module):
 
     @property
     def logic_layers(self) -> list[LogicLayer]:
-        """Its layers, but for modules that were put in their place by hand."""
+        """Its layers, without modules that replaced one by hand."""
         return [layer for layer in self.layers if isinstance(layer, LogicLayer)]
 
     @property
@@ -283,13 +283,12 @@ class LogicNetwork(nn.Module):
 
     @property
     def relaxation(self) -> Relaxation:
-        """The relaxation of every layer; to set it sets that of every layer.
+        """The relaxation of every layer; setting it sets that of every layer.
 
         Raises:
             InvalidInputError: the layers mix relaxations.
         """
-        relaxation: Relaxation = self._common("relaxation")
-        return relaxation
+        return cast(Relaxation, self._common("relaxation"))
 
     @relaxation.setter
     def relaxation(self, relaxation: Relaxation) -> None:
@@ -309,8 +308,7 @@ class LogicNetwork(nn.Module):
     @property
     def backend(self) -> str | None:
         """The kernel backend that every layer forces, None for a choice by device."""
-        backend: str | None = self._common("backend")
-        return backend
+        return cast("str | None", self._common("backend"))
 
     @backend.setter
     def backend(self, backend: str | None) -> None:
@@ -319,7 +317,7 @@ class LogicNetwork(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What :meth:`from_config` builds a network of this shape and kind from.
+        """The arguments by which :meth:`from_config` builds a network of this shape and kind.
 
         Raises:
             InvalidInputError: the network was changed by hand to one that no configuration describes.

@@ -261,7 +261,7 @@ def _section(kind: type[Any], values: Any, source: str) -> Any:
 _HINT_NAMES: Final[dict[Any, str]] = {
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "a string",
     tuple: "a list of numbers",
 }
 

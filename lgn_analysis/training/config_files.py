@@ -77,7 +77,7 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def refuse(self, node: Any) -> None:
-        raise _problem(f"the tag {node.tag} asks for more than a value; remove it", node)
+        raise _problem(f"the tag {node.tag} is not a plain value; remove it", node)
 
 
 _PlainLoader.add_constructor(None, _PlainLoader.refuse)

@@ -65,7 +65,7 @@ def paper_config(
 
     name = values["dataset"]
     if not isinstance(name, str):
-        raise ConfigError(f"{source}: dataset must be a text, got {shown(name)}")
+        raise ConfigError(f"{source}: dataset must be a string, got {shown(name)}")
     dataset = _PAPER_DATASETS.get(name.upper(), name.lower())
     stochastic = _choice(source, values, "stochastic", {"softmax": "soft", "gumbel": "gumbel-st"})
     tau = _number(source, values, "gumbel_tau", 1.0)
@@ -117,7 +117,7 @@ def _number(
 ) -> float:
     value = values.get(key, default)
     try:
-        # YAML 1.1 reads 1e-2 as a text.
+        # YAML 1.1 reads 1e-2 as a string.
         return real(key, float(value) if isinstance(value, str) else value)
     except (InvalidInputError, ValueError) as error:
         raise ConfigError(f"{source}: {key} must be a number, got {shown(value)}") from error

@@ -23,9 +23,7 @@ from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.config import DataConfig, NetworkConfig, RunConfig, TrainingConfig
 from lgn_analysis.training.loop import Runner, exclusive
 from lgn_analysis.training.preflight import Callback
-from lgn_analysis.training.run_directory import RunDirectory, read_history
-
-__all__ = ["Callback", "TrainResult", "read_history", "resume", "train"]
+from lgn_analysis.training.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

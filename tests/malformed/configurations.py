@@ -157,7 +157,7 @@ TOML: Final = [
         "tau_schedule = 'cosine'\ntau_end = 0",
         "tau_end must be finite and above zero, got 0.0",
     ),
-    _toml("data", "name = 3", "name must be a text, got 3"),
+    _toml("data", "name = 3", "name must be a string, got 3"),
     _toml(
         "data",
         "thresholds = true",

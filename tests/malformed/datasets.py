@@ -154,7 +154,7 @@ ARRAYS: Final = [
     Arrays("one class", {"n_classes": 1}, "n_classes must be at least 2, got 1"),
     Arrays("classes as a float", {"n_classes": 3.0}, "n_classes must be a whole number, got 3.0"),
     Arrays("classes as NaN", {"n_classes": np.nan}, "n_classes must be a whole number, got nan"),
-    Arrays("a number for a name", {"name": 3}, "name must be a text, got 3"),
+    Arrays("a number for a name", {"name": 3}, "name must be a string, got 3"),
 ]
 
 

@@ -43,7 +43,7 @@ def _without(key: str) -> Configuration:
 
 def _tagged(tag: str, rest: str) -> Configuration:
     said = (
-        f"{{file}} is not valid YAML: the tag tag:yaml.org,2002:{tag} asks for more than a value; "
+        f"{{file}} is not valid YAML: the tag tag:yaml.org,2002:{tag} is not a plain value; "
         "remove it (line 14, column 4)"
     )
     return Configuration(f"!!{tag}", f"{PAPER}x: !!{tag} {rest}\n", said)
@@ -130,7 +130,7 @@ YAML: Final = [
         "{file} resumes from 'a.pt', a checkpoint of another program; remove resume_checkpoint to "
         "train anew",
     ),
-    _paper("dataset: [MNIST]", "dataset must be a text, got ['MNIST']"),
+    _paper("dataset: [MNIST]", "dataset must be a string, got ['MNIST']"),
     _paper("num_layers: two", "num_layers must be a number, got 'two'"),
     _paper("num_layers: 2.5", "num_layers must be a whole number, got 2.5"),
     _paper("num_layers: true", "num_layers must be a number, got True"),

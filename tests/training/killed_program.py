@@ -16,7 +16,7 @@ import torch
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import RELAXATIONS
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.training.runs import resume, train
+from lgn_analysis.training import resume, train
 
 STEPS = 40
 

@@ -12,7 +12,7 @@ import torch
 
 from lgn_analysis.checkpoints import read_checkpoint
 from lgn_analysis.data import Dataset
-from lgn_analysis.training.runs import resume
+from lgn_analysis.training import resume
 from tests.tiny import fresh, short
 from tests.training.test_resume import assert_same_run
 

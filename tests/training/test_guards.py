@@ -14,7 +14,7 @@ from lgn_analysis.checkpoints import read_checkpoint
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import GumbelST, HardST, Relaxation, Soft
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.training.runs import Callback, read_history, resume, train
+from lgn_analysis.training import Callback, read_history, resume, train
 from lgn_analysis.training.stepper import Steps
 from tests.tiny import fresh, short
 

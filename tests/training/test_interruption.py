@@ -19,7 +19,7 @@ from lgn_analysis.checkpoints import read_checkpoint
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import Relaxation
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.training.runs import resume, train
+from lgn_analysis.training import resume, train
 from lgn_analysis.training.stepper import Steps
 from tests.tiny import fresh, short
 from tests.training.test_resume import assert_same_run

@@ -14,9 +14,8 @@ from lgn_analysis.checkpoints import load, read_checkpoint, save
 from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.gates.relaxations import GumbelST, Relaxation
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.training import run_directory
+from lgn_analysis.training import read_history, resume, run_directory, train
 from lgn_analysis.training.config_files import read_config
-from lgn_analysis.training.runs import read_history, resume, train
 from tests.tiny import (
     EVALUATED,
     NetworkFactory,

@@ -16,8 +16,8 @@ from lgn_analysis.gates.relaxations import CAGE, GumbelSoft, GumbelST, HardST, R
 from lgn_analysis.gates.schedules import TauSchedule
 from lgn_analysis.metrics import evaluate
 from lgn_analysis.network import LogicNetwork
+from lgn_analysis.training import read_history, resume
 from lgn_analysis.training.config_files import read_config
-from lgn_analysis.training.runs import read_history, resume
 from lgn_analysis.training.stepper import Steps
 from tests.tiny import EVALUATED, assert_same_weights, fresh, short, timeless
 

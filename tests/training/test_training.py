@@ -20,8 +20,8 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import CAGE, GumbelSoft, GumbelST, HardST, Relaxation, Soft
 from lgn_analysis.metrics import evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork
+from lgn_analysis.training import read_history, train
 from lgn_analysis.training.config_files import read_config
-from lgn_analysis.training.runs import read_history, train
 from tests.tiny import EVALUATED, assert_same_weights, fresh, short, timeless
 
 
