@@ -28,69 +28,69 @@ from lgn_analysis.kernels.cpu.training import run, steps
 
 
 @entry
-def choose_gates(member, wires, work, rule, parameters):
-    threads.meet(member)
-    first, last = threads.share(wires.depth * wires.width, member)
+def choose_gates(worker, wires, work, rule, parameters):
+    threads.barrier(worker)
+    first, last = threads.shard(wires.depth * wires.width, worker)
     scratch = logits.make_scratch()
     steps._choose_gates(wires, work, rule, parameters, 0, 0, first, last, scratch)
 
 
 @entry
-def move_gates(member, wires, work, rule, adam, parameters):
-    threads.meet(member)
-    first, last = threads.share(wires.depth * wires.width, member)
+def move_gates(worker, wires, work, rule, adam, parameters):
+    threads.barrier(worker)
+    first, last = threads.shard(wires.depth * wires.width, worker)
     scratch = logits.make_scratch()
     steps._move_gates(wires, work, rule, adam, parameters, 0, 1, 0, first, last, False, scratch)
 
 
 @entry
-def gather_batch(member, wires, batches, words, n_rows):
-    threads.meet(member)
+def gather_batch(worker, wires, batches, words, n_rows):
+    threads.barrier(worker)
     square = np.empty(BLOCK, dtype=np.int64)
-    steps._gather_batch(wires, batches, 0, member, square, words, n_rows)
+    steps._gather_batch(wires, batches, 0, worker, square, words, n_rows)
 
 
 @entry
-def forward_packed(member, wires, work, n_blocks):
-    threads.meet(member)
-    passes.forward_packed(member, wires, work.gates, work.words, n_blocks)
+def forward_packed(worker, wires, work, n_blocks):
+    threads.barrier(worker)
+    passes.forward_packed(worker, wires, work.gates, work.words, n_blocks)
 
 
 @entry
-def group_sums_packed(member, wires, work, n_blocks):
-    threads.meet(member)
+def group_sums_packed(worker, wires, work, n_blocks):
+    threads.barrier(worker)
     planes = np.empty(N_PLANES, dtype=np.int64)
     n_groups = wires.n_groups
     passes.group_sums_packed(
-        member, wires, work.words, n_blocks, 1.0, planes, work.logits, n_groups + 1
+        worker, wires, work.words, n_blocks, 1.0, planes, work.logits, n_groups + 1
     )
 
 
 @entry
-def backward_packed(member, wires, work, n_blocks):
-    threads.meet(member)
+def backward_packed(worker, wires, work, n_blocks):
+    threads.barrier(worker)
     none = np.empty(0, dtype=np.float32)
     one = np.float32(1.0)
     passes.backward_packed(
-        member, wires, work.gates, work.words, n_blocks, work.deltas, one, work.sums, none
+        worker, wires, work.gates, work.words, n_blocks, work.deltas, one, work.sums, none
     )
 
 
 @entry
-def forward_dense(member, wires, work, n_blocks):
-    threads.meet(member)
+def forward_dense(worker, wires, work, n_blocks):
+    threads.barrier(worker)
     for _ in range(n_blocks):
-        passes.forward_dense(member, wires, work.coefficients, work.values, 0)
+        passes.forward_dense(worker, wires, work.coefficients, work.values, 0)
 
 
 @entry
-def backward_dense(member, wires, work, n_blocks):
-    threads.meet(member)
+def backward_dense(worker, wires, work, n_blocks):
+    threads.barrier(worker)
     none = np.empty(0, dtype=np.float32)
     room = n_blocks * wires.n_groups * BLOCK
     for block in range(n_blocks):
         passes.backward_dense(
-            member,
+            worker,
             wires,
             work.coefficients,
             work.values,
