@@ -79,36 +79,32 @@ def _hours(text: str) -> str:
     return next((name for bound, name in bounds if hours <= bound), "most") + "-hours"
 
 
-def _attribute(name: str, values: str) -> Attribute:
-    return Attribute(name, tuple(values.split()))
-
-
 ATTRIBUTES: Final = (
-    _attribute(
+    Attribute.of(
         "workclass",
         "Private Self-emp-not-inc Self-emp-inc Federal-gov Local-gov State-gov Without-pay "
         "Never-worked",
     ),
-    _attribute(
+    Attribute.of(
         "education",
         "Bachelors Some-college 11th HS-grad Prof-school Assoc-acdm Assoc-voc 9th 7th-8th 12th "
         "Masters 1st-4th 10th Doctorate 5th-6th Preschool",
     ),
-    _attribute(
+    Attribute.of(
         "marital-status",
         "Married-civ-spouse Divorced Never-married Separated Widowed Married-spouse-absent "
         "Married-AF-spouse",
     ),
-    _attribute(
+    Attribute.of(
         "occupation",
         "Tech-support Craft-repair Other-service Sales Exec-managerial Prof-specialty "
         "Handlers-cleaners Machine-op-inspct Adm-clerical Farming-fishing Transport-moving "
         "Priv-house-serv Protective-serv Armed-Forces",
     ),
-    _attribute("relationship", "Wife Own-child Husband Not-in-family Other-relative Unmarried"),
-    _attribute("race", "White Asian-Pac-Islander Amer-Indian-Eskimo Other Black"),
-    _attribute("sex", "Female Male"),
-    _attribute(
+    Attribute.of("relationship", "Wife Own-child Husband Not-in-family Other-relative Unmarried"),
+    Attribute.of("race", "White Asian-Pac-Islander Amer-Indian-Eskimo Other Black"),
+    Attribute.of("sex", "Female Male"),
+    Attribute.of(
         "native-country",
         "United-States Cambodia England Puerto-Rico Canada Germany Outlying-US(Guam-USVI-etc) "
         "India Japan Greece South China Cuba Iran Honduras Philippines Italy Poland Jamaica "
@@ -116,12 +112,12 @@ ATTRIBUTES: Final = (
         "Columbia Hungary Guatemala Nicaragua Scotland Thailand Yugoslavia El-Salvador "
         "Trinadad&Tobago Peru Hong Holand-Netherlands",
     ),
-    Attribute("age", ("minor", "very-young", "young", "middle-aged", "senior"), _age),
-    Attribute("capital-gain", ("no-gain", "small-gain", "large-gain"), _gain),
-    Attribute("capital-loss", ("no-loss", "small-loss", "large-loss"), _loss),
-    Attribute(
+    Attribute.of("age", "minor very-young young middle-aged senior", _age),
+    Attribute.of("capital-gain", "no-gain small-gain large-gain", _gain),
+    Attribute.of("capital-loss", "no-loss small-loss large-loss", _loss),
+    Attribute.of(
         "hours-per-week",
-        ("no-hours", "mini-hours", "half-hours", "full-hours", "more-hours", "most-hours"),
+        "no-hours mini-hours half-hours full-hours more-hours most-hours",
         _hours,
     ),
 )

@@ -29,25 +29,20 @@ N_VALIDATION: Final = 41
 N_TEST: Final = 70
 _OPENML_ID: Final = 13
 
-ATTRIBUTES: Final = tuple(
-    Attribute(name, tuple(values.split()))
-    for name, values in (
-        ("age", "10-19 20-29 30-39 40-49 50-59 60-69 70-79 80-89 90-99"),
-        ("menopause", "lt40 ge40 premeno"),
-        (
-            "tumor-size",
-            "0-4 5-9 10-14 15-19 20-24 25-29 30-34 35-39 40-44 45-49 50-54 55-59",
-        ),
-        (
-            "inv-nodes",
-            "0-2 3-5 6-8 9-11 12-14 15-17 18-20 21-23 24-26 27-29 30-32 33-35 36-39",
-        ),
-        ("node-caps", "yes no"),
-        ("deg-malig", "1 2 3"),
-        ("breast", "left right"),
-        ("breast-quad", "left_up left_low right_up right_low central"),
-        ("irradiat", "yes no"),
-    )
+ATTRIBUTES: Final = (
+    Attribute.of("age", "10-19 20-29 30-39 40-49 50-59 60-69 70-79 80-89 90-99"),
+    Attribute.of("menopause", "lt40 ge40 premeno"),
+    Attribute.of(
+        "tumor-size", "0-4 5-9 10-14 15-19 20-24 25-29 30-34 35-39 40-44 45-49 50-54 55-59"
+    ),
+    Attribute.of(
+        "inv-nodes", "0-2 3-5 6-8 9-11 12-14 15-17 18-20 21-23 24-26 27-29 30-32 33-35 36-39"
+    ),
+    Attribute.of("node-caps", "yes no"),
+    Attribute.of("deg-malig", "1 2 3"),
+    Attribute.of("breast", "left right"),
+    Attribute.of("breast-quad", "left_up left_low right_up right_low central"),
+    Attribute.of("irradiat", "yes no"),
 )
 N_FEATURES: Final = sum(len(attribute.values) for attribute in ATTRIBUTES)
 

@@ -34,6 +34,11 @@ class Attribute:
     values: tuple[str, ...]
     category: Callable[[str], str] | None = None
 
+    @classmethod
+    def of(cls, name: str, values: str, category: Callable[[str], str] | None = None) -> Attribute:
+        """Return an attribute of values that are separated by blanks."""
+        return cls(name, tuple(values.split()), category)
+
 
 def read_uci_rows(path: Path, *, n_columns: int) -> Rows:
     """Return the rows of a UCI ``.data`` or ``.test`` file.
