@@ -62,8 +62,8 @@ YAML: Final = [
     Configuration(
         "nothing but a tag",
         "!!python/object/apply:os.system ['touch MARK']",
-        "{file} is not valid YAML: the tag tag:yaml.org,2002:python/object/apply:os.system asks for "
-        "more than a value; remove it (line 1, column 1)",
+        "{file} is not valid YAML: the tag tag:yaml.org,2002:python/object/apply:os.system is not a "
+        "plain value; remove it (line 1, column 1)",
     ),
     Configuration(
         "aliases that would fill any memory",
