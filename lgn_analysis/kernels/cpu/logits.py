@@ -47,6 +47,7 @@ class Rule(NamedTuple):
         seed_low, seed_high: the two words of the noise seed.
         purpose: what the noise is for.
         first_layer: index of the first layer, to which its noise belongs.
+        draw: which noise, as an int64; in a run of steps the first step's.
     """
 
     noisy: bool
@@ -56,11 +57,12 @@ class Rule(NamedTuple):
     seed_high: int
     purpose: int
     first_layer: int
+    draw: int
 
 
 @device
 def rule_at(rule, step, depth):
-    """Return the rule of one step of a run: the same with the temperatures of its row."""
+    """Return the rule of one step of a run: the temperatures of its row, and its draw."""
     return Rule(
         rule.noisy,
         rule.hard,
@@ -69,6 +71,7 @@ def rule_at(rule, step, depth):
         rule.seed_high,
         rule.purpose,
         rule.first_layer,
+        rule.draw + step,
     )
 
 
@@ -113,28 +116,26 @@ def make_scratch():
 
 
 @device
-def select_gates(logits, width, first, last, rule, draw, weights, gates, coefficients, scratch):
-    """Choose gates ``first``..``last - 1``, numbered through the network.
+def select_gates(logits, width, span, rule, activations, scratch):
+    """Choose gates ``span[0]``..``span[1] - 1``, numbered through the network.
 
     Args:
         logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
         width: gates a layer.
+        span: the range.
         rule: how.
-        draw: which noise.
-        weights: float32 [depth, width, 16]; out: ``softmax((z + g) / tau)``.
-        gates: uint8 [depth, width]; out: ``argmax(z + g)``, the first of equals.
-        coefficients: float32 [depth, width, 4], or empty; out: ``weights @ G``, where hard those of
-            the gate.
+        activations: weights, gates and coefficients are written; the last where they are not empty.
         scratch: from :func:`make_scratch`.
     """
-    gate = first
+    weights, gates, coefficients = activations.weights, activations.gates, activations.coefficients
+    gate, last = span
     while gate < last:
         layer = gate // width
         within = gate - layer * width
         n = min(TILE, min(last - gate, width - within))
         z = floats_at(logits[layer], width * N_OPTIONS)
         if rule.noisy:
-            _draw_noise(within, n, rule, draw, rule.first_layer + layer, scratch)
+            _draw_noise(within, n, rule, rule.first_layer + layer, scratch)
         # One pass a stage: a gate alone is a chain of some 300 dependent instructions, and passes
         # let the processor work on many gates at once.
         for i in range(n):
@@ -157,9 +158,9 @@ def select_gates(logits, width, first, last, rule, draw, weights, gates, coeffic
 
 
 @device
-def _draw_noise(first, n, rule, draw, layer, scratch):
+def _draw_noise(first, n, rule, layer, scratch):
     """Write the noise of ``n`` gates of a layer; a little more where that fills vectors."""
-    stream = rule.purpose << 24 | layer
+    stream, draw = rule.purpose << 24 | layer, rule.draw
     for i in range(0, n, 2):
         words = philox_pair(
             first + i, draw & 0xFFFFFFFF, draw >> 32, stream, rule.seed_low, rule.seed_high
@@ -186,7 +187,7 @@ def _write_coefficients(weight, gate, hard, gates, coefficients):
 
 
 @entry
-def draw_gumbel(worker, rule, draw, layers, n_gates, noise):
+def draw_gumbel(worker, rule, layers, n_gates, noise):
     """Write the noise of whole layers: float32 [len(layers), n_gates, 16]."""
     if not barrier(worker):
         return
@@ -195,7 +196,7 @@ def draw_gumbel(worker, rule, draw, layers, n_gates, noise):
     for place in range(len(layers)):
         for tile in range(first, last, TILE):
             n = min(TILE, last - tile)
-            _draw_noise(tile, n, rule, draw, layers[place], scratch)
+            _draw_noise(tile, n, rule, layers[place], scratch)
             for i in range(n):
                 offset = (place * n_gates + tile + i) * N_OPTIONS
                 store(noise, offset, load(scratch.rows, i * N_OPTIONS, 16))
@@ -220,24 +221,35 @@ def logit_gradient(sums, row, weights, gate, tau):
 
 
 class Adam(NamedTuple):
-    """The constants of :class:`torch.optim.Adam`."""
+    """:class:`torch.optim.Adam` of a network: its constants, and what it moves.
+
+    Attributes:
+        lr, beta1, beta2, eps: its constants.
+        steps_done: steps before those of a run.
+        logits, first_moments, second_moments: int64 [depth], where each layer's float32 [width, 16] lie,
+            in memory that the caller keeps alive.
+    """
 
     lr: float
     beta1: float
     beta2: float
     eps: float
+    steps_done: int
+    logits: NDArray[np.int64]
+    first_moments: NDArray[np.int64]
+    second_moments: NDArray[np.int64]
 
 
 @device
-def adam_step(logits, means, squares, offset, gradient, adam, rate, scale):
+def adam_step(logits, first_moment, second_moment, offset, gradient, adam, rate, scale):
     """Move 16 logits by Adam; :func:`adam_factors` gives ``rate`` and ``scale``."""
-    mean = load(means, offset, 16)
+    mean = load(first_moment, offset, 16)
     mean = fma(gradient - mean, np.float32(1.0 - adam.beta1), mean)
-    square = load(squares, offset, 16) * np.float32(adam.beta2)
+    square = load(second_moment, offset, 16) * np.float32(adam.beta2)
     square = fma(gradient * np.float32(1.0 - adam.beta2), gradient, square)
     spread = fma(sqrt(square), scale, np.float32(adam.eps))
-    store(means, offset, mean)
-    store(squares, offset, square)
+    store(first_moment, offset, mean)
+    store(second_moment, offset, square)
     store(logits, offset, load(logits, offset, 16) - mean * rate / spread)
 
 

@@ -39,9 +39,9 @@ def to_coefficients(weights):
 
 
 @device
-def coefficient_tangents(layout, primal, tau, rows, n, first, last, c_tangents):
+def coefficient_tangents(layout, primal, product, n, first, last):
     """Write ċ of steps ``first``..``last - 1``, zero in layers that are not probed."""
-    wires = layout.wires
+    wires, rows, tau = layout.wires, product.rows, primal.tau
     zero = load(primal.weights, 0, 4) * 0.0
     for step in range(first, last):
         layer = layout.first + step // wires.width
@@ -59,7 +59,7 @@ def coefficient_tangents(layout, primal, tau, rows, n, first, last, c_tangents):
                 c_tangent = to_coefficients(
                     weight_tangents(primal.weights, weight, rows, place, tau)
                 )
-            store(c_tangents, 4 * (step * n + v), c_tangent)
+            store(product.c_tangents, 4 * (step * n + v), c_tangent)
 
 
 @device
@@ -80,12 +80,13 @@ def to_weights(four, zero):
 
 
 @device
-def logit_products(layout, primal, tau, rows, n, first, last, sums, products):
+def logit_products(layout, primal, product, n, first, last):
     """Write H v of the gates of steps ``first``..``last - 1``, in float64.
 
     With s = ∂L/∂p and ṡ its change: ``ṗ ∘ (s − Σ p s) + p ∘ (ṡ − Σ (ṗ s + p ṡ))``, over tau.
     """
-    wires = layout.wires
+    wires, rows, tau = layout.wires, product.rows, primal.tau
+    sums, products = product.sums, product.products
     n_gates = (wires.depth - layout.first) * wires.width
     for step in range(first, last):
         layer = layout.first + step // wires.width
