@@ -21,7 +21,7 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.kernels import cpu
 from lgn_analysis.kernels.cpu import dense, logits, network, packed
 from lgn_analysis.kernels.cpu.bits import N_PLANES
-from lgn_analysis.kernels.cpu.runtime import threads
+from lgn_analysis.kernels.cpu.runtime import threads, workers
 from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, count_rows
 from lgn_analysis.kernels.cpu.runtime.plans import find_plan
@@ -30,54 +30,54 @@ from lgn_analysis.kernels.cpu.training import run, steps
 
 @entry
 def choose_gates(worker, wires, work, rule, adam):
-    threads.barrier(worker)
-    span = threads.shard(wires.depth * wires.width, worker)
+    workers.barrier(worker)
+    span = workers.shard(wires.depth * wires.width, worker)
     steps._choose_gates(wires, work, rule, adam.logits, 0, span, logits.make_scratch())
 
 
 @entry
 def move_gates(worker, wires, work, rule, adam):
-    threads.barrier(worker)
-    span = threads.shard(wires.depth * wires.width, worker)
+    workers.barrier(worker)
+    span = workers.shard(wires.depth * wires.width, worker)
     steps._move_gates(wires, work, rule, adam, 0, span, False, logits.make_scratch())
 
 
 @entry
 def gather_batch(worker, wires, batches, words, n_rows):
-    threads.barrier(worker)
+    workers.barrier(worker)
     square = np.empty(BLOCK, dtype=np.int64)
     steps._gather_batch(wires, batches, 0, worker, square, words, n_rows)
 
 
 @entry
 def forward_packed(worker, wires, work):
-    threads.barrier(worker)
+    workers.barrier(worker)
     packed.forward_packed(worker, wires, work.activations)
 
 
 @entry
 def group_sums_packed(worker, wires, work):
-    threads.barrier(worker)
+    workers.barrier(worker)
     planes = np.empty(N_PLANES, dtype=np.int64)
     packed.group_sums_packed(worker, wires, work.activations, planes, work.outputs)
 
 
 @entry
 def backward_packed(worker, wires, work):
-    threads.barrier(worker)
+    workers.barrier(worker)
     packed.backward_packed(worker, wires, work.activations, work.gradients)
 
 
 @entry
 def forward_dense(worker, wires, work):
-    threads.barrier(worker)
+    workers.barrier(worker)
     for _ in range(work.activations.n_blocks):
         dense.forward_dense(worker, wires, work.activations, 0)
 
 
 @entry
 def backward_dense(worker, wires, work):
-    threads.barrier(worker)
+    workers.barrier(worker)
     for block in range(work.activations.n_blocks):
         dense.backward_dense(worker, wires, work.activations, work.gradients, block, 0)
 

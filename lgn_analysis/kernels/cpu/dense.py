@@ -11,7 +11,7 @@ import numpy as np
 
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, Rows, level_row, level_start
-from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
+from lgn_analysis.kernels.cpu.runtime.workers import barrier, shard
 from lgn_analysis.kernels.cpu.simd import (
     at,
     bits,

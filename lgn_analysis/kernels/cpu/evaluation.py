@@ -11,7 +11,7 @@ from lgn_analysis.kernels.cpu.logits import N_OPTIONS, floats_at
 from lgn_analysis.kernels.cpu.packed import MASKS
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
-from lgn_analysis.kernels.cpu.runtime.threads import (
+from lgn_analysis.kernels.cpu.runtime.workers import (
     atomic_add,
     barrier,
     finish_part,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lgn_analysis.gates.table import COEFFICIENTS
 from lgn_analysis.kernels.cpu.noise import exp, gumbel, philox_pair
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
-from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
+from lgn_analysis.kernels.cpu.runtime.workers import barrier, shard
 from lgn_analysis.kernels.cpu.simd import (
     at,
     first_true,

@@ -14,7 +14,7 @@ from lgn_analysis.gates.table import COEFFICIENTS
 from lgn_analysis.kernels.cpu.bits import count_ones, counts_of
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, Rows, level_row, level_start
-from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
+from lgn_analysis.kernels.cpu.runtime.workers import barrier, shard
 from lgn_analysis.kernels.cpu.simd import (
     at,
     bits,

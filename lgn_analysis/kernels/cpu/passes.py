@@ -15,7 +15,7 @@ from lgn_analysis.kernels.cpu.logits import N_OPTIONS, logit_gradient, make_scra
 from lgn_analysis.kernels.cpu.packed import backward_packed, forward_packed, group_sums_packed
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, level_row
-from lgn_analysis.kernels.cpu.runtime.threads import barrier, exclusive, shard
+from lgn_analysis.kernels.cpu.runtime.workers import barrier, exclusive, shard
 from lgn_analysis.kernels.cpu.simd import at, prefetch, store
 
 
@@ -24,7 +24,7 @@ def network_forward_packed(worker, wires, logits, rule, activations, outputs):
     """Choose gates and evaluate them on bits.
 
     Args:
-        worker: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Worker`.
+        worker: see :class:`lgn_analysis.kernels.cpu.runtime.workers.Worker`.
         wires: the network.
         logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
         rule: see :class:`lgn_analysis.kernels.cpu.logits.Rule`.

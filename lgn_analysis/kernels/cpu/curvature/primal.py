@@ -7,7 +7,7 @@ from typing import Final
 from lgn_analysis.kernels.cpu.curvature.order import Sums, delta_start, first_block, value_start
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK
-from lgn_analysis.kernels.cpu.runtime.threads import finish_part, take_part, wait_for_parts
+from lgn_analysis.kernels.cpu.runtime.workers import finish_part, take_part, wait_for_parts
 from lgn_analysis.kernels.cpu.simd import (
     at,
     fma,

@@ -22,7 +22,7 @@ from lgn_analysis.kernels.cpu.curvature.tangents import (
 )
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry, merged
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK
-from lgn_analysis.kernels.cpu.runtime.threads import finish_part, take_part, wait_for_parts
+from lgn_analysis.kernels.cpu.runtime.workers import finish_part, take_part, wait_for_parts
 from lgn_analysis.kernels.cpu.simd import (
     at,
     fma,

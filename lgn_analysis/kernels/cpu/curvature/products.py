@@ -22,7 +22,7 @@ from lgn_analysis.kernels.cpu.curvature.tangents import (
     tangents_forward,
 )
 from lgn_analysis.kernels.cpu.runtime.compiling import entry, merged
-from lgn_analysis.kernels.cpu.runtime.threads import (
+from lgn_analysis.kernels.cpu.runtime.workers import (
     finish_part,
     take_part,
     wait_for_parts,

@@ -126,7 +126,7 @@ class _Known:
 
 
 @entry
-def _are_equal(first, second):
+def _are_equal(first: Array, second: Array) -> bool:
     """Return whether two arrays of one length hold the same integers."""
     difference = 0
     for place in range(len(first)):

@@ -11,7 +11,7 @@ from lgn_analysis.gates.relaxations import UNDECIDED
 from lgn_analysis.kernels.cpu.logits import N_OPTIONS, TILE, floats_at
 from lgn_analysis.kernels.cpu.noise import exp
 from lgn_analysis.kernels.cpu.runtime.compiling import device
-from lgn_analysis.kernels.cpu.runtime.threads import shard
+from lgn_analysis.kernels.cpu.runtime.workers import shard
 from lgn_analysis.kernels.cpu.simd import at, first_true, largest, load, put, store, total
 
 _FLOOR: Final = UNDECIDED

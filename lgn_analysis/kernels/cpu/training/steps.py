@@ -42,7 +42,7 @@ from lgn_analysis.kernels.cpu.runtime.layout import (
     Outputs,
     level_row,
 )
-from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
+from lgn_analysis.kernels.cpu.runtime.workers import barrier, shard
 from lgn_analysis.kernels.cpu.simd import (
     at,
     floats,
@@ -234,7 +234,7 @@ def train_packed(worker, wires, work, rule, adam, batches, losses):
     """Run steps of a network of hard gates.
 
     Args:
-        worker: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Worker`.
+        worker: see :class:`lgn_analysis.kernels.cpu.runtime.workers.Worker`.
         wires, work, rule, adam, batches: the network, its memory, how gates are chosen and moved, and
             the data.
         losses: float64 [n_steps], the mean loss of each step. One that is not finite ends the run:
