@@ -48,12 +48,12 @@ def variants(depth: int, width: int, n_steps: int) -> dict[str, Variant]:
     run, key = make_run(depth, width), NoiseKey(1, Purpose.TRAINING, 0)
     order = torch.randint(2000, (n_steps, BATCH), generator=torch.Generator().manual_seed(1))
 
-    def of(most: int, shard: float) -> Variant:
+    def of(most: int, share: float) -> Variant:
         counts: dict[Any, Any] = {}
 
         def calls() -> None:
             torch.set_num_threads(most)
-            threads._counts, thread_count.TRIAL_SHARE = counts, shard
+            threads._counts, thread_count.TRIAL_SHARE = counts, share
             for _ in range(CALLS):
                 run.run(order, key, steps_done=0)
 

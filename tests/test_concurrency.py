@@ -55,7 +55,7 @@ forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:Dep
 def three_threads_for_small_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let all kernels call helpers, so that threads compete for them and forks leave them behind."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(threads, "MIN_SHARE", 1e-9)
+    monkeypatch.setattr(threads, "MIN_SHARD", 1e-9)
     monkeypatch.setattr(threads, "MIN_TOTAL", 0)
     monkeypatch.setattr(thread_count, "TRIAL_SHARE", 0.0)
     torch.set_num_threads(3)
@@ -360,7 +360,7 @@ def child_says(question: Callable[[], bool]) -> bool:
 
 @needs_fork
 @forks
-def test_a_forked_child_has_as_many_threads_and_a_team_of_its_own() -> None:
+def test_a_forked_child_has_as_many_threads_and_a_pool_of_its_own() -> None:
     before = cpu.gumbel(KEY, 0, 100)
     large = torch.ones(2**20)  # shared out by torch itself
 
@@ -444,10 +444,10 @@ def test_a_thread_that_outlives_the_main_thread_computes_on() -> None:
         import threading
         import torch
         from lgn_analysis.kernels import cpu
-        from lgn_analysis.kernels.cpu import threads
+        from lgn_analysis.kernels.cpu.runtime import threads
         from lgn_analysis.gates.noise import NoiseKey, Purpose
 
-        threads.MIN_SHARE, threads.MIN_TOTAL = 1e-9, 0
+        threads.MIN_SHARD, threads.MIN_TOTAL = 1e-9, 0
         torch.set_num_threads(2)
         key = NoiseKey(1, Purpose.TRAINING)
         words = torch.arange(40)[:, None]

@@ -50,7 +50,7 @@ relaxations = pytest.mark.parametrize("name", RELAXATIONS)
 def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The networks here are too small for two threads; the tests want them all the same."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(threads, "MIN_SHARE", 1e-9)
+    monkeypatch.setattr(threads, "MIN_SHARD", 1e-9)
     monkeypatch.setattr(threads, "MIN_TOTAL", 0)
     monkeypatch.setattr(thread_count, "TRIAL_SHARE", 0.0)
     yield

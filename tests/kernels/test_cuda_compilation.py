@@ -51,7 +51,7 @@ def kernels() -> set[str]:
     """Return the names of all kernels of the backend."""
     modules = [
         importlib.import_module(module.name)
-        for module in pkgutil.iter_modules(cuda.__path__, f"{cuda.__name__}.")
+        for module in pkgutil.walk_packages(cuda.__path__, f"{cuda.__name__}.")
     ]
     return {
         name

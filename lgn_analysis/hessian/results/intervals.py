@@ -75,7 +75,7 @@ def form_critical_value(n: int, alpha: float = ALPHA) -> float:
     likely values, for one pair of entries off the diagonal), and no estimate of their variance
     sees that. 8 probes then cover 99 % of such means, not 93 %.
 
-    >>> round(form_reach(8), 2), round(form_reach(128), 3)
+    >>> round(form_critical_value(8), 2), round(form_critical_value(128), 3)
     (3.03, 1.981)
     """
     if n < 2:

@@ -137,17 +137,17 @@ def run_python(program: str, **environment: str) -> str:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_has_a_team_of_its_own() -> None:
+def test_a_forked_process_has_a_pool_of_its_own() -> None:
     run_python(
         """
         import os, warnings
         import torch
         from lgn_analysis.kernels import cpu
-        from lgn_analysis.kernels.cpu import threads
+        from lgn_analysis.kernels.cpu.runtime import threads
         from lgn_analysis.gates.noise import NoiseKey, Purpose
 
         warnings.simplefilter("ignore")
-        threads.MIN_SHARE, threads.MIN_TOTAL = 1, 0
+        threads.MIN_SHARD, threads.MIN_TOTAL = 1, 0
         torch.set_num_threads(2)
         key = NoiseKey(1, Purpose.TRAINING)
         before = cpu.gumbel(key, 0, 100)

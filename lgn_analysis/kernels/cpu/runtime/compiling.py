@@ -37,7 +37,7 @@ def entry(function: Callable[..., Any]) -> Any:
     # files: the name says what all of them were.
     function.__qualname__ += f"_{_SOURCES}"
     compiled = njit(cache=True, nogil=True, error_model="numpy", **_NOT_FROM_C)(function)
-    _NOTICE.own.add(compiled)
+    _NOTICE.own[compiled] = None
     return compiled
 
 
@@ -58,12 +58,12 @@ class _Notice(event.Listener):
     """Says once a process that kernels are being compiled; loading them from disk is silent.
 
     Attributes:
-        own: the kernels.
+        own: the kernels, in the order of their imports.
         act: called with the name of each kernel that has been compiled, instead of saying anything.
     """
 
     def __init__(self) -> None:
-        self.own: set[Any] = set()
+        self.own: dict[Any, None] = {}
         self.act: Callable[[str], None] | None = None
         self._said = False
         self._lock = threading.Lock()
@@ -95,7 +95,7 @@ def watch(act: Callable[[str], None]) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the folder in which Numba keeps the machine code of a kernel."""
+    """Return the folder in which Numba keeps the machine code of the first kernel imported."""
     return Path(next(iter(_NOTICE.own)).stats.cache_path)
 
 

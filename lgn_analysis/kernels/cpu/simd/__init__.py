@@ -2,7 +2,8 @@
 
 A :class:`Vector` is an LLVM vector; LLVM cuts it to what the machine has (AVX2, AVX-512, NEON), so
 one source gives the same operations in the same order everywhere. ``+ - * / & | ^ << >>`` and
-comparisons work lane by lane, between vectors and with scalars.
+comparisons work lane by lane, between vectors and with scalars. Plain Numba loops took 1.1 to 1.3 times as
+long on floats, 2.4 times on bits and 5.2 times on logits (``benchmarks/explicit_vectors.py``).
 """
 
 from lgn_analysis.kernels.cpu.simd.arithmetic import (
