@@ -7,7 +7,7 @@ and refused where it is hard: a straight-through gradient is the gradient of no 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import NotDifferentiableError
 from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.interface import NetworkSpec
+from lgn_analysis.kernels.interface import NetworkSpec, is_transformed
 
 
 @dataclass
@@ -36,14 +36,12 @@ class Passes(NamedTuple):
     """A backend's training forward and its gradient.
 
     Attributes:
-        name: of the backend.
         forward: ``(network, key, x, logits, tape)`` to class logits [batch, n_groups]; it writes to the
             tape, which is None where no gradient will be taken.
         backward: ``(network, key, x, logits, tape, grad, inputs_too)`` to the gradient of x
             [batch, n_features], None unless ``inputs_too``, and those of the logits.
     """
 
-    name: str
     forward: Callable[..., Tensor]
     backward: Callable[..., tuple[Tensor | None, Sequence[Tensor]]]
 
@@ -58,9 +56,23 @@ def differentiable_forward(
             second one of a straight-through gradient, or one in forward mode.
     """
     keeps = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *logits))
-    tape = Tape() if keeps else None
-    result: Tensor = _TrainingForward.apply(passes, network, key, tape, x, *logits)
+    call = _Call(passes, network, key, Tape() if keeps else None)
+    result: Tensor = _TrainingForward.apply(call, x, *logits)
     return result
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a training forward is given beside tensors. One object: torch binds arguments one by one."""
+
+    passes: Passes
+    network: NetworkSpec
+    key: NoiseKey | None
+    tape: Tape | None
+
+    def reference(self, x: Tensor, *logits: Tensor) -> Tensor:
+        """Return what the reference computes."""
+        return reference.training_forward(self.network, logits, x, self.key)
 
 
 def reference_gradient(
@@ -78,83 +90,64 @@ def reference_gradient(
     return tuple(gradients.get(place) for place in range(len(inputs)))
 
 
-class _TrainingForward(torch.autograd.Function):
+class _Function(torch.autograd.Function):
+    """A function whose arguments are all positional: torch takes 50 µs a call to find that out."""
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> Any:
+        if is_transformed():
+            return super().apply(*inputs)
+        return super(torch.autograd.Function, cls).apply(*inputs)  # type: ignore[misc]
+
+
+class _TrainingForward(_Function):
     @staticmethod
-    def forward(
-        passes: Passes,
-        network: NetworkSpec,
-        key: NoiseKey | None,
-        tape: Tape | None,
-        x: Tensor,
-        *logits: Tensor,
-    ) -> Tensor:
-        return passes.forward(network, key, x, logits, tape)
+    def forward(call: _Call, x: Tensor, *logits: Tensor) -> Tensor:
+        return call.passes.forward(call.network, call.key, x, logits, call.tape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.passes, ctx.network, ctx.key, tape, *tensors = inputs
-        if tape is not None:
-            ctx.memory = tape.memory
-            ctx.save_for_backward(*tensors, *tape.tensors)
+        call, *tensors = inputs
+        if call.tape is not None:
+            # Without what autograd keeps, which it frees when the gradient has been taken.
+            ctx.call = replace(call, tape=Tape(memory=call.tape.memory))
+            ctx.save_for_backward(*tensors, *call.tape.tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        n_inputs = 1 + len(ctx.network.wirings)
-        x, *logits = ctx.saved_tensors[:n_inputs]
-        if torch.is_grad_enabled() and not ctx.network.relaxation.hard:
+        call, n_inputs = ctx.call, 1 + len(ctx.call.network.wirings)
+        inputs, kept = ctx.saved_tensors[:n_inputs], ctx.saved_tensors[n_inputs:]
+        if torch.is_grad_enabled() and not call.network.relaxation.hard:
             # create_graph=True: the gradient is to be differentiated again.
-            forward = _reference_forward(ctx.network, ctx.key)
-            gradients = reference_gradient(forward, (x, *logits), grads[0])
+            gradients = reference_gradient(call.reference, inputs, grads[0])
         else:
-            tape = Tape([*ctx.saved_tensors[n_inputs:]], ctx.memory)
-            gradients = _TrainingBackward.apply(
-                ctx.passes,
-                ctx.network,
-                ctx.key,
-                tape,
-                bool(ctx.needs_input_grad[4]),
-                grads[0],
-                x,
-                *logits,
-            )
-        return None, None, None, None, *gradients
+            call = replace(call, tape=replace(call.tape, tensors=[*kept]))
+            inputs_too = bool(ctx.needs_input_grad[1])
+            gradients = _TrainingBackward.apply((call, inputs_too), grads[0], *inputs)
+        return None, *gradients
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise NotDifferentiableError(
-            f"the training forward of the {ctx.passes.name} kernels has no forward-mode derivative; use "
-            'backward(), soft mode (model(x, mode="soft")), or a model made with backend="reference"'
+            "the training forward of the fused kernels has no forward-mode derivative; use backward(), "
+            'soft mode (model(x, mode="soft")), or a model made with backend="reference"'
         )
 
     @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: Any,
-        passes: Passes,
-        network: NetworkSpec,
-        key: NoiseKey | None,
-        tape: Any,
-        *inputs: Any,
-    ) -> Any:
+    def vmap(info: Any, in_dims: Any, call: _Call, *inputs: Any) -> Any:
         # One network at a time is what the kernels are for; many together the reference can do.
-        return torch.vmap(_reference_forward(network, key), in_dims=tuple(in_dims[4:]))(*inputs), 0
+        return torch.vmap(call.reference, in_dims=tuple(in_dims[1:]))(*inputs), 0
 
 
-class _TrainingBackward(torch.autograd.Function):
+class _TrainingBackward(_Function):
     """The gradient, whose own derivative is refused."""
 
     @staticmethod
-    def forward(
-        passes: Passes,
-        network: NetworkSpec,
-        key: NoiseKey | None,
-        tape: Tape,
-        inputs_too: bool,
-        grad: Tensor,
-        x: Tensor,
-        *logits: Tensor,
-    ) -> tuple[Tensor | None, ...]:
-        of_x, of_logits = passes.backward(network, key, x, logits, tape, grad, inputs_too)
+    def forward(what: Any, grad: Tensor, x: Tensor, *logits: Tensor) -> tuple[Tensor | None, ...]:
+        call, inputs_too = what
+        of_x, of_logits = call.passes.backward(
+            call.network, call.key, x, logits, call.tape, grad, inputs_too
+        )
         return of_x, *of_logits
 
     @staticmethod
@@ -168,10 +161,6 @@ class _TrainingBackward(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise NotDifferentiableError(_NO_SECOND_DERIVATIVE)
-
-
-def _reference_forward(network: NetworkSpec, key: NoiseKey | None) -> Callable[..., Tensor]:
-    return lambda x, *logits: reference.training_forward(network, logits, x, key)
 
 
 _NO_SECOND_DERIVATIVE: Final = (

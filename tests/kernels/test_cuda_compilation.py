@@ -34,6 +34,7 @@ CALLED_BY_KERNELS = {
     "gumbel_from_words",
     "linked_tangents",
     "load_options",
+    "load_pair",
     "load_tangents",
     "load_values",
     "options_of",

@@ -204,7 +204,7 @@ def _run_backward(
     return of_inputs, grad_logits.unbind()
 
 
-_PASSES: Final = Passes("cpu", _run_forward, _run_backward)
+_PASSES: Final = Passes(_run_forward, _run_backward)
 
 
 def _as_octets(x: Tensor) -> Array | None:

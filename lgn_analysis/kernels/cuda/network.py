@@ -184,7 +184,7 @@ def _backward(
     return None if rows is None else rows.T, [grad_logits[layer] for layer in range(len(logits))]
 
 
-_PASSES: Final = Passes("CUDA", _forward, _backward)
+_PASSES: Final = Passes(_forward, _backward)
 
 
 def _holds_only_bits(x: Tensor) -> bool:

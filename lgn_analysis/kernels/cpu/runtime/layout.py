@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
+from lgn_analysis.kernels.cpu.simd import at
 
 BLOCK: Final = 64
 AHEAD: Final = 24
@@ -205,6 +206,15 @@ def check_reads(wiring: NDArray[np.int64], n_in: int, reader: str) -> None:
             f"{reader} reads input {low if low < 0 else high}, and it has inputs 0..{n_in - 1}; "
             "write numbers of that range into its wiring"
         )
+
+
+@entry
+def are_equal(first, second):
+    """Return whether two arrays of one length hold the same integers."""
+    difference = 0
+    for place in range(len(first)):
+        difference |= at(first, place) ^ at(second, place)
+    return difference == 0
 
 
 def _padded(array: NDArray[np.uint32], per_row: int) -> NDArray[np.uint32]:

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lgn_analysis.kernels.cpu.runtime.compiling import entry
-from lgn_analysis.kernels.cpu.runtime.layout import Wires, build_wires
-from lgn_analysis.kernels.cpu.simd import at
+from lgn_analysis.kernels.cpu.runtime.layout import Wires, are_equal, build_wires
 
 Array = NDArray[Any]
 Sizes = Mapping[str, tuple[int, Any]]
@@ -119,16 +117,7 @@ class _Known:
             (wires.n_features, wires.n_groups) == (n_features, n_groups)
             and len(self.wirings) == len(wirings)
             and all(
-                kept.shape == wiring.shape and _are_equal(kept.reshape(-1), wiring.reshape(-1))
+                kept.shape == wiring.shape and are_equal(kept.reshape(-1), wiring.reshape(-1))
                 for kept, wiring in zip(self.wirings, wirings, strict=True)
             )
         )
-
-
-@entry
-def _are_equal(first: Array, second: Array) -> bool:
-    """Return whether two arrays of one length hold the same integers."""
-    difference = 0
-    for place in range(len(first)):
-        difference |= at(first, place) ^ at(second, place)
-    return difference == 0
