@@ -176,14 +176,19 @@ def _write_coefficients(weight, gate, hard, gates, coefficients):
         for k in range(4):
             coefficients[gate * 4 + k] = _COEFFICIENTS[gates[gate] * 4 + k]
         return
-    zero = floats(0.0, 16)
+    store(coefficients, gate * 4, to_coefficients(weight, floats(0.0, 16)))
+
+
+@device
+def to_coefficients(weights, zero):
+    """Return ``w G``, a vector of 4, of a gate's sixteen weights; ``zero`` is a vector of zeros like them."""
     # The bits of an option are its truth table: 8 at (0,0), 4 at (0,1), 2 at (1,0), 1 at (1,1).
-    at_00 = select(lanes_with(8, 16), weight, zero)
-    at_01 = select(lanes_with(4, 16), weight, zero)
-    at_10 = select(lanes_with(2, 16), weight, zero)
-    at_11 = select(lanes_with(1, 16), weight, zero)
+    at_00 = select(lanes_with(8, 16), weights, zero)
+    at_01 = select(lanes_with(4, 16), weights, zero)
+    at_10 = select(lanes_with(2, 16), weights, zero)
+    at_11 = select(lanes_with(1, 16), weights, zero)
     by_both = (at_00 - at_01) - (at_10 - at_11)
-    store(coefficients, gate * 4, four_totals(at_00, at_10 - at_00, at_01 - at_00, by_both))
+    return four_totals(at_00, at_10 - at_00, at_01 - at_00, by_both)
 
 
 @entry

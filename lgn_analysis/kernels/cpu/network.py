@@ -36,7 +36,15 @@ from lgn_analysis.kernels.cpu.runtime.layout import (
     Wires,
     count_rows,
 )
-from lgn_analysis.kernels.cpu.runtime.plans import Array, Lease, Plan, empty, find_plan
+from lgn_analysis.kernels.cpu.runtime.plans import (
+    Array,
+    Lease,
+    Plan,
+    empty,
+    find_plan,
+    read_blocks,
+    write_blocks,
+)
 from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts, run_together
 from lgn_analysis.kernels.interface import NetworkSpec, as_int64
 
@@ -220,20 +228,13 @@ def _blocks(x: Tensor, out: Array | None = None) -> Array:
     n_blocks = -(-batch // BLOCK)
     if out is None:
         out = empty(n_blocks * n * BLOCK, np.float32)
-    blocks = torch.from_numpy(out[: n_blocks * n * BLOCK]).view(n_blocks, n, BLOCK)
-    whole = batch // BLOCK
-    blocks[:whole].copy_(x[: whole * BLOCK].unflatten(0, (whole, BLOCK)).transpose(1, 2))
-    if whole < n_blocks:
-        rest = batch - whole * BLOCK
-        blocks[whole, :, :rest] = x[whole * BLOCK :].T
-        blocks[whole, :, rest:] = 0.0
+    write_blocks(x, torch.from_numpy(out[: n_blocks * n * BLOCK]).view(n_blocks, n, BLOCK))
     return out
 
 
 def _samples(blocks: Array, n_blocks: int, batch: int) -> Tensor:
     """Return float32 [n_blocks, n, 64] as a tensor [batch, n]."""
-    rows = torch.from_numpy(blocks).view(n_blocks, -1, BLOCK)
-    return rows.transpose(1, 2).flatten(0, 1)[:batch]
+    return read_blocks(torch.from_numpy(blocks).view(n_blocks, -1, BLOCK), batch)
 
 
 def discrete_forward(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:

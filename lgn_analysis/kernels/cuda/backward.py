@@ -47,10 +47,10 @@ def _store_sums(sums, gates, wanted, delta, a, b):
 
 @triton.jit
 def gate_backward_sums(
-    sums,
-    delta,
-    inputs,
-    wiring,
+    sums,  # [n_parts, n, 4]
+    delta,  # [n_rows, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
     n,
     gates_per_delta,
     batch,
@@ -99,14 +99,14 @@ def _slopes(gates, slots, wanted, table, HARD: tl.constexpr):
 
 @triton.jit
 def gate_backward_inputs(
-    out,
-    sums,
-    delta,
-    inputs,
-    table,
-    offsets,
-    readers,
-    partners,
+    out,  # [n_in, batch]
+    sums,  # [n_parts, n, 4]
+    delta,  # [n_rows, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    table,  # gates [n] if HARD, else coefficients [n, 4]
+    offsets,  # [n_in + 1]
+    readers,  # [2 · n]
+    partners,  # [2 · n]
     n_in,
     n,
     gates_per_delta,

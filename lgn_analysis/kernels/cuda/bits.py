@@ -82,7 +82,15 @@ def batch_rows(order, position, samples, batch):
 
 @triton.jit
 def gather_samples(
-    out, data, order, position, n_features, data_halves, batch, n_halves, BLOCK: tl.constexpr
+    out,  # [n_features, n_halves]
+    data,  # [n_samples, data_halves]
+    order,  # [n_steps, batch]
+    position,  # [1]
+    n_features,
+    data_halves,
+    batch,
+    n_halves,
+    BLOCK: tl.constexpr,
 ):
     """Write a batch as packed halves [n_features, n_halves] from samples packed by feature.
 

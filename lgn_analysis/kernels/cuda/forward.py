@@ -97,10 +97,10 @@ def gate_forward_packed(
 
 @triton.jit
 def gate_forward_float(
-    out,
-    inputs,
-    wiring,
-    coefficients,
+    out,  # [n, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
+    coefficients,  # [n, 4]
     n,
     batch,
     n_halves,
@@ -125,8 +125,8 @@ def gate_forward_float(
 
 @triton.jit
 def group_sum_parts(
-    out,
-    values,
+    out,  # [n_parts, n_groups, batch]
+    values,  # [n, batch], or halves [n, n_halves] if PACKED
     group_size,
     batch,
     n_halves,

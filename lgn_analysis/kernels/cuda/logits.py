@@ -156,12 +156,12 @@ def select_gates(out, logits, state, stream, n, NOISY: tl.constexpr, BLOCK: tl.c
 
 @triton.jit(do_not_specialize=["stream"])
 def mix_gates(
-    out,
-    logits,
-    state,
+    out,  # [n, 4]
+    logits,  # [n, 16]
+    state,  # [2]
     stream,
     n,
-    inverse_tau,
+    inverse_tau,  # a number, or [1] if STORED
     NOISY: tl.constexpr,
     HARD: tl.constexpr,
     STORED: tl.constexpr,
@@ -219,10 +219,10 @@ def gradient_options(
 
 @triton.jit(do_not_specialize=["stream"])
 def logit_gradient(
-    out,
-    logits,
-    sums,
-    state,
+    out,  # [n, 16]
+    logits,  # [n, 16]
+    sums,  # [n_parts, n, 4]
+    state,  # [2]
     stream,
     n,
     n_parts,

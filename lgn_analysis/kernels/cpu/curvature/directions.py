@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from lgn_analysis.kernels.cpu.logits import N_OPTIONS
+from lgn_analysis.kernels.cpu.logits import N_OPTIONS, to_coefficients
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD
 from lgn_analysis.kernels.cpu.simd import (
     at,
-    four_totals,
     lanes_with,
     load,
     prefetch,
@@ -23,19 +22,6 @@ def weight_tangents(weights, offset, rows, place, tau):
     """Return ṗ = p ∘ (ż − Σ p ż) / tau of one gate."""
     p, z = load(weights, offset, N_OPTIONS), load(rows, place, N_OPTIONS)
     return p * (z - total(p * z)) * (1.0 / tau)
-
-
-@device
-def to_coefficients(weights):
-    """Return ``w G``, a vector of 4, of a gate's sixteen weights."""
-    zero = weights * 0.0
-    # The bits of an option are its truth table: 8 at (0,0), 4 at (0,1), 2 at (1,0), 1 at (1,1).
-    at_00 = select(lanes_with(8, 16), weights, zero)
-    at_01 = select(lanes_with(4, 16), weights, zero)
-    at_10 = select(lanes_with(2, 16), weights, zero)
-    at_11 = select(lanes_with(1, 16), weights, zero)
-    by_both = (at_00 - at_01) - (at_10 - at_11)
-    return four_totals(at_00, at_10 - at_00, at_01 - at_00, by_both)
 
 
 @device
@@ -56,9 +42,8 @@ def coefficient_tangents(layout, primal, product, n, first, last):
             c_tangent = zero
             if probed >= 0:
                 place = _place(primal, wires, v, probed, gate)
-                c_tangent = to_coefficients(
-                    weight_tangents(primal.weights, weight, rows, place, tau)
-                )
+                changed = weight_tangents(primal.weights, weight, rows, place, tau)
+                c_tangent = to_coefficients(changed, changed * 0.0)
             store(product.c_tangents, 4 * (step * n + v), c_tangent)
 
 

@@ -14,7 +14,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.table import N_GATES, gate_coefficients
 from lgn_analysis.kernels.cpu.bits import pack_samples
-from lgn_analysis.kernels.cpu.curvature.memory import new_tensor, shared_by, write_blocks
+from lgn_analysis.kernels.cpu.curvature.memory import new_tensor, shared_by
 from lgn_analysis.kernels.cpu.curvature.order import (
     BlockLayout,
     Primal,
@@ -32,7 +32,14 @@ from lgn_analysis.kernels.cpu.curvature.signs import (
     sign_words,
 )
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
-from lgn_analysis.kernels.cpu.runtime.plans import Array, Lease, empty, find_plan
+from lgn_analysis.kernels.cpu.runtime.plans import (
+    Array,
+    Lease,
+    empty,
+    find_plan,
+    read_blocks,
+    write_blocks,
+)
 from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts
 from lgn_analysis.kernels.interface import (
     NetworkSpec,
@@ -268,7 +275,7 @@ class Curvature:
             n_parts=layout.n_blocks,
             work=self._work,
         )
-        return self._blocks(sums).transpose(1, 2).reshape(-1, n_groups)[: self._batch]
+        return read_blocks(self._blocks(sums), self._batch)
 
     def _backward(
         self, coefficients: Array, values: Array, deltas: Array, workspace: Array

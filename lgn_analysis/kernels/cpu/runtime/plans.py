@@ -78,6 +78,21 @@ def empty(n: int, dtype: Any) -> Array:
     return raw[start : start + n_bytes].view(dtype)
 
 
+def write_blocks(x: Tensor, out: Tensor) -> None:
+    """Write [batch, n] to [n_blocks, n, block], zero beyond the batch."""
+    block = out.shape[2]
+    whole, rest = divmod(len(x), block)
+    out[:whole].copy_(x[: whole * block].unflatten(0, (whole, block)).transpose(1, 2))
+    if rest:
+        out[whole, :, :rest] = x[whole * block :].T
+        out[whole, :, rest:] = 0.0
+
+
+def read_blocks(blocks: Tensor, batch: int) -> Tensor:
+    """Return [n_blocks, n, block] as [batch, n]; the inverse of :func:`write_blocks`."""
+    return blocks.transpose(1, 2).flatten(0, 1)[:batch]
+
+
 _PLANS: Final = WeakTensorKeyDictionary()
 
 

@@ -60,12 +60,12 @@ def direction_coefficients(
 
 @triton.jit
 def direction_products(
-    out,
-    weights,
-    directions,
-    rates,
-    slopes,
-    sums,
+    out,  # [VECTORS, n, 16], rows row_length apart
+    weights,  # [n, 16]
+    directions,  # [VECTORS, n, 16], rows row_length apart
+    rates,  # [1]
+    slopes,  # [n, 4]
+    sums,  # [n_parts, n, VECTORS, 4]
     n,
     n_parts,
     row_length,

@@ -60,13 +60,13 @@ def _signed_lengths(factors, state, stream, tile, a, b, VECTORS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["stream"])
 def sign_forward(
-    out,
-    inputs,
-    input_tangents,
-    wiring,
-    coefficients,
-    factors,
-    state,
+    out,  # [n, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    input_tangents,  # [n_in, VECTORS, batch]
+    wiring,  # [2, n]
+    coefficients,  # [n, 4]
+    factors,  # [n, 10]
+    state,  # [2]
     stream,
     n,
     batch,
@@ -92,12 +92,12 @@ def sign_forward(
 
 @triton.jit(do_not_specialize=["stream"])
 def sign_products(
-    out,
-    delta_tangents,
-    inputs,
-    wiring,
-    factors,
-    state,
+    out,  # [n_parts, 2, VECTORS, batch]
+    delta_tangents,  # [n_rows, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
+    factors,  # [n, 10]
+    state,  # [2]
     stream,
     n,
     gates_per_delta,

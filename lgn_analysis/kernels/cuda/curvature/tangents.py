@@ -57,12 +57,12 @@ def linked_tangents(input_tangents, coefficients, tile, sources, a, b, VECTORS: 
 
 @triton.jit
 def tangent_forward(
-    out,
-    inputs,
-    input_tangents,
-    wiring,
-    coefficients,
-    c_tangents,
+    out,  # [n, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    input_tangents,  # [n_in, VECTORS, batch]
+    wiring,  # [2, n]
+    coefficients,  # [n, 4]
+    c_tangents,  # [n, VECTORS, 4]
     n,
     batch,
     n_halves,

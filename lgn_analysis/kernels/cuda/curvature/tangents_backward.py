@@ -50,10 +50,10 @@ def _store_sums(sums, gates, wanted, of_1, of_a, of_b, of_ab, VECTORS: tl.conste
 
 @triton.jit
 def tangent_backward_sums(
-    sums,
-    delta_tangents,
-    inputs,
-    wiring,
+    sums,  # [n_parts, n, VECTORS, 4]
+    delta_tangents,  # [n_rows, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
     n,
     gates_per_delta,
     batch,
@@ -79,17 +79,17 @@ def tangent_backward_sums(
 
 @triton.jit
 def tangent_backward_inputs(
-    out,
-    sums,
-    delta,
-    delta_tangents,
-    inputs,
-    input_tangents,
-    coefficients,
-    c_tangents,
-    offsets,
-    readers,
-    partners,
+    out,  # [n_in, VECTORS, batch]
+    sums,  # [n_parts, n, VECTORS, 4]
+    delta,  # [n_rows, batch]
+    delta_tangents,  # [n_rows, VECTORS, batch]
+    inputs,  # [n_in, batch]
+    input_tangents,  # [n_in, VECTORS, batch]
+    coefficients,  # [n, 4]
+    c_tangents,  # [n, VECTORS, 4]
+    offsets,  # [n_in + 1]
+    readers,  # [2 · n]
+    partners,  # [2 · n]
     n_in,
     n,
     gates_per_delta,

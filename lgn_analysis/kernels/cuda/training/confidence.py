@@ -29,7 +29,16 @@ def sum_certainties(parts, logits, n, inverse_tau, BLOCK: tl.constexpr):
 
 @triton.jit
 def follow_certainties(
-    confidence, inverse_tau, parts, n_parts, n, decay, tau_max, tau_min, floor, BLOCK: tl.constexpr
+    confidence,  # []
+    inverse_tau,  # [1]
+    parts,  # [n_parts]
+    n_parts,
+    n,
+    decay,
+    tau_max,
+    tau_min,
+    floor,
+    BLOCK: tl.constexpr,
 ):
     """Move confidence [] to the mean of the certainties, and write 1 / tau_b to inverse_tau [1]."""
     total = tl.zeros((BLOCK,), tl.float64)

@@ -31,12 +31,12 @@ SAMPLES: Final = 16
 
 @triton.jit
 def cross_entropy(
-    losses,
-    delta,
-    logits,
-    labels,
-    order,
-    position,
+    losses,  # [batch]
+    delta,  # [n_groups, batch]
+    logits,  # [batch, n_groups]
+    labels,  # [n_samples]
+    order,  # [n_steps, batch]
+    position,  # [1]
     batch,
     n_groups,
     scale,
@@ -92,16 +92,16 @@ def _updated(value, moment, square, rate, correction, epsilon):
 
 @triton.jit(do_not_specialize=["stream"])
 def logit_adam(
-    logits,
-    moments,
-    squares,
-    sums,
-    rates,
-    state,
+    logits,  # [n, 16]
+    first_moment,  # [n, 16]
+    second_moment,  # [n, 16]
+    sums,  # [n_parts, n, 4]
+    rates,  # [2]
+    state,  # [2]
     stream,
     n,
     n_parts,
-    inverse_tau,
+    inverse_tau,  # a number, or [1] if STORED
     weight1,
     beta2,
     weight2,
@@ -122,18 +122,18 @@ def logit_adam(
     )
     rate = tl.load(rates)
     correction = tl.load(rates + 1)
-    m0, m1, m2, m3 = load_options(moments, gates, n, BLOCK)
+    m0, m1, m2, m3 = load_options(first_moment, gates, n, BLOCK)
     m0 += weight1 * (d0 - m0)
     m1 += weight1 * (d1 - m1)
     m2 += weight1 * (d2 - m2)
     m3 += weight1 * (d3 - m3)
-    store_options(moments, gates, n, m0, m1, m2, m3, BLOCK)
-    q0, q1, q2, q3 = load_options(squares, gates, n, BLOCK)
+    store_options(first_moment, gates, n, m0, m1, m2, m3, BLOCK)
+    q0, q1, q2, q3 = load_options(second_moment, gates, n, BLOCK)
     q0 = beta2 * q0 + weight2 * d0 * d0
     q1 = beta2 * q1 + weight2 * d1 * d1
     q2 = beta2 * q2 + weight2 * d2 * d2
     q3 = beta2 * q3 + weight2 * d3 * d3
-    store_options(squares, gates, n, q0, q1, q2, q3, BLOCK)
+    store_options(second_moment, gates, n, q0, q1, q2, q3, BLOCK)
     z0, z1, z2, z3 = load_options(logits, gates, n, BLOCK)
     z0 = _updated(z0, m0, q0, rate, correction, epsilon)
     z1 = _updated(z1, m1, q1, rate, correction, epsilon)
