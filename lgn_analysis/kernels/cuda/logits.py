@@ -184,6 +184,22 @@ def mix_gates(
 
 
 @triton.jit
+def add_parts(rows, inside, n_parts, stride, dtype: tl.constexpr, BLOCK: tl.constexpr):
+    """Return four sums of gates [BLOCK] at ``rows``, added over parts ``stride`` apart in their order."""
+    of_1 = tl.zeros((BLOCK,), dtype)
+    of_a = tl.zeros((BLOCK,), dtype)
+    of_b = tl.zeros((BLOCK,), dtype)
+    of_ab = tl.zeros((BLOCK,), dtype)
+    for part in range(n_parts):
+        at = rows + part * stride
+        of_1 += tl.load(at, mask=inside, other=0.0).to(dtype)
+        of_a += tl.load(at + 1, mask=inside, other=0.0).to(dtype)
+        of_b += tl.load(at + 2, mask=inside, other=0.0).to(dtype)
+        of_ab += tl.load(at + 3, mask=inside, other=0.0).to(dtype)
+    return of_1, of_a, of_b, of_ab
+
+
+@triton.jit
 def gradient_options(
     logits, parts, noise, gates, n, inverse_tau, NOISY: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -196,17 +212,9 @@ def gradient_options(
     v0, v1, v2, v3, top = _perturbed(logits, state, stream, gates, n, NOISY, BLOCK)
     s0, s1, s2, s3 = _softmax(v0, v1, v2, v3, top, inverse_tau)
     inside = gates < n
-    rows = sums + gates.to(tl.int64) * 4
-    of_1 = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    of_a = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    of_b = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    of_ab = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    for part in range(n_parts):
-        at = rows + part * tl.cast(n, tl.int64) * 4
-        of_1 += tl.load(at, mask=inside, other=0.0)
-        of_a += tl.load(at + 1, mask=inside, other=0.0)
-        of_b += tl.load(at + 2, mask=inside, other=0.0)
-        of_ab += tl.load(at + 3, mask=inside, other=0.0)
+    rows, stride = sums + gates.to(tl.int64) * 4, tl.cast(n, tl.int64) * 4
+    dtype: tl.constexpr = sums.dtype.element_ty
+    of_1, of_a, of_b, of_ab = add_parts(rows, inside, n_parts, stride, dtype, BLOCK)
     w0, w1, w2, w3 = options_of(of_1, of_a, of_b, of_ab)
     mean = tl.sum((s0 * w0 + s1 * w1) + (s2 * w2 + s3 * w3), axis=1)[:, None]
     return (

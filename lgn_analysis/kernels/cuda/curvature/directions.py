@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lgn_analysis.kernels.cuda.logits import (
     GATES,
+    add_parts,
     corners_of,
     load_options,
     options_of,
@@ -87,17 +88,9 @@ def direction_products(
         tl.load(row + 2, mask=inside, other=0.0),
         tl.load(row + 3, mask=inside, other=0.0),
     )
-    of_1 = tl.zeros((BLOCK,), tl.float64)
-    of_a = tl.zeros((BLOCK,), tl.float64)
-    of_b = tl.zeros((BLOCK,), tl.float64)
-    of_ab = tl.zeros((BLOCK,), tl.float64)
     rows = sums + (gates.to(tl.int64) * VECTORS + vector) * 4
-    for part in range(n_parts):
-        at = rows + part * tl.cast(n, tl.int64) * (VECTORS * 4)
-        of_1 += tl.load(at, mask=inside, other=0.0).to(tl.float64)
-        of_a += tl.load(at + 1, mask=inside, other=0.0).to(tl.float64)
-        of_b += tl.load(at + 2, mask=inside, other=0.0).to(tl.float64)
-        of_ab += tl.load(at + 3, mask=inside, other=0.0).to(tl.float64)
+    stride = tl.cast(n, tl.int64) * (VECTORS * 4)
+    of_1, of_a, of_b, of_ab = add_parts(rows, inside, n_parts, stride, tl.float64, BLOCK)
     t0, t1, t2, t3 = options_of(of_1, of_a, of_b, of_ab)
     direction = directions + vector * row_length
     p0, p1, p2, p3, m0, m1, m2, m3 = _weight_tangents(weights, direction, rate, gates, n, BLOCK)
