@@ -97,6 +97,7 @@ class _Function(torch.autograd.Function):
     def apply(cls, *inputs: Any) -> Any:
         if is_transformed():
             return super().apply(*inputs)
+        inputs = torch._functorch.utils.unwrap_dead_wrappers(inputs)
         return super(torch.autograd.Function, cls).apply(*inputs)  # type: ignore[misc]
 
 
