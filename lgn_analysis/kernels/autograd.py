@@ -7,7 +7,7 @@ and refused where it is hard: a straight-through gradient is the gradient of no 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -61,7 +61,7 @@ def differentiable_forward(
     return result
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Call:
     """What a training forward is given beside tensors. One object: torch binds arguments one by one."""
 
@@ -110,9 +110,9 @@ class _TrainingForward(_Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         call, *tensors = inputs
         if call.tape is not None:
-            # Without what autograd keeps, which it frees when the gradient has been taken.
-            ctx.call = replace(call, tape=Tape(memory=call.tape.memory))
             ctx.save_for_backward(*tensors, *call.tape.tensors)
+            # A tape without them: autograd is to free them when the gradient has been taken.
+            ctx.call = _Call(call.passes, call.network, call.key, Tape(memory=call.tape.memory))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -122,9 +122,8 @@ class _TrainingForward(_Function):
             # create_graph=True: the gradient is to be differentiated again.
             gradients = reference_gradient(call.reference, inputs, grads[0])
         else:
-            call = replace(call, tape=replace(call.tape, tensors=[*kept]))
-            inputs_too = bool(ctx.needs_input_grad[1])
-            gradients = _TrainingBackward.apply((call, inputs_too), grads[0], *inputs)
+            tape, inputs_too = Tape([*kept], call.tape.memory), bool(ctx.needs_input_grad[1])
+            gradients = _TrainingBackward.apply((call, tape, inputs_too), grads[0], *inputs)
         return None, *gradients
 
     @staticmethod
@@ -145,9 +144,9 @@ class _TrainingBackward(_Function):
 
     @staticmethod
     def forward(what: Any, grad: Tensor, x: Tensor, *logits: Tensor) -> tuple[Tensor | None, ...]:
-        call, inputs_too = what
+        call, tape, inputs_too = what
         of_x, of_logits = call.passes.backward(
-            call.network, call.key, x, logits, call.tape, grad, inputs_too
+            call.network, call.key, x, logits, tape, grad, inputs_too
         )
         return of_x, *of_logits
 

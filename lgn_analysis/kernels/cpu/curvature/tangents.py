@@ -175,8 +175,9 @@ def tangents_backward(layout, primal, tangents, layer, block, sums, line, wide):
                 store(workspace, place, fma(repeat(by_b, wide), tangent, passed))
         totals = widen(slice_totals(s0, s1, s2, s3, line))
         target = sums.start + c_tangent
-        before = load_like(sums.values, target, totals)
-        store(sums.values, target, before + totals if sums.adds else totals)
+        if sums.adds:
+            totals = load_like(sums.values, target, totals) + totals
+        store(sums.values, target, totals)
 
 
 @device
