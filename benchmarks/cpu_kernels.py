@@ -8,7 +8,7 @@ kernel touches, so that both run out of the same cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,91 +19,67 @@ from harness import quartiles, repeated, time_in_turns
 import lgn_analysis as lgn
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.kernels import cpu
-from lgn_analysis.kernels.cpu import autograd, logits, passes
-from lgn_analysis.kernels.cpu.counting import N_PLANES
-from lgn_analysis.kernels.cpu.runtime import threads
+from lgn_analysis.kernels.cpu import dense, logits, network, packed
+from lgn_analysis.kernels.cpu.bits import N_PLANES
+from lgn_analysis.kernels.cpu.runtime import threads, workers
 from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, count_rows
+from lgn_analysis.kernels.cpu.runtime.plans import find_plan
 from lgn_analysis.kernels.cpu.training import run, steps
 
 
 @entry
-def choose_gates(worker, wires, work, rule, parameters):
-    threads.barrier(worker)
-    first, last = threads.shard(wires.depth * wires.width, worker)
-    scratch = logits.make_scratch()
-    steps._choose_gates(wires, work, rule, parameters, 0, 0, first, last, scratch)
+def choose_gates(worker, wires, work, rule, adam):
+    workers.barrier(worker)
+    span = workers.shard(wires.depth * wires.width, worker)
+    steps._choose_gates(wires, work, rule, adam.logits, 0, span, logits.make_scratch())
 
 
 @entry
-def move_gates(worker, wires, work, rule, adam, parameters):
-    threads.barrier(worker)
-    first, last = threads.shard(wires.depth * wires.width, worker)
-    scratch = logits.make_scratch()
-    steps._move_gates(wires, work, rule, adam, parameters, 0, 1, 0, first, last, False, scratch)
+def move_gates(worker, wires, work, rule, adam):
+    workers.barrier(worker)
+    span = workers.shard(wires.depth * wires.width, worker)
+    steps._move_gates(wires, work, rule, adam, 0, span, False, logits.make_scratch())
 
 
 @entry
 def gather_batch(worker, wires, batches, words, n_rows):
-    threads.barrier(worker)
+    workers.barrier(worker)
     square = np.empty(BLOCK, dtype=np.int64)
     steps._gather_batch(wires, batches, 0, worker, square, words, n_rows)
 
 
 @entry
-def forward_packed(worker, wires, work, n_blocks):
-    threads.barrier(worker)
-    passes.forward_packed(worker, wires, work.gates, work.words, n_blocks)
+def forward_packed(worker, wires, work):
+    workers.barrier(worker)
+    packed.forward_packed(worker, wires, work.activations)
 
 
 @entry
-def group_sums_packed(worker, wires, work, n_blocks):
-    threads.barrier(worker)
+def group_sums_packed(worker, wires, work):
+    workers.barrier(worker)
     planes = np.empty(N_PLANES, dtype=np.int64)
-    n_groups = wires.n_groups
-    passes.group_sums_packed(
-        worker, wires, work.words, n_blocks, 1.0, planes, work.logits, n_groups + 1
-    )
+    packed.group_sums_packed(worker, wires, work.activations, planes, work.outputs)
 
 
 @entry
-def backward_packed(worker, wires, work, n_blocks):
-    threads.barrier(worker)
-    none = np.empty(0, dtype=np.float32)
-    one = np.float32(1.0)
-    passes.backward_packed(
-        worker, wires, work.gates, work.words, n_blocks, work.deltas, one, work.sums, none
-    )
+def backward_packed(worker, wires, work):
+    workers.barrier(worker)
+    packed.backward_packed(worker, wires, work.activations, work.gradients)
 
 
 @entry
-def forward_dense(worker, wires, work, n_blocks):
-    threads.barrier(worker)
-    for _ in range(n_blocks):
-        passes.forward_dense(worker, wires, work.coefficients, work.values, 0)
+def forward_dense(worker, wires, work):
+    workers.barrier(worker)
+    for _ in range(work.activations.n_blocks):
+        dense.forward_dense(worker, wires, work.activations, 0)
 
 
 @entry
-def backward_dense(worker, wires, work, n_blocks):
-    threads.barrier(worker)
-    none = np.empty(0, dtype=np.float32)
-    room = n_blocks * wires.n_groups * BLOCK
-    for block in range(n_blocks):
-        passes.backward_dense(
-            worker,
-            wires,
-            work.coefficients,
-            work.values,
-            0,
-            work.deltas,
-            block * wires.n_groups * BLOCK,
-            room,
-            np.float32(1.0),
-            block > 0,
-            work.sums,
-            none,
-            0,
-        )
+def backward_dense(worker, wires, work):
+    workers.barrier(worker)
+    for block in range(work.activations.n_blocks):
+        dense.backward_dense(worker, wires, work.activations, work.gradients, block, 0)
 
 
 @dataclass(frozen=True)
@@ -164,41 +140,44 @@ def _copy(n_bytes: float) -> Callable[[], None]:
 
 def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
     model = our_model(size, relaxation, "cpu")
-    network = model.as_spec()
-    logits = [z.detach() for z in model.parameters()]
-    moments = [[torch.zeros_like(z) for z in logits] for _ in range(2)]
-    plan = autograd.find_plan(network.wirings, size.n_features, N_CLASSES)
-    wires, work = plan.wires, run._make_workspace(plan.wires, size.batch, network)
+    spec = replace(model.as_spec(), group_tau=GROUP_TAU)
+    parameters = [z.detach() for z in model.parameters()]
+    moments = [[torch.zeros_like(z) for z in parameters] for _ in range(2)]
+    plan = find_plan(spec.wirings, size.n_features, N_CLASSES)
+    wires, work = plan.wires, run.make_workspace(plan.wires, size.batch, spec)
     data = Batches(size, torch.bool)
     order = np.arange(size.batch, dtype=np.int64)
     packed = cpu.pack_bits(data.x).numpy().reshape(-1)
     batches = steps.Batches(packed, data.y.numpy(), order, size.batch)
-    parameters = steps.Parameters(*(autograd.addresses(ts) for ts in (logits, *moments)))
     key = NoiseKey(0, Purpose.TRAINING) if relaxation.noisy else None
-    rule, adam = autograd.make_rule(network, key), logits.Adam(0.01, 0.9, 0.999, 1e-8)
+    rule = network.make_rule(spec, key)
+    where = [network.addresses(tensors) for tensors in (parameters, *moments)]
+    adam = logits.Adam(0.01, 0.9, 0.999, 1e-8, 0, *where)
     n_blocks, n_gates = -(-size.batch // BLOCK), size.n_gates
-    work.deltas[:], work.values[:], work.words[:] = 0.01, 0.5, 0
+    work.gradients.deltas[:], work.activations.values[:] = 0.01, 0.5
+    work.activations.words[:] = 0
     losses = np.zeros(1)
     train = steps.train_packed if relaxation.hard else steps.train_dense
-    one_step = (adam, parameters, batches, 0, 0, 1, GROUP_TAU, 1.0, losses)
 
     def call(kernel: Any, *arguments: Any) -> Callable[[], None]:
         return lambda: threads.run_together(kernel, *arguments, work=float(n_gates * size.batch))
 
-    call(train, wires, work, rule, *one_step)()  # so that every array holds what it would hold
+    call(
+        train, wires, work, rule, adam, batches, losses
+    )()  # so that every array holds what it would hold
     row, hidden = 4 * BLOCK * n_blocks, size.width * (size.depth - 1)
     state = 64.0 * n_gates
     kind = relaxation.name
     yield Kernel(
         f"choose gates, {kind}",
-        call(choose_gates, wires, work, rule, parameters),
+        call(choose_gates, wires, work, rule, adam),
         2 * state,
         2 * state,
     )
     if relaxation.noisy:
         yield Kernel(
             "softmax backward and Adam",
-            call(move_gates, wires, work, rule, adam, parameters),
+            call(move_gates, wires, work, rule, adam),
             7 * state + 16 * n_gates,
             4 * state,
         )
@@ -207,26 +186,26 @@ def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
         index = 13.0  # two inputs, the gate's number and its kind
         yield Kernel(
             "gather and transpose the batch",
-            call(gather_batch, wires, batches, work.words, count_rows(wires)),
+            call(gather_batch, wires, batches, work.activations.words, count_rows(wires)),
             2 * bits * size.n_features,
             2 * bits * size.n_features,
         )
         yield Kernel(
             "gates forward on bits",
-            call(forward_packed, wires, work, n_blocks),
+            call(forward_packed, wires, work),
             n_gates * (3 * bits + n_blocks * index),
             n_gates * (bits + index),
         )
         yield Kernel(
             "group sums on bits",
-            call(group_sums_packed, wires, work, n_blocks),
+            call(group_sums_packed, wires, work),
             size.width * bits,
             size.width * bits,
         )
         entry_bytes = n_blocks * (2 * 12.0 + 4 + 12)  # consumers, where they start, inputs
         yield Kernel(
             "gates backward on bits",
-            call(backward_packed, wires, work, n_blocks),
+            call(backward_packed, wires, work),
             hidden * (3 * row + 2 * bits + entry_bytes) + n_gates * (2 * bits + 16 * n_blocks),
             2 * size.width * 4 * BLOCK + n_gates * (16 + bits),
         )
@@ -234,13 +213,13 @@ def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
         values = 4.0 * BLOCK * count_rows(wires)
         yield Kernel(
             "gates forward on floats",
-            call(forward_dense, wires, work, n_blocks),
+            call(forward_dense, wires, work),
             n_gates * (3.0 * row + n_blocks * 28),
             values,
         )
         yield Kernel(
             "gates backward on floats",
-            call(backward_dense, wires, work, n_blocks),
+            call(backward_dense, wires, work),
             hidden * 5.0 * row + n_gates * (2.0 * row + n_blocks * 60),
             values + 2 * size.width * 4 * BLOCK,
         )

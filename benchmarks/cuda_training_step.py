@@ -3,7 +3,7 @@
     python benchmarks/cuda_training_step.py                # the paper's size: 12 × 256k, batch 128
     python benchmarks/cuda_training_step.py --depth 4 --width 128000 --thresholds 3
 
-Inputs are CIFAR-10's shapes (3072 uint8 pixels, thermometer encoded on the device); their values are
+Inputs are CIFAR-10's shapes (3072 pixels, each under some thresholds, packed); their values are
 random, which costs the same. Every step holds batch, forward, loss, backward and Adam. Two bounds
 stand beside the times: the bytes that the step must move over a measured copy bandwidth, and the
 44 bytes a gate and sample in float32 that published kernels move. Results go to ``results/``.
@@ -159,24 +159,19 @@ def variants(options: Any) -> Iterator[tuple[str, Maker]]:
 def our_run(
     options: Any, relaxation: lgn.Relaxation, dtype: torch.dtype, capture: bool
 ) -> Callable[[int], None]:
-    """Return steps as ``TrainingRun`` takes them, from uint8 pixels."""
-    from lgn_analysis.kernels.cuda import Pixels, TrainingRun
+    """Return steps as ``TrainingRun`` takes them, from packed bits."""
+    from lgn_analysis.kernels.cuda import PackedSamples, TrainingRun, pack_bits
     from lgn_analysis.kernels.interface import AdamRule, Moments
 
     model = make_model(options, relaxation, "cuda", dtype)
     parameters = [layer.logits.detach() for layer in model.layers]
     moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in parameters]
-    pixels, labels = make_data()
-    levels = torch.tensor(
-        [256 * (i + 1) // (options.thresholds + 1) for i in range(options.thresholds)],
-        dtype=torch.int32,
-        device="cuda",
-    )
+    bits, labels = make_data(options)
     run = TrainingRun(
         model.as_spec(),
         parameters,
         moments,
-        Pixels(pixels, levels),
+        PackedSamples(pack_bits(bits), bits.shape[1]),
         labels,
         AdamRule(0.01),
         capture=capture,
@@ -197,10 +192,8 @@ def plain_loop(options: Any, relaxation: lgn.Relaxation, backend: str) -> Callab
     """Return steps as a PyTorch user writes them, from bits that are encoded before."""
     model = make_model(options, relaxation, backend, torch.float32).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
-    _, labels = make_data()
-    shape = (options.batch, N_PIXELS * options.thresholds)
-    x = torch.rand(shape, device="cuda") < 0.5
-    y = labels[: options.batch]
+    bits, labels = make_data(options)
+    x, y = bits[: options.batch], labels[: options.batch]
 
     def steps(n: int) -> None:
         for _ in range(n):
@@ -228,12 +221,11 @@ def make_model(
     ).to("cuda")
 
 
-def make_data() -> tuple[Tensor, Tensor]:
+def make_data(options: Any) -> tuple[Tensor, Tensor]:
     generator = torch.Generator(device="cuda").manual_seed(0)
-    pixels = torch.randint(
-        256, (N_SAMPLES, N_PIXELS), dtype=torch.uint8, device="cuda", generator=generator
-    )
-    return pixels, torch.randint(N_CLASSES, (N_SAMPLES,), device="cuda", generator=generator)
+    shape = (N_SAMPLES, N_PIXELS * options.thresholds)
+    bits = torch.rand(shape, device="cuda", generator=generator) < 0.5
+    return bits, torch.randint(N_CLASSES, (N_SAMPLES,), device="cuda", generator=generator)
 
 
 # --- kernel by kernel ---------------------------------------------------------------------------
@@ -242,14 +234,14 @@ def make_data() -> tuple[Tensor, Tensor]:
 def kernel_table(options: Any, bandwidth: float) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield each kernel's time on one hidden layer, with the bytes that it must move."""
     from lgn_analysis.kernels.cuda import backward
-    from lgn_analysis.kernels.cuda.consumers import Consumers
     from lgn_analysis.kernels.cuda.forward import (
         gates_forward_float,
         gates_forward_packed,
         group_sums,
     )
-    from lgn_analysis.kernels.cuda.relax import Draw, coefficients_of, gates_of
-    from lgn_analysis.kernels.cuda.training.adam import adam_step
+    from lgn_analysis.kernels.cuda.logits import Draw, coefficients_of, gates_of
+    from lgn_analysis.kernels.cuda.runtime.layout import Consumers
+    from lgn_analysis.kernels.cuda.training.steps import adam_step
     from lgn_analysis.kernels.interface import AdamRule, Moments
 
     n, batch, device = options.width, options.batch, torch.device("cuda")

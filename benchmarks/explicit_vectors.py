@@ -21,7 +21,15 @@ from lgn_analysis.gates.table import COEFFICIENTS
 from lgn_analysis.kernels.cpu.dense import gate_backward_dense, gate_forward_dense
 from lgn_analysis.kernels.cpu.logits import Rule, make_scratch, select_gates
 from lgn_analysis.kernels.cpu.packed import gate_backward_packed
-from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, build_wires, count_rows, level_row
+from lgn_analysis.kernels.cpu.runtime.layout import (
+    BLOCK,
+    Activations,
+    Gradients,
+    Rows,
+    build_wires,
+    count_rows,
+    level_row,
+)
 
 plain = njit(fastmath=True, error_model="numpy", nogil=True)
 TABLE = COEFFICIENTS.numpy().astype(np.float32)
@@ -34,10 +42,10 @@ def row_of(rows, place):
 
 
 @njit(nogil=True, error_model="numpy")
-def forward_vectors(wires, coefficients, values, n_rows, n_blocks):
-    for block in range(n_blocks):
+def forward_vectors(wires, activations, n_rows):
+    for block in range(activations.n_blocks):
         for layer in range(wires.depth):
-            gate_forward_dense(wires, layer, 0, wires.width, coefficients, values, block * n_rows)
+            gate_forward_dense(wires, activations, layer, (0, wires.width), block * n_rows)
 
 
 @plain
@@ -59,23 +67,9 @@ def forward_plain(wires, coefficients, values, n_rows, n_blocks):
 
 
 @njit(nogil=True, error_model="numpy")
-def backward_vectors(wires, layer, coefficients, values, deltas, inputs, sums):
-    gate_backward_dense(
-        wires,
-        layer,
-        0,
-        wires.width,
-        coefficients,
-        values,
-        0,
-        deltas,
-        0,
-        inputs,
-        0,
-        np.float32(1.0),
-        False,
-        sums,
-    )
+def backward_vectors(wires, layer, activations, gradients, source, target):
+    span, block = (0, wires.width), (0, False)
+    gate_backward_dense(wires, activations, gradients, layer, span, block, source, target)
 
 
 @plain
@@ -115,23 +109,9 @@ def backward_plain(wires, layer, coefficients, values, deltas, inputs, sums):
 
 
 @njit(nogil=True, error_model="numpy")
-def packed_vectors(wires, layer, gates, words, deltas, inputs, sums):
-    gate_backward_packed(
-        wires,
-        layer,
-        0,
-        wires.width,
-        gates,
-        words,
-        0,
-        deltas,
-        0,
-        inputs,
-        0,
-        np.float32(1.0),
-        False,
-        sums,
-    )
+def packed_vectors(wires, layer, activations, gradients, source, target):
+    span, block = (0, wires.width), (0, False)
+    gate_backward_packed(wires, activations, gradients, layer, span, block, source, target)
 
 
 AT_ZERO = np.ascontiguousarray(TABLE[:, 1:3])
@@ -177,8 +157,8 @@ def packed_plain(wires, layer, gates, words, deltas, inputs, sums):
 
 
 @njit(nogil=True, error_model="numpy")
-def logits_vectors(logits, width, n, rule, weights, gates, coefficients):
-    select_gates(logits, width, 0, n, rule, 7, weights, gates, coefficients, make_scratch())
+def logits_vectors(logits, width, n, rule, activations):
+    select_gates(logits, width, (0, n), rule, activations, make_scratch())
 
 
 @plain
@@ -220,27 +200,32 @@ def cases(width: int, depth: int, batch: int) -> dict[str, tuple[Any, Any, list[
     deltas = rng.standard_normal((width + 64) * BLOCK, dtype=np.float32)
     inputs, sums = np.zeros(width * BLOCK, np.float32), np.zeros(4 * n, np.float32)
     address = np.array([z.ctypes.data + 64 * width * layer for layer in range(depth)])
-    soft = Rule(False, False, np.ones(depth), 1, 2, 3, 0)
+    soft = Rule(False, False, np.ones(depth), 1, 2, 3, 0, 7)
     chosen, made = np.empty(n, np.uint8), np.empty(4 * n, np.float32)
     layer = depth - 2
+    none = np.empty(0, np.float32)
+    held = Activations(n_blocks, True, weights, gates, coefficients, words, none, values)
+    written = held._replace(gates=chosen, coefficients=made)
+    gradients = Gradients(deltas, sums, none, np.float32(1.0))
+    source, target = Rows(deltas, 0), Rows(inputs, 0)
     return {
         "gates forward, floats": (
-            lambda: forward_vectors(wires, coefficients, values, n_rows, n_blocks),
+            lambda: forward_vectors(wires, held, n_rows),
             lambda: forward_plain(wires, coefficients, values, n_rows, n_blocks),
             [values],
         ),
         "gates backward and sums, floats": (
-            lambda: backward_vectors(wires, layer, coefficients, values, deltas, inputs, sums),
+            lambda: backward_vectors(wires, layer, held, gradients, source, target),
             lambda: backward_plain(wires, layer, coefficients, values, deltas, inputs, sums),
             [inputs, sums],
         ),
         "gates backward and sums, bits": (
-            lambda: packed_vectors(wires, layer, gates, words, deltas, inputs, sums),
+            lambda: packed_vectors(wires, layer, held, gradients, source, target),
             lambda: packed_plain(wires, layer, gates, words, deltas, inputs, sums),
             [inputs, sums],
         ),
         "logits to weights and coefficients": (
-            lambda: logits_vectors(address, width, n, soft, weights, chosen, made),
+            lambda: logits_vectors(address, width, n, soft, written),
             lambda: logits_plain(z, n, 1.0, weights, chosen, made),
             [weights, chosen, made],
         ),

@@ -1,10 +1,10 @@
-"""What is handed to a backend that runs a whole network at once, and what it hands back."""
+"""What a backend offers, what it is given and what it returns; and the checks that all of them share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.gates.relaxations import Relaxation
+from lgn_analysis.gates.table import N_GATES
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,10 @@ class NetworkSpec:
     taus: tuple[float, ...] = ()
     confidences: tuple[Tensor, ...] = ()
 
-    def tau_of(self, layer: int) -> float:
-        """Return the temperature of a layer's training forward, ``layer`` counted from 0 here."""
-        return self.taus[layer] if self.taus else self.relaxation.tau
-
-    def training_weights(self, layer: int, logits: Tensor, noise: Tensor | None) -> Tensor:
-        """Return the gate weights [n_out, 16] of a layer's training forward in plain PyTorch."""
-        tau = self.taus[layer] if self.taus else None
-        return self.relaxation.training_weights(logits, noise, tau=tau)
+    @property
+    def layer_taus(self) -> tuple[float, ...]:
+        """Temperature of every layer's training forward and its gradient."""
+        return self.taus or (self.relaxation.tau,) * len(self.wirings)
 
     @property
     def group_size(self) -> int:
@@ -82,6 +79,14 @@ class AdamRule:
     eps: float = 1e-8
 
 
+@dataclass(frozen=True)
+class PackedSamples:
+    """Training inputs as bits: words int64 [n, ceil(n_features / 64)], feature 0 in the lowest bit."""
+
+    words: Tensor
+    n_features: int
+
+
 class Run(Protocol):
     """Training steps of one network on given data; logits and moments are written in place."""
 
@@ -107,20 +112,6 @@ class Run(Protocol):
             taus: [n_steps], the gate temperature of each step; None is the relaxation's own. An
                 adaptive relaxation finds its own.
         """
-
-
-def check_taus(network: NetworkSpec, taus: Sequence[float] | None, n_steps: int) -> None:
-    """Raise unless ``taus`` of :meth:`Run.run` fit the network and the number of steps."""
-    if taus is None:
-        return
-    if network.relaxation.adaptive:
-        raise InvalidInputError(
-            f"{type(network.relaxation).__name__} finds its own temperatures; leave taus out"
-        )
-    if len(taus) != n_steps or not all(0 < tau < float("inf") for tau in taus):
-        raise InvalidInputError(
-            f"taus must hold {n_steps} finite numbers above zero, one a step, got {list(taus)}"
-        )
 
 
 OutputLoss = Callable[[Tensor], Tensor]
@@ -163,6 +154,108 @@ class Curvature(Protocol):
         """
 
 
+class Backend(Protocol):
+    """What every backend offers; :mod:`lgn_analysis.kernels.reference` is the specification.
+
+    Feature-major: a gather of inputs is a contiguous row.
+    """
+
+    NAME: str
+
+    def gumbel(
+        self,
+        key: NoiseKey,
+        layers: Tensor | int,
+        n_gates: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> Tensor:
+        """Return Gumbel noise [..., n_gates, 16]."""
+
+    def gate_layer(self, x: Tensor, wiring: Tensor, coefficients: Tensor) -> Tensor:
+        """Return ``c0 + c1·a + c2·b + c3·ab`` [n_out, ...] for x [n_in, ...]."""
+
+    def gate_layer_packed(self, words: Tensor, wiring: Tensor, gates: Tensor) -> Tensor:
+        """Return the outputs of discrete gates [n_out, n_words] on packed bits [n_in, n_words]."""
+
+    def pack_bits(self, bits: Tensor) -> Tensor:
+        """Return bits [n, batch] packed into int64 words [n, ceil(batch / 64)]."""
+
+    def unpack_bits(self, words: Tensor, batch: int) -> Tensor:
+        """Return packed words [n, n_words] as bool [n, batch]."""
+
+    def Curvature(
+        self,
+        network: NetworkSpec,
+        logits: Sequence[Tensor],
+        x: Tensor,
+        loss: OutputLoss,
+        *,
+        tau: float,
+        layers: Sequence[int],
+    ) -> Curvature:
+        """Prepare derivatives of the soft loss.
+
+        Args:
+            network: wirings and group sum.
+            logits: [width, 16] of every layer, all float32 or all float64.
+            x: [batch, n_features], bool or numbers.
+            loss: of the class logits; samples contribute to it by themselves.
+            tau: gate temperature.
+            layers: which layers are probed, rising.
+
+        Raises:
+            InvalidInputError: arguments that do not fit.
+        """
+
+
+class NetworkBackend(Backend, Protocol):
+    """A backend that runs whole networks, their layers of one width."""
+
+    def training_forward(
+        self, network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
+    ) -> Tensor:
+        """Return class logits [batch, n_groups] of the training forward for float32 logits.
+
+        ``x`` is bool or float32 [batch, n_features]; the key is given exactly when the relaxation
+        is noisy. Differentiable once; twice where the relaxation is soft.
+        """
+
+    def discrete_forward(
+        self, network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor
+    ) -> Tensor:
+        """Return the group sums of the discrete network, not divided: int32 [batch, n_groups]."""
+
+    def discrete_activity(
+        self, network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor
+    ) -> Tensor:
+        """Return on how many samples each gate of the discrete network is 1: int64 [depth, width]."""
+
+    def PackedSamples(self, words: Tensor, n_features: int) -> Any:
+        """Name training inputs; see :class:`PackedSamples`."""
+
+    def TrainingRun(
+        self,
+        network: NetworkSpec,
+        logits: Sequence[Tensor],
+        moments: Sequence[Moments],
+        samples: Any,
+        labels: Tensor,
+        adam: AdamRule,
+    ) -> Run:
+        """Prepare training steps of the relaxation's training forward on bits.
+
+        Args:
+            network: the network.
+            logits: float32 [width, 16] of every layer, contiguous; written in place.
+            moments: Adam's state of every layer, contiguous; written in place.
+            samples: the training inputs.
+            labels: int64 [n].
+            adam: Adam's constants.
+        """
+
+
 def loss_derivatives(loss: OutputLoss, outputs: Tensor) -> tuple[float, Tensor, Tensor]:
     """Return value, gradient [batch, n_groups] and Hessians [batch, n_groups, n_groups] of a loss.
 
@@ -181,12 +274,65 @@ def loss_derivatives(loss: OutputLoss, outputs: Tensor) -> tuple[float, Tensor, 
     return float(value.detach()), gradient.detach(), hessian
 
 
-def check_samples(x: Tensor, n_features: int) -> None:
-    """Raise unless x is [batch, n_features], batch at least 1: a curvature is of some samples."""
-    if x.ndim != 2 or x.shape[1] != n_features or len(x) == 0:
+def check_curvature(
+    network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, layers: Sequence[int]
+) -> None:
+    """Raise unless the arguments of :meth:`Backend.Curvature` fit each other."""
+    dtypes = {z.dtype for z in logits}
+    if dtypes not in ({torch.float32}, {torch.float64}):
         raise InvalidInputError(
-            f"expected at least one sample, x [batch, {n_features}], got {tuple(x.shape)}"
+            f"curvature takes float32 or float64 logits, not {', '.join(sorted(map(str, dtypes)))}, all "
+            "float32 or all float64; convert the model: model.float()"
         )
+    shapes = [tuple(z.shape) for z in logits]
+    if shapes != [(wiring.shape[1], N_GATES) for wiring in network.wirings]:
+        raise InvalidInputError(
+            f"expected {len(network.wirings)} logits [width, {N_GATES}], got {shapes}"
+        )
+    if x.ndim != 2 or x.shape[1] != network.n_features or len(x) == 0:
+        raise InvalidInputError(
+            f"expected at least one sample, x [batch, {network.n_features}], got {tuple(x.shape)}"
+        )
+    rising = sorted(set(layers))
+    if not rising or list(layers) != rising or rising[0] < 0 or rising[-1] >= len(logits):
+        raise InvalidInputError(
+            f"expected rising layers in 0..{len(logits) - 1}, got {list(layers)}"
+        )
+
+
+def check_draws(first: int, count: int) -> None:
+    """Raise unless signs have the draws ``first``..``first + count - 1``."""
+    if first + count > 2**33:
+        raise InvalidInputError(f"signs have draws 0..2**33-1, got {first + count - 1}")
+
+
+def check_taus(network: NetworkSpec, taus: Sequence[float] | None, n_steps: int) -> None:
+    """Raise unless ``taus`` of :meth:`Run.run` fit the network and the number of steps."""
+    if taus is None:
+        return
+    if network.relaxation.adaptive:
+        raise InvalidInputError(
+            f"{type(network.relaxation).__name__} finds its own temperatures; leave taus out"
+        )
+    if len(taus) != n_steps or not all(0 < tau < float("inf") for tau in taus):
+        raise InvalidInputError(
+            f"taus must hold {n_steps} finite numbers above zero, one a step, got {list(taus)}"
+        )
+
+
+def check_confidences(network: NetworkSpec) -> None:
+    """Raise unless a :class:`Run` of an adaptive relaxation has the confidence of every layer."""
+    depth = len(network.wirings)
+    if network.relaxation.adaptive and len(network.confidences) != depth:
+        raise InvalidInputError(
+            f"{type(network.relaxation).__name__} needs the confidences of {depth} layers, "
+            f"got {len(network.confidences)}"
+        )
+
+
+def as_int64(word: int) -> int:
+    """Return 0 <= word < 2**64, a seed or a draw, as the int64 with the same bits."""
+    return word - 2**64 if word >= 2**63 else word
 
 
 def is_transformed() -> bool:

@@ -1,4 +1,4 @@
-"""The specification of every kernel: plain PyTorch, slow and obviously right.
+"""The specification of every kernel, of layers and of whole networks: plain PyTorch, slow and obviously right.
 
 Differentiable any number of times and usable under ``torch.func``, except on packed bits.
 """
@@ -14,17 +14,19 @@ from torch.nn import functional
 
 from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel, random_signs
 from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
-from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, check_samples
+from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, check_curvature
 
 __all__ = [
     "NAME",
     "Curvature",
     "count_ones",
     "discrete_activity",
+    "discrete_forward",
     "gate_layer",
     "gate_layer_packed",
     "gumbel",
     "pack_bits",
+    "training_forward",
     "unpack_bits",
 ]
 
@@ -107,36 +109,66 @@ def count_ones(words: Tensor, batch: int) -> Tensor:
     return ((ones * 0x0101010101010101) >> 56).sum(-1)
 
 
-def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
-    """Return on how many samples each gate of the discrete network is 1: int64 [depth, width].
+def training_forward(
+    network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None
+) -> Tensor:
+    """Return class logits [batch, n_groups] of the training forward, in the dtype of the logits.
 
     Args:
-        network: the network, its layers of one width.
-        logits: [width, 16] of every layer.
+        network: the network.
+        logits: [n_out, 16] of every layer.
+        x: bool or floats [batch, n_features].
+        key: the noise, given exactly when the relaxation is noisy.
+    """
+    values = x.T.to(logits[0].dtype)
+    for layer, (wiring, z) in enumerate(zip(network.wirings, logits, strict=True)):
+        g = None
+        if key is not None:
+            place = network.first_layer + layer
+            g = gumbel(key, place, z.shape[0], dtype=z.dtype, device=z.device)
+        tau = network.taus[layer] if network.taus else None
+        weights = network.relaxation.training_weights(z, g, tau=tau)
+        if network.grad_factor != 1.0:
+            values = values.detach() + network.grad_factor * (values - values.detach())
+        values = gate_layer(values, wiring, gate_coefficients(weights))
+    return _group_sums(values, network) / network.group_tau
+
+
+def discrete_forward(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    """Return the group sums of the discrete network, not divided: int32 [batch, n_groups].
+
+    Args:
+        network: the network.
+        logits: [n_out, 16] of every layer.
         bits: bool [batch, n_features].
     """
-    words = pack_bits(bits.T)
-    activity = []
+    outputs = unpack_bits(_discrete_layers(network, logits, bits)[-1], len(bits))
+    return _group_sums(outputs, network).to(torch.int32)
+
+
+def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
+    """Return on how many samples each gate is 1: int64 [depth, width]; see :func:`discrete_forward`."""
+    layers = _discrete_layers(network, logits, bits)
+    return torch.stack([count_ones(words, len(bits)) for words in layers])
+
+
+def _discrete_layers(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> list[Tensor]:
+    """Return each layer's discrete outputs on packed bits, int64 [n_out, n_words]."""
+    layers = [pack_bits(bits.T)]
     for wiring, z in zip(network.wirings, logits, strict=True):
-        words = gate_layer_packed(words, wiring, z.detach().argmax(-1))
-        activity.append(unpack_bits(words, len(bits)).sum(-1))
-    return torch.stack(activity)
+        layers.append(gate_layer_packed(layers[-1], wiring, z.detach().argmax(-1)))
+    return layers[1:]
+
+
+def _group_sums(values: Tensor, network: NetworkSpec) -> Tensor:
+    """Return [n_out, batch] summed over contiguous groups of gates, [batch, n_groups]."""
+    return values.T.unflatten(-1, (network.n_groups, -1)).sum(-1)
 
 
 class Curvature:
     """:class:`lgn_analysis.kernels.interface.Curvature` by automatic differentiation.
 
-    Args:
-        network: wirings and group sum.
-        logits: [width, 16] of every layer, float32 or float64.
-        x: [batch, n_features].
-        loss: of the class logits. :meth:`products` allows one that couples samples,
-            :meth:`activation_products` does not.
-        tau: gate temperature.
-        layers: which layers are probed, rising.
-
-    Raises:
-        InvalidInputError: there is no sample.
+    :meth:`products` allows a loss that couples samples, :meth:`activation_products` does not.
     """
 
     ARRAYS: ClassVar[int] = 12
@@ -151,7 +183,7 @@ class Curvature:
         tau: float,
         layers: Sequence[int],
     ) -> None:
-        check_samples(x, network.n_features)
+        check_curvature(network, logits, x, layers)
         self._layers = list(layers)
         self._tau = tau
         self._logits: list[Tensor] = []
@@ -176,8 +208,7 @@ class Curvature:
                         _lengths(p.detach(), c.detach(), inputs.detach(), wiring) / tau
                     )
                     coefficients.append(c)
-            groups = features.T.reshape(len(x), network.n_groups, -1).sum(-1)
-            value = loss(groups / network.group_tau)
+            value = loss(_group_sums(features, network) / network.group_tau)
             parts = [*self._logits, *self._offsets, *coefficients]
             gradients = torch.autograd.grad(value, parts, create_graph=True, materialize_grads=True)
         n = len(self._layers)

@@ -106,13 +106,14 @@ HERE = f"from {compilation.__name__} import compile_here; compile_here()"
 RUNS = """
 import tempfile
 from pathlib import Path
-from lgn_analysis.experiments import find_preset, sweep
+from lgn_analysis.experiments import find_preset
 from lgn_analysis.experiments.discovery import all_specs
+from lgn_analysis.experiments.sweep.execution import execute
 
 for spec in all_specs(find_preset("smoke")):
     if spec.training.seed == 0:
         with tempfile.TemporaryDirectory() as folder:
-            sweep.execute(spec, Path(folder))
+            execute(spec, Path(folder))
 """
 
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles no
 CAPABILITIES = (80, 90)
 MAX_REGISTERS = 128  # four blocks of 128 threads then fit a multiprocessor
 CALLED_BY_KERNELS = {
+    "add_parts",
     "batch_rows",
     "corners_of",
     "gate_words",
@@ -34,6 +35,7 @@ CALLED_BY_KERNELS = {
     "gumbel_from_words",
     "linked_tangents",
     "load_options",
+    "load_pair",
     "load_tangents",
     "load_values",
     "options_of",

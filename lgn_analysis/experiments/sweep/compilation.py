@@ -221,10 +221,10 @@ def _in_double_precision() -> None:
 PARTS: Final = {
     part.name: part
     for part in (
-        Part("curvature64", "curvature", 7, _in_double_precision),
+        Part("curvature64", "curvature", 8, _in_double_precision),
         Part("curvature32", "curvature", 6, _in_single_precision),
         Part("soft", "network", 3, lambda: warm_up(_network(Soft()))),
         Part("hard", "network", 3, lambda: warm_up(_network(GumbelST()))),
-        Part("evaluation", "network", 8, _evaluate),
+        Part("evaluation", "network", 7, _evaluate),
     )
 }

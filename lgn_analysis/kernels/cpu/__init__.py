@@ -1,14 +1,13 @@
 """The CPU backend: Numba kernels on explicit vectors, feature-major, activations packed as bits.
 
-* ``simd``, ``elementary``: vectors for Numba; Philox, logarithm, exponential, Gumbel noise;
-* ``selection``: noise, argmax, softmax and the 16 → 4 map in one pass, and back; Adam;
-* ``packed``, ``dense``: one layer on bits or on floats, forward and backward;
-* ``bits``, ``counting``, ``loss``: packing, transposing, group sums, cross-entropy;
-* ``passes``, ``network``, ``autograd``: a whole network, as one node of autograd;
-* ``steps``, ``run``: whole training steps, many a call; ``confidence``: the part of CAGE in them;
-* ``evaluation``: the discrete network;
+* ``simd``, ``noise``: vectors for Numba; Philox, logarithm, exponential, Gumbel noise;
+* ``logits``: noise, argmax, softmax and the 16 → 4 map in one pass, and back; Adam;
+* ``bits``: packing, transposing, counting;
+* ``packed``, ``dense``: layers on bits or on floats, forward and backward;
+* ``passes``, ``evaluation``, ``network``: a whole network, in training and discrete;
+* ``training``: whole training steps, many a call;
 * ``curvature``: Hessian-vector products of the soft loss, in float32 and float64;
-* ``layout``, ``plans``, ``threads``, ``thread_count``, ``compiling``: memory, threads, compilation.
+* ``runtime``: memory, threads, compilation.
 
 :mod:`lgn_analysis.kernels.reference` is the specification. Kernels compute in float32, those
 of ``curvature`` in float64 too; what is asked for in another dtype the reference computes, bits apart.
@@ -21,27 +20,20 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, training_forward
 from lgn_analysis.kernels.cpu.bits import pack_rows, pack_samples, unpack_rows
 from lgn_analysis.kernels.cpu.curvature import Curvature
-from lgn_analysis.kernels.cpu.evaluation import (
-    WORDS,
-    choose_discrete,
-    evaluate_packed,
-    gate_layer_rows,
-)
+from lgn_analysis.kernels.cpu.evaluation import gate_layer_rows
 from lgn_analysis.kernels.cpu.logits import Rule, draw_gumbel
-from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, Wires, check_reads
-from lgn_analysis.kernels.cpu.runtime.plans import find_plan
-from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts, run_together
-from lgn_analysis.kernels.cpu.training.run import PackedSamples, TrainingRun
-from lgn_analysis.kernels.interface import NetworkSpec
+from lgn_analysis.kernels.cpu.network import discrete_activity, discrete_forward, training_forward
+from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, check_reads
+from lgn_analysis.kernels.cpu.runtime.threads import run_together
+from lgn_analysis.kernels.cpu.training.run import TrainingRun
+from lgn_analysis.kernels.interface import PackedSamples, as_int64
 from lgn_analysis.kernels.reference import gate_layer
 
 __all__ = [
@@ -60,8 +52,6 @@ __all__ = [
 ]
 
 NAME: Final = "cpu"
-_NO_COUNTS: Final = np.empty(0, dtype=np.int32)
-_NO_ACTIVITY: Final = np.empty(0, dtype=np.int64)
 
 
 def gumbel(
@@ -79,14 +69,21 @@ def gumbel(
     which = torch.as_tensor(layers, dtype=torch.int64)
     if dtype != torch.float32:
         return reference.gumbel(key, which, n_gates, dtype=dtype, device=device)
-    taus = np.ones(1)  # read by softmaxes alone
-    rule = Rule(True, False, taus, key.seed & 0xFFFFFFFF, key.seed >> 32, int(key.purpose), 0)
+    rule = Rule(
+        noisy=True,
+        hard=False,
+        taus=np.ones(1),  # read by softmaxes alone
+        seed_low=key.seed & 0xFFFFFFFF,
+        seed_high=key.seed >> 32,
+        purpose=int(key.purpose),
+        first_layer=0,
+        draw=as_int64(key.draw),
+    )
     noise = torch.empty(*which.shape, n_gates, N_GATES, dtype=torch.float32)
     indices = which.reshape(-1).numpy()
     run_together(
         draw_gumbel,
         rule,
-        as_int64(key.draw),
         indices,
         n_gates,
         noise.view(-1).numpy(),
@@ -139,62 +136,3 @@ def unpack_bits(words: Tensor, batch: int) -> Tensor:
         flat = bits.view(torch.uint8).numpy().reshape(-1)
         unpack_rows(words.contiguous().numpy().reshape(-1), batch, flat)
     return bits
-
-
-def discrete_forward(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
-    """Return the group sums of the discrete network, not divided: int32 [batch, n_groups].
-
-    Args:
-        network: the network, its layers of one width.
-        logits: [width, 16] of every layer.
-        bits: bool [batch, n_features].
-    """
-    counts = torch.empty(bits.shape[0], network.n_groups, dtype=torch.int32)
-    wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
-    _evaluate(wires, logits, bits, counts=counts.numpy().reshape(-1))
-    return counts
-
-
-def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> Tensor:
-    """Return on how many samples each gate is 1: int64 [depth, width]; see :func:`discrete_forward`."""
-    wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
-    by_position = np.zeros((wires.depth, wires.width), dtype=np.int64)
-    _evaluate(wires, logits, bits, activity=by_position.reshape(-1))
-    activity = torch.empty(by_position.shape, dtype=torch.int64)
-    np.put_along_axis(activity.numpy(), _gate_order(wires), by_position, axis=1)
-    return activity
-
-
-def _gate_order(wires: Wires) -> NDArray[np.int64]:
-    """Return the gate at each position: int64 [depth, width]."""
-    n_gates = wires.depth * wires.width
-    return wires.gate_at[:n_gates].reshape(wires.depth, wires.width).astype(np.int64)
-
-
-def _evaluate(
-    wires: Wires,
-    logits: Sequence[Tensor],
-    bits: Tensor,
-    counts: NDArray[np.int32] = _NO_COUNTS,
-    activity: NDArray[np.int64] = _NO_ACTIVITY,
-) -> None:
-    """Run :func:`evaluate_packed` on the gates that the logits choose."""
-    batch, n_gates = bits.shape[0], wires.depth * wires.width
-    gates = np.empty(n_gates, dtype=np.uint8)
-    if all(z.dtype == torch.float32 and z.is_contiguous() for z in logits):
-        where = addresses([z.detach() for z in logits])
-        run_together(choose_discrete, wires, where, gates, work=2.0 * n_gates)
-    else:
-        chosen = torch.stack([z.detach().argmax(-1) for z in logits]).numpy()
-        gates[:] = np.take_along_axis(chosen, _gate_order(wires), axis=1).reshape(-1)
-    run_in_parts(
-        evaluate_packed,
-        wires,
-        gates,
-        bits.contiguous().view(torch.uint8).numpy().reshape(-1),
-        batch,
-        counts,
-        activity,
-        n_parts=-(-batch // (WORDS * BLOCK)),
-        work=batch * n_gates / BLOCK,
-    )

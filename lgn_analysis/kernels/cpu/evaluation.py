@@ -6,13 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from lgn_analysis.kernels.cpu.bits import pack_block
-from lgn_analysis.kernels.cpu.counting import N_PLANES, count_ones, counts_of
+from lgn_analysis.kernels.cpu.bits import N_PLANES, count_ones, counts_of, pack_block
 from lgn_analysis.kernels.cpu.logits import N_OPTIONS, floats_at
 from lgn_analysis.kernels.cpu.packed import MASKS
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
-from lgn_analysis.kernels.cpu.runtime.threads import (
+from lgn_analysis.kernels.cpu.runtime.workers import (
     atomic_add,
     barrier,
     finish_part,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lgn_analysis.gates.table import COEFFICIENTS
 from lgn_analysis.kernels.cpu.noise import exp, gumbel, philox_pair
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
-from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
+from lgn_analysis.kernels.cpu.runtime.workers import barrier, shard
 from lgn_analysis.kernels.cpu.simd import (
     at,
     first_true,
@@ -47,6 +47,7 @@ class Rule(NamedTuple):
         seed_low, seed_high: the two words of the noise seed.
         purpose: what the noise is for.
         first_layer: index of the first layer, to which its noise belongs.
+        draw: which noise, as an int64; in a run of steps the first step's.
     """
 
     noisy: bool
@@ -56,11 +57,12 @@ class Rule(NamedTuple):
     seed_high: int
     purpose: int
     first_layer: int
+    draw: int
 
 
 @device
 def rule_at(rule, step, depth):
-    """Return the rule of one step of a run: the same with the temperatures of its row."""
+    """Return the rule of one step of a run: the temperatures of its row, and its draw."""
     return Rule(
         rule.noisy,
         rule.hard,
@@ -69,6 +71,7 @@ def rule_at(rule, step, depth):
         rule.seed_high,
         rule.purpose,
         rule.first_layer,
+        rule.draw + step,
     )
 
 
@@ -113,28 +116,26 @@ def make_scratch():
 
 
 @device
-def select_gates(logits, width, first, last, rule, draw, weights, gates, coefficients, scratch):
-    """Choose gates ``first``..``last - 1``, numbered through the network.
+def select_gates(logits, width, span, rule, activations, scratch):
+    """Choose gates ``span[0]``..``span[1] - 1``, numbered through the network.
 
     Args:
         logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
         width: gates a layer.
+        span: the range.
         rule: how.
-        draw: which noise.
-        weights: float32 [depth, width, 16]; out: ``softmax((z + g) / tau)``.
-        gates: uint8 [depth, width]; out: ``argmax(z + g)``, the first of equals.
-        coefficients: float32 [depth, width, 4], or empty; out: ``weights @ G``, where hard those of
-            the gate.
+        activations: weights, gates and coefficients are written; the last where they are not empty.
         scratch: from :func:`make_scratch`.
     """
-    gate = first
+    weights, gates, coefficients = activations.weights, activations.gates, activations.coefficients
+    gate, last = span
     while gate < last:
         layer = gate // width
         within = gate - layer * width
         n = min(TILE, min(last - gate, width - within))
         z = floats_at(logits[layer], width * N_OPTIONS)
         if rule.noisy:
-            _draw_noise(within, n, rule, draw, rule.first_layer + layer, scratch)
+            _draw_noise(within, n, rule, rule.first_layer + layer, scratch)
         # One pass a stage: a gate alone is a chain of some 300 dependent instructions, and passes
         # let the processor work on many gates at once.
         for i in range(n):
@@ -157,9 +158,9 @@ def select_gates(logits, width, first, last, rule, draw, weights, gates, coeffic
 
 
 @device
-def _draw_noise(first, n, rule, draw, layer, scratch):
+def _draw_noise(first, n, rule, layer, scratch):
     """Write the noise of ``n`` gates of a layer; a little more where that fills vectors."""
-    stream = rule.purpose << 24 | layer
+    stream, draw = rule.purpose << 24 | layer, rule.draw
     for i in range(0, n, 2):
         words = philox_pair(
             first + i, draw & 0xFFFFFFFF, draw >> 32, stream, rule.seed_low, rule.seed_high
@@ -175,18 +176,23 @@ def _write_coefficients(weight, gate, hard, gates, coefficients):
         for k in range(4):
             coefficients[gate * 4 + k] = _COEFFICIENTS[gates[gate] * 4 + k]
         return
-    zero = floats(0.0, 16)
+    store(coefficients, gate * 4, to_coefficients(weight, floats(0.0, 16)))
+
+
+@device
+def to_coefficients(weights, zero):
+    """Return ``w G``, a vector of 4, of a gate's sixteen weights; ``zero`` is a vector of zeros like them."""
     # The bits of an option are its truth table: 8 at (0,0), 4 at (0,1), 2 at (1,0), 1 at (1,1).
-    at_00 = select(lanes_with(8, 16), weight, zero)
-    at_01 = select(lanes_with(4, 16), weight, zero)
-    at_10 = select(lanes_with(2, 16), weight, zero)
-    at_11 = select(lanes_with(1, 16), weight, zero)
+    at_00 = select(lanes_with(8, 16), weights, zero)
+    at_01 = select(lanes_with(4, 16), weights, zero)
+    at_10 = select(lanes_with(2, 16), weights, zero)
+    at_11 = select(lanes_with(1, 16), weights, zero)
     by_both = (at_00 - at_01) - (at_10 - at_11)
-    store(coefficients, gate * 4, four_totals(at_00, at_10 - at_00, at_01 - at_00, by_both))
+    return four_totals(at_00, at_10 - at_00, at_01 - at_00, by_both)
 
 
 @entry
-def draw_gumbel(worker, rule, draw, layers, n_gates, noise):
+def draw_gumbel(worker, rule, layers, n_gates, noise):
     """Write the noise of whole layers: float32 [len(layers), n_gates, 16]."""
     if not barrier(worker):
         return
@@ -195,7 +201,7 @@ def draw_gumbel(worker, rule, draw, layers, n_gates, noise):
     for place in range(len(layers)):
         for tile in range(first, last, TILE):
             n = min(TILE, last - tile)
-            _draw_noise(tile, n, rule, draw, layers[place], scratch)
+            _draw_noise(tile, n, rule, layers[place], scratch)
             for i in range(n):
                 offset = (place * n_gates + tile + i) * N_OPTIONS
                 store(noise, offset, load(scratch.rows, i * N_OPTIONS, 16))
@@ -220,24 +226,35 @@ def logit_gradient(sums, row, weights, gate, tau):
 
 
 class Adam(NamedTuple):
-    """The constants of :class:`torch.optim.Adam`."""
+    """:class:`torch.optim.Adam` of a network: its constants, and what it moves.
+
+    Attributes:
+        lr, beta1, beta2, eps: its constants.
+        steps_done: steps before those of a run.
+        logits, first_moments, second_moments: int64 [depth], where each layer's float32 [width, 16] lie,
+            in memory that the caller keeps alive.
+    """
 
     lr: float
     beta1: float
     beta2: float
     eps: float
+    steps_done: int
+    logits: NDArray[np.int64]
+    first_moments: NDArray[np.int64]
+    second_moments: NDArray[np.int64]
 
 
 @device
-def adam_step(logits, means, squares, offset, gradient, adam, rate, scale):
+def adam_step(logits, first_moment, second_moment, offset, gradient, adam, rate, scale):
     """Move 16 logits by Adam; :func:`adam_factors` gives ``rate`` and ``scale``."""
-    mean = load(means, offset, 16)
+    mean = load(first_moment, offset, 16)
     mean = fma(gradient - mean, np.float32(1.0 - adam.beta1), mean)
-    square = load(squares, offset, 16) * np.float32(adam.beta2)
+    square = load(second_moment, offset, 16) * np.float32(adam.beta2)
     square = fma(gradient * np.float32(1.0 - adam.beta2), gradient, square)
     spread = fma(sqrt(square), scale, np.float32(adam.eps))
-    store(means, offset, mean)
-    store(squares, offset, square)
+    store(first_moment, offset, mean)
+    store(second_moment, offset, square)
     store(logits, offset, load(logits, offset, 16) - mean * rate / spread)
 
 

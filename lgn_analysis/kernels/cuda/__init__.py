@@ -1,14 +1,12 @@
 """The CUDA backend: fused Triton kernels, feature-major, activations packed as bits.
 
-* ``philox``, ``logits``, ``relax``: noise, argmax, softmax and the 16 → 4 map in one pass, and back;
-  ``adam``: the way back with Adam;
-* ``bits``: packing, unpacking, thermometer encoding, batches out of packed data;
-* ``forward``, ``backward``, ``consumers``: gates, group sums, the four sums and input gradients;
-* ``tangents``, ``tangents_backward``, ``directions``, ``signs``: derivatives along directions of
-  logits and along random signs in the outputs of gates; ``curvature``: the Hessian out of them;
-* ``layer``, ``network``: a layer, and a whole training forward, as one node of autograd;
-* ``step``: whole training steps, captured in a CUDA graph; ``confidence``: the part of CAGE in them;
-* ``launch``, ``aot``: starting, recording and compiling kernels.
+* ``noise``, ``logits``: noise, argmax, softmax and the 16 → 4 map in one pass, and back;
+* ``bits``: packing, unpacking, batches out of packed data;
+* ``forward``, ``backward``: gates, group sums, the four sums and input gradients;
+* ``layer``, ``network``: a layer, and whole passes over a network;
+* ``training``: whole training steps, captured in a CUDA graph;
+* ``curvature``: derivatives along directions of logits and along random signs in the outputs of gates;
+* ``runtime``: who reads what; starting, recording and compiling kernels.
 
 :mod:`lgn_analysis.kernels.reference` is the specification. Nothing here is imported before a CUDA
 tensor, or a user, asks for it: Triton exists on Linux alone.
@@ -25,19 +23,19 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import MAX_GATES, NoiseKey
 from lgn_analysis.kernels import reference
-from lgn_analysis.kernels.cuda.bits import pack_bits, thermometer, unpack_bits
+from lgn_analysis.kernels.cuda.bits import pack_bits, unpack_bits
 from lgn_analysis.kernels.cuda.curvature.operator import Curvature
 from lgn_analysis.kernels.cuda.forward import gates_forward_packed, group_sums
 from lgn_analysis.kernels.cuda.layer import GateLayer
+from lgn_analysis.kernels.cuda.logits import Draw, noise
 from lgn_analysis.kernels.cuda.network import discrete_activity, discrete_forward, training_forward
-from lgn_analysis.kernels.cuda.relax import Draw, noise
-from lgn_analysis.kernels.cuda.training.run import PackedSamples, Pixels, TrainingRun
+from lgn_analysis.kernels.cuda.training.run import TrainingRun
+from lgn_analysis.kernels.interface import PackedSamples
 
 __all__ = [
     "NAME",
     "Curvature",
     "PackedSamples",
-    "Pixels",
     "TrainingRun",
     "discrete_activity",
     "discrete_forward",
@@ -46,7 +44,6 @@ __all__ = [
     "group_sums",
     "gumbel",
     "pack_bits",
-    "thermometer",
     "training_forward",
     "unpack_bits",
 ]

@@ -20,29 +20,22 @@ import triton.language as tl
 from torch import Tensor
 
 from lgn_analysis.kernels.cuda.bits import HALF_BITS, as_halves, halves_per_program
-from lgn_analysis.kernels.cuda.consumers import Consumers
-from lgn_analysis.kernels.cuda.forward import load_values, store_values
+from lgn_analysis.kernels.cuda.forward import load_pair, load_values, store_values
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
+from lgn_analysis.kernels.cuda.runtime.layout import Consumers
 
 ELEMENTS: Final = 2048
 """Values that one program holds, 16 a thread."""
 
 
 @triton.jit
-def _over_batch(values: tl.tensor) -> tl.tensor:
+def _over_batch(values):
     """Return [halves, rows, 32] summed over the batch, [rows]."""
     return tl.sum(tl.sum(values, axis=0), axis=1)
 
 
 @triton.jit
-def _store_sums(
-    sums: tl.tensor,
-    gates: tl.tensor,
-    wanted: tl.tensor,
-    delta: tl.tensor,
-    a: tl.tensor,
-    b: tl.tensor,
-) -> None:
+def _store_sums(sums, gates, wanted, delta, a, b):
     """Write Σδ, Σδa, Σδb and Σδab of the batch at hand to sums [n, 4]."""
     delta_a = delta * a
     even = tl.join(_over_batch(delta), _over_batch(delta * b))
@@ -54,18 +47,18 @@ def _store_sums(
 
 @triton.jit
 def gate_backward_sums(
-    sums: tl.tensor,
-    delta: tl.tensor,
-    inputs: tl.tensor,
-    wiring: tl.tensor,
-    n: tl.tensor,
-    gates_per_delta: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    sums,  # [n_parts, n, 4]
+    delta,  # [n_rows, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
+    n,
+    gates_per_delta,
+    batch,
+    n_halves,
     PACKED: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write the four sums [n_parts, n, 4] of every gate; part p is the p-th slice of the batch.
 
     Gate g has the gradient of row ``g // gates_per_delta`` of delta [n_rows, batch].
@@ -75,10 +68,8 @@ def gate_backward_sums(
     halves = part * HALVES + tl.arange(0, HALVES)
     inside = gates < n
     dtype = sums.dtype.element_ty
-    row_a = tl.load(wiring + gates, mask=inside, other=0)
-    row_b = tl.load(wiring + tl.cast(n, tl.int64) + gates, mask=inside, other=0)
-    a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)
-    b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)
+    tile = (gates, inside, halves, batch)
+    a, b, _ = load_pair(inputs, wiring, n, tile, n_halves, dtype, PACKED)
     d = load_values(
         delta, gates // gates_per_delta, inside, halves, batch, n_halves, dtype, PACKED=False
     )
@@ -86,9 +77,7 @@ def gate_backward_sums(
 
 
 @triton.jit
-def _slopes(
-    gates: tl.tensor, slots: tl.tensor, wanted: tl.tensor, table: tl.tensor, HARD: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor]:
+def _slopes(gates, slots, wanted, table, HARD: tl.constexpr):
     """Return how a gate's output moves with one input, where the other is 0 and where it is 1.
 
     ``table`` holds gate numbers [n] if HARD, else coefficients [n, 4].
@@ -110,27 +99,27 @@ def _slopes(
 
 @triton.jit
 def gate_backward_inputs(
-    out: tl.tensor,
-    sums: tl.tensor,
-    delta: tl.tensor,
-    inputs: tl.tensor,
-    table: tl.tensor,
-    offsets: tl.tensor,
-    readers: tl.tensor,
-    partners: tl.tensor,
-    n_in: tl.tensor,
-    n: tl.tensor,
-    gates_per_delta: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
-    factor: tl.tensor,
+    out,  # [n_in, batch]
+    sums,  # [n_parts, n, 4]
+    delta,  # [n_rows, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    table,  # gates [n] if HARD, else coefficients [n, 4]
+    offsets,  # [n_in + 1]
+    readers,  # [2 · n]
+    partners,  # [2 · n]
+    n_in,
+    n,
+    gates_per_delta,
+    batch,
+    n_halves,
+    factor,
     PACKED: tl.constexpr,
     HARD: tl.constexpr,
     SUMS: tl.constexpr,
     DTYPE: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write ``factor`` times the gradient of the inputs [n_in, batch], and the four sums if SUMS.
 
     The readers of a feature are added in the order of their list. A gate that does not depend on
@@ -209,21 +198,10 @@ def backward_sums(delta: Delta, inputs: Tensor, wiring: Tensor, batch: int) -> T
     block, halves = tile_of(delta.rows.dtype.itemsize, batch)
     n_parts = cdiv(batch, halves * HALF_BITS)
     sums = torch.empty(n_parts, n, 4, dtype=_sum_dtype(delta), device=inputs.device)
-    launch(
-        gate_backward_sums,
-        (cdiv(n, block), n_parts),
-        sums,
-        delta.rows,
-        rows,
-        wiring.contiguous(),
-        n,
-        delta.gates_per_row,
-        batch,
-        rows.shape[1],
-        PACKED=packed,
-        BLOCK=block,
-        HALVES=halves,
-    )
+    arrays = (sums, delta.rows, rows, wiring.contiguous())
+    sizes = (n, delta.gates_per_row, batch, rows.shape[1])
+    grid = (cdiv(n, block), n_parts)
+    launch(gate_backward_sums, grid, *arrays, *sizes, PACKED=packed, BLOCK=block, HALVES=halves)
     return sums
 
 
@@ -259,9 +237,7 @@ def backward_inputs(
     device = inputs.device
     out = torch.empty(consumers.n_in, batch, dtype=out_dtype, device=device)
     four = torch.empty(n_parts, n if sums else 0, 4, dtype=dtype, device=device)
-    launch(
-        gate_backward_inputs,
-        (cdiv(consumers.n_in, block), n_parts),
+    arrays = (
         out,
         four,
         delta.rows,
@@ -270,12 +246,14 @@ def backward_inputs(
         consumers.offsets,
         consumers.readers,
         consumers.partners,
-        consumers.n_in,
-        n,
-        delta.gates_per_row,
-        batch,
-        rows.shape[1],
-        factor,
+    )
+    sizes = (consumers.n_in, n, delta.gates_per_row, batch, rows.shape[1], factor)
+    grid = (cdiv(consumers.n_in, block), n_parts)
+    launch(
+        gate_backward_inputs,
+        grid,
+        *arrays,
+        *sizes,
         PACKED=packed,
         HARD=table.dtype == torch.uint8,
         SUMS=sums,

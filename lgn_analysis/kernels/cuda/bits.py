@@ -1,4 +1,4 @@
-"""Bits to packed words and back, and pixels to packed words, on the device.
+"""Bits to packed words and back, and batches out of packed data, on the device.
 
 Words are int64 outside, sample 0 in the lowest bit, as in :func:`lgn_analysis.kernels.reference.pack_bits`.
 Inside, a word is two int32 halves, low half first, and a half is 32 samples.
@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch, power_of_two
 
 HALF_BITS: Final = 32
@@ -41,23 +40,14 @@ class Batch:
 
 
 @triton.jit
-def _tile(n_halves: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+def _tile(n_halves):
     """Return which rows and which half a program has; one axis, as the others end at 65535."""
     place = tl.program_id(0)
     return place // n_halves, place % n_halves
 
 
 @triton.jit
-def pack_rows(
-    out: tl.tensor,
-    bits: tl.tensor,
-    n: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
-    feature_stride: tl.tensor,
-    sample_stride: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
+def pack_rows(out, bits, n, batch, n_halves, feature_stride, sample_stride, BLOCK: tl.constexpr):
     """Write bytes [n, batch] (any strides) as packed halves [n, n_halves]."""
     block, half = _tile(n_halves)
     rows = block * BLOCK + tl.arange(0, BLOCK)
@@ -71,14 +61,7 @@ def pack_rows(
 
 
 @triton.jit
-def unpack_rows(
-    out: tl.tensor,
-    halves: tl.tensor,
-    n: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
+def unpack_rows(out, halves, n, batch, n_halves, BLOCK: tl.constexpr):
     """Write packed halves [n, n_halves] as bytes [n, batch]."""
     block, half = _tile(n_halves)
     rows = block * BLOCK + tl.arange(0, BLOCK)
@@ -91,9 +74,7 @@ def unpack_rows(
 
 
 @triton.jit
-def batch_rows(
-    order: tl.tensor, position: tl.tensor, samples: tl.tensor, batch: tl.tensor
-) -> tl.tensor:
+def batch_rows(order, position, samples, batch):
     """Return which rows of the data a batch takes: row ``position[0]`` of order [n_steps, batch]."""
     first = tl.load(position) * batch
     return tl.load(order + first + samples, mask=samples < batch, other=0)
@@ -101,16 +82,16 @@ def batch_rows(
 
 @triton.jit
 def gather_samples(
-    out: tl.tensor,
-    data: tl.tensor,
-    order: tl.tensor,
-    position: tl.tensor,
-    n_features: tl.tensor,
-    data_halves: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    out,  # [n_features, n_halves]
+    data,  # [n_samples, data_halves]
+    order,  # [n_steps, batch]
+    position,  # [1]
+    n_features,
+    data_halves,
+    batch,
+    n_halves,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Write a batch as packed halves [n_features, n_halves] from samples packed by feature.
 
     ``data`` [n, data_halves] holds the bits of a sample, feature 0 lowest; see :func:`batch_rows`.
@@ -128,45 +109,6 @@ def gather_samples(
     tl.store(out + features.to(tl.int64) * n_halves + half, turned, mask=features < n_features)
 
 
-@triton.jit
-def encode_thermometer(
-    out: tl.tensor,
-    values: tl.tensor,
-    levels: tl.tensor,
-    order: tl.tensor,
-    position: tl.tensor,
-    n_values: tl.tensor,
-    n_levels: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
-    level_stride: tl.tensor,
-    value_stride: tl.tensor,
-    INDEXED: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """Write ``values > level`` as packed halves; values [n, n_values], levels [n_levels].
-
-    Bit (level t, value v) is feature ``t·level_stride + v·value_stride``. For INDEXED see
-    :func:`batch_rows`; otherwise the batch is values itself.
-    """
-    block, half = _tile(n_halves)
-    columns = block * BLOCK + tl.arange(0, BLOCK)
-    lanes = tl.arange(0, 32)
-    samples = half * 32 + lanes
-    inside = (samples < batch)[:, None] & (columns < n_values)[None, :]
-    if INDEXED:
-        rows = batch_rows(order, position, samples, batch)
-    else:
-        rows = samples.to(tl.int64)
-    at = rows[:, None] * n_values + columns[None, :]
-    x = tl.load(values + at, mask=inside, other=0).to(levels.dtype.element_ty)
-    for t in range(n_levels):
-        above = (x > tl.load(levels + t)) & inside
-        packed = tl.sum(above.to(tl.int32) << lanes[:, None], axis=0)
-        features = columns.to(tl.int64) * value_stride + t * tl.cast(level_stride, tl.int64)
-        tl.store(out + features * n_halves + half, packed, mask=columns < n_values)
-
-
 def pack_bits(bits: Tensor) -> Tensor:
     """Return bits [n, batch] packed into int64 words [n, ceil(batch / 64)], sample 0 lowest.
 
@@ -177,18 +119,9 @@ def pack_bits(bits: Tensor) -> Tensor:
     source = bits if bits.dtype == torch.bool else bits != 0
     words = torch.empty(n, cdiv(batch, 64), dtype=torch.int64, device=bits.device)
     halves = as_halves(words)
-    launch(
-        pack_rows,
-        (cdiv(n, FEATURES) * halves.shape[1],),
-        halves,
-        source.view(torch.uint8),
-        n,
-        batch,
-        halves.shape[1],
-        source.stride(0),
-        source.stride(1),
-        BLOCK=FEATURES,
-    )
+    arrays = (halves, source.view(torch.uint8))
+    sizes = (n, batch, halves.shape[1], source.stride(0), source.stride(1))
+    launch(pack_rows, (cdiv(n, FEATURES) * halves.shape[1],), *arrays, *sizes, BLOCK=FEATURES)
     return words
 
 
@@ -200,53 +133,6 @@ def unpack_bits(words: Tensor, batch: int) -> Tensor:
     grid = (cdiv(n, FEATURES) * halves.shape[1],)
     launch(unpack_rows, grid, out, halves, n, batch, halves.shape[1], BLOCK=FEATURES)
     return out.view(torch.bool)
-
-
-def thermometer(
-    values: Tensor,
-    levels: Tensor,
-    *,
-    order: str = "threshold-major",
-    batch: Batch | None = None,
-) -> Tensor:
-    """Return the packed bits ``values > level``, the encoding of :func:`lgn_analysis.thermometer`.
-
-    Args:
-        values: [n, n_values], uint8 pixels or any other numbers without NaN.
-        levels: [n_levels] on the same device: int32 for integers (``integer_thresholds`` gives
-            them for pixels), the dtype of ``values`` otherwise.
-        order: ``"threshold-major"`` or ``"feature-major"``.
-        batch: which rows; None is all of them.
-
-    Returns:
-        int64 [n_levels · n_values, ceil(batch / 64)].
-    """
-    if order not in ("threshold-major", "feature-major"):
-        raise InvalidInputError(
-            f"unknown order {order!r}; use 'threshold-major' or 'feature-major'"
-        )
-    (n, n_values), n_levels = values.shape, levels.shape[0]
-    size = n if batch is None else batch.size
-    shape = (n_levels * n_values, cdiv(size, 64))
-    words = torch.empty(shape, dtype=torch.int64, device=values.device)
-    halves = as_halves(words)
-    strides = (n_values, 1) if order == "threshold-major" else (1, n_levels)
-    launch(
-        encode_thermometer,
-        (cdiv(n_values, FEATURES) * halves.shape[1],),
-        halves,
-        values.contiguous(),
-        levels,
-        *((levels, levels) if batch is None else (batch.order, batch.position)),
-        n_values,
-        n_levels,
-        size,
-        halves.shape[1],
-        *strides,
-        INDEXED=batch is not None,
-        BLOCK=FEATURES,
-    )
-    return words
 
 
 def gather_packed(data: Tensor, n_features: int, batch: Batch) -> Tensor:
@@ -261,19 +147,10 @@ def gather_packed(data: Tensor, n_features: int, batch: Batch) -> Tensor:
     words = torch.empty(shape, dtype=torch.int64, device=data.device)
     halves, rows = as_halves(words), as_halves(data)
     block = 4
-    launch(
-        gather_samples,
-        (cdiv(rows.shape[1], block) * halves.shape[1],),
-        halves,
-        rows,
-        batch.order,
-        batch.position,
-        n_features,
-        rows.shape[1],
-        batch.size,
-        halves.shape[1],
-        BLOCK=block,
-    )
+    arrays = (halves, rows, batch.order, batch.position)
+    sizes = (n_features, rows.shape[1], batch.size, halves.shape[1])
+    grid = (cdiv(rows.shape[1], block) * halves.shape[1],)
+    launch(gather_samples, grid, *arrays, *sizes, BLOCK=block)
     return words
 
 

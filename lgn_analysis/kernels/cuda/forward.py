@@ -25,15 +25,8 @@ GATES_SUMMED: Final = 256
 
 @triton.jit
 def load_values(
-    inputs: tl.tensor,
-    rows: tl.tensor,
-    inside: tl.tensor,
-    halves: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
-    dtype: tl.constexpr,
-    PACKED: tl.constexpr,
-) -> tl.tensor:
+    inputs, rows, inside, halves, batch, n_halves, dtype: tl.constexpr, PACKED: tl.constexpr
+):
     """Return rows of inputs [n_in, batch] as [halves, rows, 32]; 0 outside.
 
     Halves come first so that a thread holds the same samples of a row in every half: a warp then
@@ -56,14 +49,21 @@ def load_values(
 
 
 @triton.jit
-def store_values(
-    out: tl.tensor,
-    rows: tl.tensor,
-    inside: tl.tensor,
-    halves: tl.tensor,
-    batch: tl.tensor,
-    values: tl.tensor,
-) -> None:
+def load_pair(inputs, wiring, n, tile, n_halves, dtype: tl.constexpr, PACKED: tl.constexpr):
+    """Return the two inputs of some gates as :func:`load_values` does, and which rows they are.
+
+    ``wiring`` is [2, n]; ``tile`` is which gates, which of them there are, halves and the batch.
+    """
+    gates, inside, halves, batch = tile
+    row_a = tl.load(wiring + gates, mask=inside, other=0)
+    row_b = tl.load(wiring + tl.cast(n, tl.int64) + gates, mask=inside, other=0)
+    a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)
+    b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)
+    return a, b, (row_a, row_b)
+
+
+@triton.jit
+def store_values(out, rows, inside, halves, batch, values):
     """Write [halves, rows, 32] to rows of out [n, batch]."""
     samples = (halves[:, None] * 32 + tl.arange(0, 32)[None, :])[:, None, :]
     wanted = inside[None, :, None] & (samples < batch)
@@ -72,15 +72,8 @@ def store_values(
 
 @triton.jit
 def gate_forward_packed(
-    out: tl.tensor,
-    words: tl.tensor,
-    wiring: tl.tensor,
-    gates: tl.tensor,
-    n: tl.tensor,
-    n_words: tl.tensor,
-    BLOCK: tl.constexpr,
-    WORDS: tl.constexpr,
-) -> None:
+    out, words, wiring, gates, n, n_words, BLOCK: tl.constexpr, WORDS: tl.constexpr
+):
     """Write the outputs of discrete gates [n] on int64 words: [n_in, n_words] -> [n, n_words]."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     columns = tl.program_id(1) * WORDS + tl.arange(0, WORDS)
@@ -104,26 +97,24 @@ def gate_forward_packed(
 
 @triton.jit
 def gate_forward_float(
-    out: tl.tensor,
-    inputs: tl.tensor,
-    wiring: tl.tensor,
-    coefficients: tl.tensor,
-    n: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    out,  # [n, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
+    coefficients,  # [n, 4]
+    n,
+    batch,
+    n_halves,
     PACKED: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write ``c0 + c1·a + c2·b + c3·ab`` [n, batch] for coefficients [n, 4]."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     halves = tl.program_id(1) * HALVES + tl.arange(0, HALVES)
     inside = rows < n
     dtype = out.dtype.element_ty
-    row_a = tl.load(wiring + rows, mask=inside, other=0)
-    row_b = tl.load(wiring + tl.cast(n, tl.int64) + rows, mask=inside, other=0)
-    a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)
-    b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)
+    tile = (rows, inside, halves, batch)
+    a, b, _ = load_pair(inputs, wiring, n, tile, n_halves, dtype, PACKED)
     at = coefficients + rows.to(tl.int64) * 4
     c0 = tl.load(at, mask=inside, other=0.0)[None, :, None]
     c1 = tl.load(at + 1, mask=inside, other=0.0)[None, :, None]
@@ -134,16 +125,16 @@ def gate_forward_float(
 
 @triton.jit
 def group_sum_parts(
-    out: tl.tensor,
-    values: tl.tensor,
-    group_size: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    out,  # [n_parts, n_groups, batch]
+    values,  # [n, batch], or halves [n, n_halves] if PACKED
+    group_size,
+    batch,
+    n_halves,
     PACKED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write the sums over ROWS neighbouring gates of a group: [n_parts, n_groups, batch].
 
     Bits are counted in int32, floats added in their own dtype.
@@ -165,15 +156,7 @@ def group_sum_parts(
 
 
 @triton.jit
-def group_sum_total(
-    out: tl.tensor,
-    parts: tl.tensor,
-    n_parts: tl.tensor,
-    n_groups: tl.tensor,
-    batch: tl.tensor,
-    group_tau: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
+def group_sum_total(out, parts, n_parts, n_groups, batch, group_tau, BLOCK: tl.constexpr):
     """Write the sum of the parts over group_tau, batch-major: [batch, n_groups]."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     size = n_groups * batch
@@ -199,9 +182,10 @@ def gates_forward_packed(words: Tensor, wiring: Tensor, gates: Tensor) -> Tensor
     out = torch.empty(n, n_words, dtype=torch.int64, device=words.device)
     columns = min(16, power_of_two(max(1, n_words)))
     block = 512 // columns
+    grid = (cdiv(n, block), cdiv(n_words, columns))
     launch(
         gate_forward_packed,
-        (cdiv(n, block), cdiv(n_words, columns)),
+        grid,
         out,
         words.contiguous(),
         wiring.contiguous(),
@@ -229,20 +213,10 @@ def gates_forward_float(inputs: Tensor, wiring: Tensor, coefficients: Tensor, ba
     out = torch.empty(n, batch, dtype=coefficients.dtype, device=inputs.device)
     halves = halves_per_program(batch, 8)
     block = ELEMENTS // (halves * HALF_BITS)
-    launch(
-        gate_forward_float,
-        (cdiv(n, block), cdiv(batch, halves * HALF_BITS)),
-        out,
-        rows,
-        wiring.contiguous(),
-        coefficients.contiguous(),
-        n,
-        batch,
-        rows.shape[1],
-        PACKED=packed,
-        BLOCK=block,
-        HALVES=halves,
-    )
+    arrays = (out, rows, wiring.contiguous(), coefficients.contiguous())
+    sizes = (n, batch, rows.shape[1])
+    grid = (cdiv(n, block), cdiv(batch, halves * HALF_BITS))
+    launch(gate_forward_float, grid, *arrays, *sizes, PACKED=packed, BLOCK=block, HALVES=halves)
     return out
 
 
@@ -281,14 +255,14 @@ def group_parts(values: Tensor, n_groups: int, batch: int) -> Tensor:
     dtype = torch.int32 if packed else values.dtype
     parts = torch.empty(n_parts, n_groups, batch, dtype=dtype, device=values.device)
     halves = halves_per_program(batch, 8)
+    arrays = (parts, rows)
+    sizes = (group_size, batch, rows.shape[1])
+    grid = (n_parts, n_groups, cdiv(batch, halves * HALF_BITS))
     launch(
         group_sum_parts,
-        (n_parts, n_groups, cdiv(batch, halves * HALF_BITS)),
-        parts,
-        rows,
-        group_size,
-        batch,
-        rows.shape[1],
+        grid,
+        *arrays,
+        *sizes,
         PACKED=packed,
         ROWS=GATES_SUMMED,
         BLOCK=ELEMENTS // (halves * HALF_BITS),

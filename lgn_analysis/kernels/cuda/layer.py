@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lgn_analysis.kernels import reference
+from lgn_analysis.kernels.autograd import reference_gradient
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs, backward_sums
-from lgn_analysis.kernels.cuda.consumers import consumers_of
 from lgn_analysis.kernels.cuda.forward import gates_forward_float
+from lgn_analysis.kernels.cuda.runtime.layout import consumers_of
 
 
 class GateLayer(torch.autograd.Function):
@@ -30,8 +31,7 @@ class GateLayer(torch.autograd.Function):
         x, wiring, coefficients = ctx.saved_tensors
         if torch.is_grad_enabled():
             # create_graph=True: the gradient is to be differentiated again.
-            grad_x, grad_coefficients = _gradients(x, wiring, coefficients, grads[0])
-            return grad_x, None, grad_coefficients
+            return reference_gradient(reference.gate_layer, ctx.saved_tensors, grads[0])
         delta, batch = Delta(grads[0].contiguous()), x.shape[1]
         if not ctx.needs_input_grad[0]:
             return None, None, backward_sums(delta, x, wiring, batch).sum(0)
@@ -60,14 +60,3 @@ class GateLayer(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, x: Tensor, wiring: Tensor, coefficients: Tensor) -> Any:
         layers = torch.vmap(reference.gate_layer, in_dims=in_dims)
         return layers(x, wiring, coefficients), 0
-
-
-def _gradients(
-    x: Tensor, wiring: Tensor, coefficients: Tensor, delta: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of x and of the coefficients, differentiable again."""
-    a, b = x.index_select(0, wiring[0]), x.index_select(0, wiring[1])
-    _, c1, c2, c3 = coefficients.unsqueeze(-1).unbind(1)
-    sums = [delta.sum(1), (delta * a).sum(1), (delta * b).sum(1), (delta * a * b).sum(1)]
-    grad_x = torch.zeros_like(x).index_add(0, wiring[0], delta * (c1 + c3 * b))
-    return grad_x.index_add(0, wiring[1], delta * (c2 + c3 * a)), torch.stack(sums, dim=-1)

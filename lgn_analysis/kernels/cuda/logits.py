@@ -11,14 +11,26 @@ sums over the options with bit 3, 2, 1 and 0.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from lgn_analysis.gates.noise import NoiseKey, Purpose
+from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels.cuda.noise import gate_words, gumbel_from_words
+from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
+from lgn_analysis.kernels.interface import as_int64
+
+GATES: Final = 64
+"""Gates that one program holds."""
 
 
 @triton.jit
-def value_of(number: tl.tensor, STORED: tl.constexpr) -> tl.tensor:
+def value_of(number, STORED: tl.constexpr):
     """Return a number that is an argument, or is stored where the argument points."""
     if STORED:
         return tl.load(number)
@@ -27,9 +39,7 @@ def value_of(number: tl.tensor, STORED: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def load_options(
-    pointer: tl.tensor, gates: tl.tensor, n: tl.tensor, BLOCK: tl.constexpr
-) -> tuple[tl.tensor, ...]:
+def load_options(pointer, gates, n, BLOCK: tl.constexpr):
     """Return [n, 16] at a block of gates as four tensors [BLOCK, 4]."""
     offsets = gates.to(tl.int64)[:, None] * 16 + tl.arange(0, 16)[None, :]
     values = tl.load(pointer + offsets, mask=(gates < n)[:, None], other=0.0)
@@ -40,16 +50,7 @@ def load_options(
 
 
 @triton.jit
-def store_options(
-    pointer: tl.tensor,
-    gates: tl.tensor,
-    n: tl.tensor,
-    v0: tl.tensor,
-    v1: tl.tensor,
-    v2: tl.tensor,
-    v3: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
+def store_options(pointer, gates, n, v0, v1, v2, v3, BLOCK: tl.constexpr):
     """Write four tensors [BLOCK, 4] to [n, 16] at a block of gates."""
     values = tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), (BLOCK, 16))
     offsets = gates.to(tl.int64)[:, None] * 16 + tl.arange(0, 16)[None, :]
@@ -57,9 +58,7 @@ def store_options(
 
 
 @triton.jit
-def _noise(
-    state: tl.tensor, stream: tl.tensor, gates: tl.tensor, quads: tl.tensor, dtype: tl.constexpr
-) -> tuple[tl.tensor, ...]:
+def _noise(state, stream, gates, quads, dtype: tl.constexpr):
     """Return Gumbel noise as four tensors [gates, quads]."""
     w0, w1, w2, w3 = gate_words(state, stream, gates, quads)
     g0 = gumbel_from_words(w0, dtype)
@@ -70,15 +69,7 @@ def _noise(
 
 
 @triton.jit
-def _perturbed(
-    logits: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    gates: tl.tensor,
-    n: tl.tensor,
-    NOISY: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> tuple[tl.tensor, ...]:
+def _perturbed(logits, state, stream, gates, n, NOISY: tl.constexpr, BLOCK: tl.constexpr):
     """Return z + g, or z, as four tensors [BLOCK, 4], and the largest of each gate [BLOCK]."""
     v0, v1, v2, v3 = load_options(logits, gates, n, BLOCK)
     if NOISY:
@@ -92,9 +83,7 @@ def _perturbed(
 
 
 @triton.jit
-def _first_maximum(
-    v0: tl.tensor, v1: tl.tensor, v2: tl.tensor, v3: tl.tensor, top: tl.tensor
-) -> tl.tensor:
+def _first_maximum(v0, v1, v2, v3, top):
     """Return the first option that attains ``top``, int32 [gates]; 15 where none does (NaN)."""
     top = top[:, None]
     place = tl.where(v3 == top, 3, 16)
@@ -105,14 +94,7 @@ def _first_maximum(
 
 
 @triton.jit
-def _softmax(
-    v0: tl.tensor,
-    v1: tl.tensor,
-    v2: tl.tensor,
-    v3: tl.tensor,
-    top: tl.tensor,
-    inverse_tau: tl.tensor,
-) -> tuple[tl.tensor, ...]:
+def _softmax(v0, v1, v2, v3, top, inverse_tau):
     """Return ``softmax(v / tau)`` as four tensors [gates, 4]."""
     top = top[:, None]
     e0 = tl.exp((v0 - top) * inverse_tau)
@@ -124,7 +106,7 @@ def _softmax(
 
 
 @triton.jit
-def corners_of(w0: tl.tensor, w1: tl.tensor, w2: tl.tensor, w3: tl.tensor) -> tuple[tl.tensor, ...]:
+def corners_of(w0, w1, w2, w3):
     """Return what gates weighted by four tensors [gates, 4] are at the corners, each [gates]."""
     quads = tl.arange(0, 4)[None, :]
     total = (w0 + w1) + (w2 + w3)
@@ -134,14 +116,7 @@ def corners_of(w0: tl.tensor, w1: tl.tensor, w2: tl.tensor, w3: tl.tensor) -> tu
 
 
 @triton.jit
-def store_coefficients(
-    rows: tl.tensor,
-    inside: tl.tensor,
-    at_00: tl.tensor,
-    at_01: tl.tensor,
-    at_10: tl.tensor,
-    at_11: tl.tensor,
-) -> None:
+def store_coefficients(rows, inside, at_00, at_01, at_10, at_11):
     """Write the four coefficients of gates given at the corners."""
     tl.store(rows, at_00, mask=inside)
     tl.store(rows + 1, at_10 - at_00, mask=inside)
@@ -150,9 +125,7 @@ def store_coefficients(
 
 
 @triton.jit
-def options_of(
-    of_1: tl.tensor, of_a: tl.tensor, of_b: tl.tensor, of_ab: tl.tensor
-) -> tuple[tl.tensor, ...]:
+def options_of(of_1, of_a, of_b, of_ab):
     """Return the derivatives by the sixteen weights, four tensors [gates, 4], from the four sums."""
     at_00 = ((of_1 - of_a) - (of_b - of_ab))[:, None]
     at_01 = (of_b - of_ab)[:, None]
@@ -165,9 +138,7 @@ def options_of(
 
 
 @triton.jit(do_not_specialize=["stream"])
-def gumbel_noise(
-    out: tl.tensor, state: tl.tensor, stream: tl.tensor, n: tl.tensor, BLOCK: tl.constexpr
-) -> None:
+def gumbel_noise(out, state, stream, n, BLOCK: tl.constexpr):
     """Write the Gumbel noise of one layer, [n, 16]."""
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     g0, g1, g2, g3 = _noise(state, stream, gates, tl.arange(0, 4), out.dtype.element_ty)
@@ -175,15 +146,7 @@ def gumbel_noise(
 
 
 @triton.jit(do_not_specialize=["stream"])
-def select_gates(
-    out: tl.tensor,
-    logits: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    n: tl.tensor,
-    NOISY: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
+def select_gates(out, logits, state, stream, n, NOISY: tl.constexpr, BLOCK: tl.constexpr):
     """Write ``argmax(z + g)``, or ``argmax z``, as uint8 [n]."""
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     v0, v1, v2, v3, top = _perturbed(logits, state, stream, gates, n, NOISY, BLOCK)
@@ -193,17 +156,17 @@ def select_gates(
 
 @triton.jit(do_not_specialize=["stream"])
 def mix_gates(
-    out: tl.tensor,
-    logits: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    n: tl.tensor,
-    inverse_tau: tl.tensor,
+    out,  # [n, 4]
+    logits,  # [n, 16]
+    state,  # [2]
+    stream,
+    n,
+    inverse_tau,  # a number, or [1] if STORED
     NOISY: tl.constexpr,
     HARD: tl.constexpr,
     STORED: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Write the coefficients [n, 4] of the training forward's gate weights."""
     inverse_tau = value_of(inverse_tau, STORED)
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -221,33 +184,37 @@ def mix_gates(
 
 
 @triton.jit
+def add_parts(rows, inside, n_parts, stride, dtype: tl.constexpr, BLOCK: tl.constexpr):
+    """Return four sums of gates [BLOCK] at ``rows``, added over parts ``stride`` apart in their order."""
+    of_1 = tl.zeros((BLOCK,), dtype)
+    of_a = tl.zeros((BLOCK,), dtype)
+    of_b = tl.zeros((BLOCK,), dtype)
+    of_ab = tl.zeros((BLOCK,), dtype)
+    for part in range(n_parts):
+        at = rows + part * stride
+        of_1 += tl.load(at, mask=inside, other=0.0).to(dtype)
+        of_a += tl.load(at + 1, mask=inside, other=0.0).to(dtype)
+        of_b += tl.load(at + 2, mask=inside, other=0.0).to(dtype)
+        of_ab += tl.load(at + 3, mask=inside, other=0.0).to(dtype)
+    return of_1, of_a, of_b, of_ab
+
+
+@triton.jit
 def gradient_options(
-    logits: tl.tensor,
-    sums: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    gates: tl.tensor,
-    n: tl.tensor,
-    n_parts: tl.tensor,
-    inverse_tau: tl.tensor,
-    NOISY: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> tuple[tl.tensor, ...]:
-    """Return ``s_i (dw_i - Σ_j s_j dw_j) / tau`` as four tensors [BLOCK, 4]; sums [n_parts, n, 4]."""
+    logits, parts, noise, gates, n, inverse_tau, NOISY: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Return ``s_i (dw_i - Σ_j s_j dw_j) / tau`` as four tensors [BLOCK, 4].
+
+    ``parts`` are sums [n_parts, n, 4] and their number, ``noise`` is state and stream.
+    """
+    sums, n_parts = parts
+    state, stream = noise
     v0, v1, v2, v3, top = _perturbed(logits, state, stream, gates, n, NOISY, BLOCK)
     s0, s1, s2, s3 = _softmax(v0, v1, v2, v3, top, inverse_tau)
     inside = gates < n
-    rows = sums + gates.to(tl.int64) * 4
-    of_1 = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    of_a = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    of_b = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    of_ab = tl.zeros((BLOCK,), sums.dtype.element_ty)
-    for part in range(n_parts):
-        at = rows + part * tl.cast(n, tl.int64) * 4
-        of_1 += tl.load(at, mask=inside, other=0.0)
-        of_a += tl.load(at + 1, mask=inside, other=0.0)
-        of_b += tl.load(at + 2, mask=inside, other=0.0)
-        of_ab += tl.load(at + 3, mask=inside, other=0.0)
+    rows, stride = sums + gates.to(tl.int64) * 4, tl.cast(n, tl.int64) * 4
+    dtype: tl.constexpr = sums.dtype.element_ty
+    of_1, of_a, of_b, of_ab = add_parts(rows, inside, n_parts, stride, dtype, BLOCK)
     w0, w1, w2, w3 = options_of(of_1, of_a, of_b, of_ab)
     mean = tl.sum((s0 * w0 + s1 * w1) + (s2 * w2 + s3 * w3), axis=1)[:, None]
     return (
@@ -260,20 +227,113 @@ def gradient_options(
 
 @triton.jit(do_not_specialize=["stream"])
 def logit_gradient(
-    out: tl.tensor,
-    logits: tl.tensor,
-    sums: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    n: tl.tensor,
-    n_parts: tl.tensor,
-    inverse_tau: tl.tensor,
+    out,  # [n, 16]
+    logits,  # [n, 16]
+    sums,  # [n_parts, n, 4]
+    state,  # [2]
+    stream,
+    n,
+    n_parts,
+    inverse_tau,
     NOISY: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Write the gradient of the logits [n, 16] from the four sums [n_parts, n, 4]."""
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     d0, d1, d2, d3 = gradient_options(
-        logits, sums, state, stream, gates, n, n_parts, inverse_tau, NOISY, BLOCK
+        logits, (sums, n_parts), (state, stream), gates, n, inverse_tau, NOISY, BLOCK
     )
     store_options(out, gates, n, d0, d1, d2, d3, BLOCK)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which noise a pass draws.
+
+    Attributes:
+        state: int64 on the device, beginning with seed and draw (modulo 2**64). Kernels read it
+            when they run, so that a captured step draws anew whenever it is replayed.
+        purpose: of the noise.
+    """
+
+    state: Tensor
+    purpose: Purpose
+
+    @classmethod
+    def of(cls, key: NoiseKey, device: torch.device) -> Draw:
+        """Put a key on the device, without waiting for it."""
+        state = torch.empty(2, dtype=torch.int64, device=device)
+        state[0].fill_(as_int64(key.seed))
+        state[1].fill_(as_int64(key.draw))
+        return cls(state, key.purpose)
+
+    def stream(self, layer: int) -> int:
+        """Return the counter word that names purpose and layer."""
+        return int(self.purpose) << 24 | layer
+
+
+Tau = float | Tensor
+"""A gate temperature: a number, or float32 [1] on the device that holds 1 / tau when kernels run."""
+
+
+def inverse_of(tau: Tau) -> tuple[Tau, bool]:
+    """Return 1 / tau as a kernel's argument, and whether it is stored there."""
+    return (tau, True) if isinstance(tau, Tensor) else (1 / tau, False)
+
+
+def noise(draw: Draw, layer: int, n_gates: int, dtype: torch.dtype) -> Tensor:
+    """Return Gumbel noise [n_gates, 16]."""
+    out = torch.empty(n_gates, N_GATES, dtype=dtype, device=draw.state.device)
+    grid = (cdiv(n_gates, GATES),)
+    launch(gumbel_noise, grid, out, draw.state, draw.stream(layer), n_gates, BLOCK=GATES)
+    return out
+
+
+def gates_of(logits: Tensor, draw: Draw | None = None, layer: int = 0) -> Tensor:
+    """Return ``argmax(z + g)``, or ``argmax z`` without a draw: uint8 [n] for logits [n, 16]."""
+    n = logits.shape[0]
+    out = torch.empty(n, dtype=torch.uint8, device=logits.device)
+    arrays = (out, logits, *noise_arguments(logits, draw, layer))
+    sizes = (n,)
+    launch(select_gates, (cdiv(n, GATES),), *arrays, *sizes, NOISY=draw is not None, BLOCK=GATES)
+    return out
+
+
+def coefficients_of(
+    logits: Tensor, draw: Draw | None, layer: int, *, tau: Tau, hard: bool
+) -> Tensor:
+    """Return the coefficients [n, 4] of the training forward's gate weights."""
+    n = logits.shape[0]
+    inverse, stored = inverse_of(tau)
+    out = torch.empty(n, 4, dtype=logits.dtype, device=logits.device)
+    arrays = (out, logits, *noise_arguments(logits, draw, layer))
+    sizes = (n, inverse)
+    grid = (cdiv(n, GATES),)
+    launch(
+        mix_gates,
+        grid,
+        *arrays,
+        *sizes,
+        NOISY=draw is not None,
+        HARD=hard,
+        STORED=stored,
+        BLOCK=GATES,
+    )
+    return out
+
+
+def gradient_of(
+    logits: Tensor, sums: Tensor, draw: Draw | None, layer: int, *, tau: float
+) -> Tensor:
+    """Return the gradient of logits [n, 16] for the four sums [n_parts, n, 4] of their gates."""
+    n = logits.shape[0]
+    out = torch.empty_like(logits)
+    arrays = (out, logits, sums, *noise_arguments(logits, draw, layer))
+    sizes = (n, sums.shape[0], 1 / tau)
+    launch(logit_gradient, (cdiv(n, GATES),), *arrays, *sizes, NOISY=draw is not None, BLOCK=GATES)
+    return out
+
+
+def noise_arguments(logits: Tensor, draw: Draw | None, layer: int) -> tuple[Tensor, int]:
+    """Return state and stream; without a draw the kernel reads neither."""
+    return (logits, 0) if draw is None else (draw.state, draw.stream(layer))

@@ -15,9 +15,7 @@ ROUNDS: tl.constexpr = tl.constexpr(10)
 
 
 @triton.jit
-def philox(
-    c0: tl.tensor, c1: tl.tensor, c2: tl.tensor, c3: tl.tensor, k0: tl.tensor, k1: tl.tensor
-) -> tuple[tl.tensor, ...]:
+def philox(c0, c1, c2, c3, k0, k1):
     """Return the four output words of Philox4x32-10, all arguments uint32."""
     for _ in tl.static_range(ROUNDS):
         high0 = tl.umulhi(c0, 0xD2511F53)
@@ -34,9 +32,7 @@ def philox(
 
 
 @triton.jit
-def gate_words(
-    state: tl.tensor, stream: tl.tensor, gates: tl.tensor, quads: tl.tensor
-) -> tuple[tl.tensor, ...]:
+def gate_words(state, stream, gates, quads):
     """Return the words of options ``4·quad + 0..3``, each [gates, quads].
 
     ``stream`` is ``purpose << 24 | layer``.
@@ -56,7 +52,7 @@ def gate_words(
 
 
 @triton.jit
-def gumbel_from_words(words: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
+def gumbel_from_words(words, dtype: tl.constexpr):
     """Return ``-log(-log u)``, u = (word + ½) / 2**32, for uint32 words."""
     upper = words >= 0x80000000
     nearest = tl.where(upper, words ^ 0xFFFFFFFF, words)
@@ -69,13 +65,7 @@ def gumbel_from_words(words: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def sign_bits(
-    state: tl.tensor,
-    stream: tl.tensor,
-    gates: tl.tensor,
-    halves: tl.tensor,
-    DRAWS: tl.constexpr,
-) -> tl.tensor:
+def sign_bits(state, stream, gates, halves, DRAWS: tl.constexpr):
     """Return whether signs are positive, bool [DRAWS, halves, gates, 32], for neighbouring draws.
 
     ``stream`` is ``purpose << 24 | layer``; a half is 32 samples.

@@ -10,8 +10,8 @@ from numba import njit
 from lgn_analysis.gates.noise import NoiseKey, Purpose, random_signs
 from lgn_analysis.gates.table import TRUTH_TABLE
 from lgn_analysis.kernels.cpu import noise
-from lgn_analysis.kernels.cpu.curvature.lengths import length_forms
 from lgn_analysis.kernels.cpu.curvature.order import build_order
+from lgn_analysis.kernels.cpu.curvature.signs import length_forms
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, build_wires
 from lgn_analysis.kernels.cpu.simd import (
     concatenate,

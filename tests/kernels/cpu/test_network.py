@@ -56,7 +56,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         return noise.view(dtype)
 
     monkeypatch.setattr(plans, "empty", empty)
-    monkeypatch.setattr("lgn_analysis.kernels.cpu.autograd.empty", empty)
+    monkeypatch.setattr("lgn_analysis.kernels.cpu.network.empty", empty)
     monkeypatch.setattr("lgn_analysis.kernels.cpu.training.run.empty", empty)
 
 

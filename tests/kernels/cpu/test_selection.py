@@ -12,7 +12,6 @@ from torch import Tensor
 from lgn_analysis.gates.noise import gumbel
 from lgn_analysis.gates.relaxations import GumbelST, HardST, Relaxation
 from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
-from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, make_rule
 from lgn_analysis.kernels.cpu.logits import (
     Adam,
     adam_factors,
@@ -21,7 +20,9 @@ from lgn_analysis.kernels.cpu.logits import (
     make_scratch,
     select_gates,
 )
+from lgn_analysis.kernels.cpu.network import addresses, make_rule
 from lgn_analysis.kernels.cpu.runtime.compiling import entry
+from lgn_analysis.kernels.cpu.runtime.layout import Activations
 from lgn_analysis.kernels.cpu.simd import load, store
 from lgn_analysis.kernels.interface import NetworkSpec
 from tests.kernels.cpu.conftest import KEY
@@ -30,9 +31,8 @@ FIRST_LAYER = 3
 
 
 @entry
-def choose(logits, width, first, last, rule, draw, weights, gates, coefficients):
-    scratch = make_scratch()
-    select_gates(logits, width, first, last, rule, draw, weights, gates, coefficients, scratch)
+def choose(logits, width, span, rule, activations):
+    select_gates(logits, width, span, rule, activations, make_scratch())
 
 
 @entry
@@ -60,19 +60,11 @@ def chosen(
     network = NetworkSpec((), 0, relaxation, 1, 1.0, first_layer=FIRST_LAYER)
     taus = np.full(depth, relaxation.tau)
     rule = make_rule(network, KEY if relaxation.noisy else None, taus)
+    floats, words = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
+    activations = Activations(0, False, weights, gates, coefficients, words, floats, floats)
     edges = [depth * width * part // parts for part in range(parts + 1)]
-    for first, last in itertools.pairwise(edges):
-        choose(
-            addresses(logits),
-            width,
-            first,
-            last,
-            rule,
-            as_int64(KEY.draw),
-            weights,
-            gates,
-            coefficients,
-        )
+    for span in itertools.pairwise(edges):
+        choose(addresses(logits), width, span, rule, activations)
     return weights.reshape(depth, width, 16), gates.reshape(depth, width), coefficients
 
 
@@ -153,7 +145,8 @@ def test_adam_moves_as_torch_moves() -> None:
     optimiser = torch.optim.Adam([parameter], lr=0.02)
     logits = parameter.detach().clone()
     means, squares = torch.zeros_like(logits), torch.zeros_like(logits)
-    adam = Adam(lr=0.02, beta1=0.9, beta2=0.999, eps=1e-8)
+    none = np.empty(0, dtype=np.int64)
+    adam = Adam(0.02, 0.9, 0.999, 1e-8, 0, none, none, none)
     for step in range(1, 30):
         gradient = torch.randn(29, 16, generator=generator) * 10.0 ** (step % 7 - 6)
         parameter.grad = gradient

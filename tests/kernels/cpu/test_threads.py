@@ -15,12 +15,11 @@ import pytest
 
 from lgn_analysis.kernels.cpu.runtime import threads
 from lgn_analysis.kernels.cpu.runtime.compiling import entry
-from lgn_analysis.kernels.cpu.runtime.threads import (
+from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts, run_together
+from lgn_analysis.kernels.cpu.runtime.workers import (
     Worker,
     barrier,
     finish_part,
-    run_in_parts,
-    run_together,
     shard,
     take_part,
     wait_for_parts,

@@ -15,10 +15,10 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose, random_signs
 from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cuda, reference
-from lgn_analysis.kernels.cuda.consumers import Consumers
 from lgn_analysis.kernels.cuda.curvature.signs import forward_signs, length_factors
 from lgn_analysis.kernels.cuda.curvature.tangents import Inputs
-from lgn_analysis.kernels.cuda.relax import Draw
+from lgn_analysis.kernels.cuda.logits import Draw
+from lgn_analysis.kernels.cuda.runtime.layout import Consumers
 from lgn_analysis.kernels.interface import NetworkSpec
 
 N_FEATURES, N_CLASSES, SEED, FIRST = 7, 5, 2**64 - 5, 2**32 + 3

@@ -9,8 +9,8 @@ from torch import Tensor
 from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cuda, reference
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs, backward_sums
-from lgn_analysis.kernels.cuda.consumers import Consumers, consumers_of
 from lgn_analysis.kernels.cuda.forward import gates_forward_float, gates_forward_packed, group_sums
+from lgn_analysis.kernels.cuda.runtime.layout import Consumers, consumers_of
 
 BATCHES = (1, 63, 64, 65, 130)
 TOLERANCE = {

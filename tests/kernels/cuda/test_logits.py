@@ -13,16 +13,16 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import FUSED
 from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels import cuda
-from lgn_analysis.kernels.cuda.noise import gate_words, gumbel_from_words
-from lgn_analysis.kernels.cuda.relax import (
+from lgn_analysis.kernels.cuda.logits import (
     Draw,
     coefficients_of,
     gates_of,
     gradient_of,
     noise,
 )
+from lgn_analysis.kernels.cuda.noise import gate_words, gumbel_from_words
 from lgn_analysis.kernels.cuda.runtime.launch import launch
-from lgn_analysis.kernels.cuda.training.adam import adam_step
+from lgn_analysis.kernels.cuda.training.steps import adam_step
 from lgn_analysis.kernels.interface import AdamRule, Moments
 
 KEYS = (

@@ -11,10 +11,10 @@ from torch.nn import functional
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import FUSED
 from lgn_analysis.kernels import cuda, reference
+from lgn_analysis.kernels.cuda import PackedSamples, TrainingRun
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs
 from lgn_analysis.kernels.cuda.bits import pack_bits
-from lgn_analysis.kernels.cuda.consumers import Consumers
-from lgn_analysis.kernels.cuda.training.run import PackedSamples, TrainingRun
+from lgn_analysis.kernels.cuda.runtime.layout import Consumers
 from lgn_analysis.kernels.interface import AdamRule, Curvature, Moments, NetworkSpec
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.stepper import Steps

@@ -13,8 +13,8 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.data import thermometer
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import RELAXATIONS
+from lgn_analysis.kernels.cuda import PackedSamples, TrainingRun
 from lgn_analysis.kernels.cuda.bits import pack_bits
-from lgn_analysis.kernels.cuda.training.run import PackedSamples, Pixels, TrainingRun
 from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec
 from lgn_analysis.network import LogicNetwork
 
@@ -52,13 +52,13 @@ class Problem:
         logits = [layer.logits.detach().clone() for layer in self.model.layers]
         moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
         wirings = tuple(layer.wiring for layer in self.model.layers)
-        samples = options.pop("samples", PackedSamples(pack_bits(self.x), 36))
+        samples = PackedSamples(pack_bits(self.x), 36)
         confidences = tuple(c.clone() for c in self.model.as_spec().confidences)
         run = TrainingRun(
             NetworkSpec(wirings, 36, self.model.relaxation, 3, 2.0, confidences=confidences),
             logits,
             moments,
-            samples,  # type: ignore[arg-type]
+            samples,
             self.y,
             AdamRule(0.05),
             **options,  # type: ignore[arg-type]
@@ -184,37 +184,6 @@ def test_a_step_is_captured_once_and_replayed(device: torch.device) -> None:
     problem.model.layers[1].wiring[:, 0] = 0
     replayed.run(problem.order[:2, :8].contiguous(), problem.key(), steps_done=6)
     assert captures == [Purpose.TRAINING] * 3  # and once for each wiring
-
-
-def test_pixels_and_their_packed_bits_train_alike(device: torch.device) -> None:
-    problem = Problem(device)
-    levels = torch.tensor(problem.levels, dtype=torch.int32, device=device)
-    packed, logits, _ = problem.run()
-    pixels, again, _ = problem.run(samples=Pixels(problem.pixels, levels))
-    packed.run(problem.order[:1], problem.key(), steps_done=0)
-    pixels.run(problem.order[:1], problem.key(), steps_done=0)
-    for one, other in zip(logits, again, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-
-
-def test_two_halves_of_a_batch_averaged_are_the_batch(device: torch.device) -> None:
-    """What two processes do: each has half the batch, all share the noise and average the sums."""
-    problem = Problem(device, batch=64)
-    whole: list[Tensor] = []
-    run, logits, _ = problem.run(reduce=lambda sums: whole.append(sums.sum(0)))
-    run.run(problem.order[:1], problem.key(), steps_done=0)
-    halves: list[list[Tensor]] = [[], []]
-    for seen, half in zip(halves, problem.order[:1].chunk(2, dim=1), strict=True):
-        run, _, _ = problem.run(reduce=lambda sums, seen=seen: seen.append(sums.sum(0)))
-        run.run(half.contiguous(), problem.key(), steps_done=0)
-    for expected, one, other in zip(whole, *halves, strict=True):
-        torch.testing.assert_close((one + other) / 2, expected, rtol=1e-4, atol=1e-6)
-
-    averages = [(one + other)[None] / 2 for one, other in zip(*halves, strict=True)]
-    run, again, _ = problem.run(reduce=lambda sums: sums.copy_(averages.pop(0)))
-    run.run(problem.order[:1, :32].contiguous(), problem.key(), steps_done=0)
-    for one, other in zip(logits, again, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_a_learning_rate_can_be_given_for_each_run(device: torch.device) -> None:

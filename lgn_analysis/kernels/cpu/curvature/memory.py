@@ -43,13 +43,3 @@ def new_tensor(*shape: int) -> Tensor:
     """Return a float64 tensor that holds anything."""
     # Memory of NumPy's: it asks for huge pages where there is much of it.
     return torch.from_numpy(plans.empty(math.prod(shape), np.float64)).view(shape)
-
-
-def write_blocks(x: Tensor, out: Tensor) -> None:
-    """Write [batch, n] to [n_blocks, n, block], zero beyond the batch."""
-    block = out.shape[2]
-    whole, rest = divmod(len(x), block)
-    out[:whole].copy_(x[: whole * block].unflatten(0, (whole, block)).transpose(1, 2))
-    if rest:
-        out[whole, :, :rest] = x[whole * block :].T
-        out[whole, :, rest:] = 0.0

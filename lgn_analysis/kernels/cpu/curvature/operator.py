@@ -14,22 +14,40 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.table import N_GATES, gate_coefficients
 from lgn_analysis.kernels.cpu.bits import pack_samples
-from lgn_analysis.kernels.cpu.curvature.checks import check_directions, check_problem
-from lgn_analysis.kernels.cpu.curvature.lengths import N_TERMS, length_forms
-from lgn_analysis.kernels.cpu.curvature.memory import new_tensor, shared_by, write_blocks
+from lgn_analysis.kernels.cpu.curvature.memory import new_tensor, shared_by
 from lgn_analysis.kernels.cpu.curvature.order import (
     BlockLayout,
+    Primal,
     count_delta_rows,
     count_value_rows,
 )
 from lgn_analysis.kernels.cpu.curvature.primal import primal_backward, primal_forward
-from lgn_analysis.kernels.cpu.curvature.probes import probe, probe_workspace_size
-from lgn_analysis.kernels.cpu.curvature.products import Primal, multiply, workspace_size
-from lgn_analysis.kernels.cpu.curvature.signs import PAIR, Draws, sign_words
+from lgn_analysis.kernels.cpu.curvature.probes import Probing, probe, probe_workspace_size
+from lgn_analysis.kernels.cpu.curvature.products import Product, multiply, workspace_size
+from lgn_analysis.kernels.cpu.curvature.signs import (
+    N_TERMS,
+    PAIR,
+    Draws,
+    length_forms,
+    sign_words,
+)
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK
-from lgn_analysis.kernels.cpu.runtime.plans import Array, Lease, empty, find_plan
+from lgn_analysis.kernels.cpu.runtime.plans import (
+    Array,
+    Lease,
+    empty,
+    find_plan,
+    read_blocks,
+    write_blocks,
+)
 from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts
-from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, loss_derivatives
+from lgn_analysis.kernels.interface import (
+    NetworkSpec,
+    OutputLoss,
+    check_curvature,
+    check_draws,
+    loss_derivatives,
+)
 
 MAX_PARTS: Final = 64
 """Sums that are kept apart; more parts would share out better, and need more memory."""
@@ -45,17 +63,6 @@ class Curvature:
 
     Arithmetic is in the logits' dtype, sums over samples beyond a block in float64. Results are the
     same to the last bit for any number of threads.
-
-    Args:
-        network: wirings and group sum; layers of one width.
-        logits: [width, 16] of every layer, all float32 or all float64.
-        x: [batch, n_features], bool or numbers.
-        loss: of the class logits; samples must have no part in each other's.
-        tau: gate temperature.
-        layers: which layers are probed, rising.
-
-    Raises:
-        InvalidInputError: arguments that do not fit, or are not on the CPU.
     """
 
     # Activations and their gradients; tangents take a block's worth for each thread.
@@ -71,7 +78,8 @@ class Curvature:
         tau: float,
         layers: Sequence[int],
     ) -> None:
-        check_problem(network, logits, x, layers)
+        _check(network, logits, x)
+        check_curvature(network, logits, x, layers)
         plan = find_plan(network.wirings, network.n_features, network.n_groups)
         wires, self._batch = plan.wires, len(x)
         shared = shared_by(plan)
@@ -87,7 +95,7 @@ class Curvature:
             n_blocks=-(-self._batch // block),
             n_parts=min(MAX_PARTS, -(-self._batch // BLOCK)),
         )
-        self._tau, self._layers = float(tau), [int(layer) for layer in layers]
+        self._layers = [int(layer) for layer in layers]
         self._work = float(wires.depth * wires.width * self._batch)
         weights = torch.stack([torch.softmax(z.detach() / tau, dim=-1) for z in logits])
         coefficients = self._by_step(gate_coefficients(weights))
@@ -105,6 +113,7 @@ class Curvature:
         probed = np.full(wires.depth, -1, dtype=np.int64)
         probed[self._layers] = np.arange(len(self._layers))
         self._primal = Primal(
+            tau=float(tau),
             weights=weights.view(-1).numpy(),
             coefficients=coefficients,
             values=values,
@@ -120,7 +129,12 @@ class Curvature:
 
     def products(self, rows: Tensor) -> Tensor:
         """Return ``(∂²L/∂z²) v`` for each row v [k, n_layers · width · 16], in float64."""
-        check_directions(rows, len(self._layers) * self._layout.wires.width * N_GATES)
+        n_columns = len(self._layers) * self._layout.wires.width * N_GATES
+        if rows.ndim != 2 or rows.shape[1] != n_columns or rows.device.type != "cpu":
+            raise InvalidInputError(
+                f"expected directions [k, {n_columns}] on the CPU, got shape {tuple(rows.shape)} on "
+                f"{rows.device}"
+            )
         rows = rows.detach().to(dtype=self._dtype).contiguous()
         result = new_tensor(*rows.shape)
         for start in range(0, len(rows), DIRECTIONS):
@@ -138,18 +152,20 @@ class Curvature:
                 "sums": (layout.n_parts * n_c_tangents, np.float64),
             }
         )
+        product = Product(
+            rows=rows.view(-1).numpy(),
+            c_tangents=scratch["c_tangents"],
+            workspace=workspace["workspace"],
+            size=workspace_size(layout, len(rows)),
+            sums=scratch["sums"],
+            products=result.view(-1).numpy(),
+        )
         run_in_parts(
             multiply,
             layout,
             self._primal,
-            self._tau,
-            rows.view(-1).numpy(),
+            product,
             (0,) * len(rows),
-            scratch["c_tangents"],
-            workspace["workspace"],
-            workspace_size(layout, len(rows)),
-            scratch["sums"],
-            result.view(-1).numpy(),
             n_parts=layout.n_parts,
             work=self._work * len(rows),
         )
@@ -157,8 +173,7 @@ class Curvature:
     def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Return ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, in float64."""
         key = NoiseKey(seed, Purpose.SIGNS, first)
-        if first + count > 2**33:
-            raise InvalidInputError(f"signs have draws 0..2**33-1, got {first + count - 1}")
+        check_draws(first, count)
         layout = self._layout
         forms = new_tensor(count, len(self._layers), self._batch)
         squares = new_tensor(count, self._batch)
@@ -173,20 +188,23 @@ class Curvature:
             }
         )
         purpose = int(Purpose.SIGNS) << 24
+        probing = Probing(
+            length_forms=self._lengths,
+            batch=self._batch,
+            workspace=workspace["workspace"],
+            size=probe_workspace_size(layout),
+            signs=scratch["signs"],
+            n_words=n_words,
+            totals=scratch["totals"],
+            forms=forms.view(-1).numpy(),
+            squares=squares.view(-1).numpy(),
+        )
         run_in_parts(
             probe,
             layout,
             self._primal,
-            self._lengths,
             Draws(first, count, key.seed & 0xFFFFFFFF, key.seed >> 32, purpose),
-            self._batch,
-            workspace["workspace"],
-            probe_workspace_size(layout),
-            scratch["signs"],
-            n_words,
-            scratch["totals"],
-            forms.view(-1).numpy(),
-            squares.view(-1).numpy(),
+            probing,
             n_parts=layout.n_blocks,
             work=self._work * count,
         )
@@ -216,7 +234,7 @@ class Curvature:
         """q of every gate, by step: [depth, width, 9], flat."""
         wires = self._layout.wires
         weights = torch.from_numpy(self._primal.weights).view(wires.depth, wires.width, N_GATES)
-        forms = length_forms(weights.double()) / self._tau**2
+        forms = length_forms(weights.double()) / self._primal.tau**2
         assert forms.shape[-1] == N_TERMS
         return self._by_step(forms.to(self._dtype))
 
@@ -257,7 +275,7 @@ class Curvature:
             n_parts=layout.n_blocks,
             work=self._work,
         )
-        return self._blocks(sums).transpose(1, 2).reshape(-1, n_groups)[: self._batch]
+        return read_blocks(self._blocks(sums), self._batch)
 
     def _backward(
         self, coefficients: Array, values: Array, deltas: Array, workspace: Array
@@ -277,3 +295,18 @@ class Curvature:
             work=self._work,
         )
         return sums.sum(0)
+
+
+def _check(network: NetworkSpec, logits: Sequence[Tensor], x: Tensor) -> None:
+    """Raise unless the network is one that the CPU kernels know."""
+    widths = [wiring.shape[1] for wiring in network.wirings]
+    if len(set(widths)) > 1:
+        raise InvalidInputError(
+            f'the CPU kernels need layers of one width, got {widths}; use backend="reference"'
+        )
+    if widths[-1] % network.n_groups:
+        raise InvalidInputError(f"width {widths[-1]} is not divisible by {network.n_groups} groups")
+    if any(tensor.device.type != "cpu" for tensor in (x, *logits, *network.wirings)):
+        raise InvalidInputError(
+            'the CPU kernels need the model and the data on the CPU; move both: model.to("cpu")'
+        )

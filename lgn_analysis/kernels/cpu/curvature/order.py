@@ -72,6 +72,40 @@ class BlockLayout(NamedTuple):
     n_parts: int
 
 
+class Primal(NamedTuple):
+    """What does not depend on a direction; float32 or float64, as the logits, unless said.
+
+    Attributes:
+        tau: gate temperature.
+        weights: [depth, width, 16], by gate: softmax(z / tau).
+        coefficients: [depth, width, 4], by step.
+        values: [n_blocks, n_rows, block]: activations.
+        deltas: [n_blocks, n_rows, block]: gradients, by step, then the groups'.
+        hessians: [n_blocks, n_groups, n_groups, block]: ∂²L of class logits over group_tau².
+        slopes: float64 [n_layers, width, 4], by step: Σδ, Σδa, Σδb, Σδab.
+        probed: int64 [depth]: which of the probed layers a layer is, or -1.
+        n_probed: how many layers are probed.
+    """
+
+    tau: float
+    weights: NDArray[np.floating]
+    coefficients: NDArray[np.floating]
+    values: NDArray[np.floating]
+    deltas: NDArray[np.floating]
+    hessians: NDArray[np.floating]
+    slopes: NDArray[np.float64]
+    probed: NDArray[np.int64]
+    n_probed: int
+
+
+class Sums(NamedTuple):
+    """Four sums of every gate, by step, from offset ``start`` on; ``adds``: to what stands there."""
+
+    values: NDArray[np.float64]
+    start: int
+    adds: bool
+
+
 def count_value_rows(layout: BlockLayout) -> int:
     """Return the rows of activations of a block: all but the last layer's."""
     return layout.wires.n_features + (layout.wires.depth - 1) * layout.wires.width

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from lgn_analysis.kernels.cpu.curvature.order import (
-    delta_start,
-    first_block,
-    value_start,
-)
+from lgn_analysis.kernels.cpu.curvature.order import Sums, delta_start, first_block, value_start
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK
-from lgn_analysis.kernels.cpu.runtime.threads import finish_part, take_part, wait_for_parts
+from lgn_analysis.kernels.cpu.runtime.workers import finish_part, take_part, wait_for_parts
 from lgn_analysis.kernels.cpu.simd import (
     at,
     fma,
@@ -123,21 +119,17 @@ def primal_forward(worker, layout, words, coefficients, values, workspace, facto
 
 
 @device
-def _gates_backward(
-    layout,
-    layer,
-    block,
-    coefficients,
-    values,
-    deltas,
-    workspace,
-    incoming,
-    outgoing,
-    adds,
-    sums,
-    start,
-):
-    """Write a layer's gradients and their sums, and pass them on to its inputs."""
+def _gates_backward(layout, layer, block, primal, workspace, start, sums):
+    """Write a layer's gradients and their sums, and pass them on to its inputs.
+
+    Args:
+        primal: coefficients, values and deltas, see :func:`primal_backward`.
+        workspace: from ``start`` on, gradients of this layer's outputs and of its inputs.
+        sums: see :class:`.order.Sums`.
+    """
+    coefficients, values, deltas = primal
+    level = layout.wires.width * layout.block
+    incoming, outgoing = start + (layer & 1) * level, start + (1 - (layer & 1)) * level
     like = zero_line(values, (0,))
     rows, size = layout.order.rows, layout.block
     is_last, passes_on = layer == layout.wires.depth - 1, layer > layout.first
@@ -167,20 +159,14 @@ def _gates_backward(
             if passes_on:
                 # One after the other: A and B may be one row.
                 place = outgoing + a_row + lane
-                store(
-                    workspace,
-                    place,
-                    fma(fma(c3, b, like + c1), delta, load_like(workspace, place, like)),
-                )
+                passed = load_like(workspace, place, like)
+                store(workspace, place, fma(fma(c3, b, like + c1), delta, passed))
                 place = outgoing + b_row + lane
-                store(
-                    workspace,
-                    place,
-                    fma(fma(c3, a, like + c2), delta, load_like(workspace, place, like)),
-                )
+                passed = load_like(workspace, place, like)
+                store(workspace, place, fma(fma(c3, a, like + c2), delta, passed))
         four = widen(four_totals(s0, s1, s2, s3))
-        offset = start + 4 * (step - layout.first * layout.wires.width)
-        store(sums, offset, load(sums, offset, 4) + four if adds else four)
+        offset = sums.start + 4 * (step - layout.first * layout.wires.width)
+        store(sums.values, offset, load(sums.values, offset, 4) + four if sums.adds else four)
 
 
 @entry
@@ -210,19 +196,9 @@ def primal_backward(worker, layout, coefficients, values, deltas, workspace, sum
         begin, end = first_block(layout, part), first_block(layout, part + 1)
         for block in range(begin, end):
             for layer in range(wires.depth - 1, layout.first - 1, -1):
+                of_part = Sums(sums, part * n_sums, block > begin)
                 _gates_backward(
-                    layout,
-                    layer,
-                    block,
-                    coefficients,
-                    values,
-                    deltas,
-                    workspace,
-                    start + (layer & 1) * level,
-                    start + (1 - (layer & 1)) * level,
-                    block > begin,
-                    sums,
-                    part * n_sums,
+                    layout, layer, block, (coefficients, values, deltas), workspace, start, of_part
                 )
         finish_part(worker)
         part = take_part(worker)

@@ -13,8 +13,13 @@ loaded and computed once for all.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
 from lgn_analysis.kernels.cpu.curvature.order import delta_start, value_start
-from lgn_analysis.kernels.cpu.curvature.primal import LINE
+from lgn_analysis.kernels.cpu.curvature.primal import LINE, group_sums
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD
 from lgn_analysis.kernels.cpu.simd import (
@@ -31,18 +36,54 @@ from lgn_analysis.kernels.cpu.simd import (
 )
 
 
-@device
-def tangents_forward(
-    layout, layer, block, primal, c_tangents, workspace, source, target, line, wide
-):
-    """Write ẏ of one layer on one block.
+class Tangents(NamedTuple):
+    """One worker's tangents of a block, and where they begin.
 
-    Args:
-        primal: see :class:`.products.Primal`.
+    Attributes:
         c_tangents: [n_layers, width, n_directions, 4], by step: ċ.
-        workspace: holds rows of tangents, of the inputs from ``source`` on, of the outputs from ``target``.
-        line, wide: zeros, one cache line and one for each direction.
+        workspace: rows of tangents, as many values a row as a block has samples, for each direction.
+        deltas: two levels of δ̇.
+        outputs: ẏ of every layer from the first probed one on.
+        logits: the tangents of the class logits.
+        groups: δ̇ of the groups.
+        level: values of a level.
     """
+
+    c_tangents: NDArray[np.floating]
+    workspace: NDArray[np.floating]
+    deltas: int
+    outputs: int
+    logits: int
+    groups: int
+    level: int
+
+
+@device
+def tangents_at(layout, c_tangents, workspace, start, n):
+    """Return the tangents of n directions from ``start`` on."""
+    wires, row = layout.wires, layout.block * n
+    level = wires.width * row
+    outputs = start + 2 * level
+    logits = outputs + (wires.depth - layout.first) * level
+    groups = logits + wires.n_groups * row
+    return Tangents(c_tangents, workspace, start, outputs, logits, groups, level)
+
+
+@device
+def places_of(layout, tangents, layer):
+    """Return where ẏ of a layer's inputs, δ̇ of its outputs and δ̇ of its inputs begin."""
+    source = tangents.outputs + (layer - 1 - layout.first) * tangents.level
+    incoming = tangents.deltas + (layer & 1) * tangents.level
+    outgoing = tangents.deltas + (1 - (layer & 1)) * tangents.level
+    return source, tangents.groups if layer == layout.wires.depth - 1 else incoming, outgoing
+
+
+@device
+def tangents_forward(layout, primal, tangents, layer, block, line, wide):
+    """Write ẏ of one layer on one block; ``line`` and ``wide`` are zeros, a cache line, one a direction."""
+    c_tangents, workspace = tangents.c_tangents, tangents.workspace
+    source = tangents.outputs + (layer - 1 - layout.first) * tangents.level
+    target = source + tangents.level
     rows, size = layout.order.rows, layout.block
     n = n_lanes(wide) // n_lanes(line)
     base = layer * layout.wires.width
@@ -57,14 +98,10 @@ def tangents_forward(
         c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
         c3 = at(primal.coefficients, 4 * step + 3)
         c_tangent = 4 * n * (step - layout.first * layout.wires.width)
-        m0, m1 = (
-            spread(c_tangents, c_tangent, 4, line, wide),
-            spread(c_tangents, c_tangent + 1, 4, line, wide),
-        )
-        m2, m3 = (
-            spread(c_tangents, c_tangent + 2, 4, line, wide),
-            spread(c_tangents, c_tangent + 3, 4, line, wide),
-        )
+        m0 = spread(c_tangents, c_tangent, 4, line, wide)
+        m1 = spread(c_tangents, c_tangent + 1, 4, line, wide)
+        m2 = spread(c_tangents, c_tangent + 2, 4, line, wide)
+        m3 = spread(c_tangents, c_tangent + 3, 4, line, wide)
         for lane in range(0, size, n_lanes(line)):
             a = load_like(primal.values, offset + a_row + lane, line)
             b = load_like(primal.values, offset + b_row + lane, line)
@@ -80,32 +117,13 @@ def tangents_forward(
 
 
 @device
-def tangents_backward(
-    layout,
-    layer,
-    block,
-    primal,
-    c_tangents,
-    workspace,
-    source,
-    incoming,
-    outgoing,
-    adds,
-    sums,
-    start,
-    line,
-    wide,
-):
-    """Write or add the sums of one layer on one block, and pass δ̇ on to its inputs.
+def tangents_backward(layout, primal, tangents, layer, block, sums, line, wide):
+    """Write or add the change of the sums of one layer on one block, and pass δ̇ on to its inputs.
 
-    Args:
-        source: where the inputs' tangents begin in ``workspace``.
-        incoming: where δ̇ begins, by position or group; positions are set to zero again.
-        outgoing: where δ̇ of the inputs begins; it is added to.
-        adds: whether to add to what ``sums`` holds.
-        sums: float64 [n_layers, width, n_directions, 4] from ``start`` on, by step: the change of
-            Σδ, Σδa, Σδb, Σδab.
+    Rows of δ̇ that have been taken are set to zero again, so that the next layer's can be added to.
     """
+    c_tangents, workspace = tangents.c_tangents, tangents.workspace
+    source, incoming, outgoing = places_of(layout, tangents, layer)
     rows, size = layout.order.rows, layout.block
     n = n_lanes(wide) // n_lanes(line)
     base = layer * layout.wires.width
@@ -123,10 +141,8 @@ def tangents_backward(
         c1, c2 = at(primal.coefficients, 4 * step + 1), at(primal.coefficients, 4 * step + 2)
         c3 = at(primal.coefficients, 4 * step + 3)
         c_tangent = 4 * n * (step - layout.first * layout.wires.width)
-        m1, m2 = (
-            spread(c_tangents, c_tangent + 1, 4, line, wide),
-            spread(c_tangents, c_tangent + 2, 4, line, wide),
-        )
+        m1 = spread(c_tangents, c_tangent + 1, 4, line, wide)
+        m2 = spread(c_tangents, c_tangent + 2, 4, line, wide)
         m3 = spread(c_tangents, c_tangent + 3, 4, line, wide)
         s0, s1, s2, s3 = wide, wide, wide, wide
         for lane in range(0, size, n_lanes(line)):
@@ -158,15 +174,20 @@ def tangents_backward(
                 passed = fma(all_delta, turned_b, load_like(workspace, place, wide))
                 store(workspace, place, fma(repeat(by_b, wide), tangent, passed))
         totals = widen(slice_totals(s0, s1, s2, s3, line))
-        target = start + c_tangent
-        store(sums, target, load_like(sums, target, totals) + totals if adds else totals)
+        target = sums.start + c_tangent
+        if sums.adds:
+            totals = load_like(sums.values, target, totals) + totals
+        store(sums.values, target, totals)
 
 
 @device
-def loss_tangents(layout, block, primal, workspace, outputs, target, line, wide):
-    """Write δ̇ of every group from the change of the class logits at ``outputs``: H times it."""
+def loss_tangents(layout, primal, tangents, block, line, wide):
+    """Write the change of the class logits, and δ̇ of every group from it: the loss's Hessian times it."""
+    workspace, outputs, target = tangents.workspace, tangents.logits, tangents.groups
     n = n_lanes(wide) // n_lanes(line)
     n_groups, size = layout.wires.n_groups, layout.block
+    last = outputs - tangents.level
+    group_sums(layout, workspace, last, size * n, workspace, outputs, 1.0, wide)
     start = block * n_groups * n_groups * size
     for group in range(n_groups):
         for lane in range(0, size, n_lanes(line)):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
+from lgn_analysis.kernels.cpu.simd import at
 
 BLOCK: Final = 64
 AHEAD: Final = 24
@@ -59,6 +60,69 @@ class Wires(NamedTuple):
     sources: NDArray[np.uint32]
     starts: NDArray[np.uint32]
     consumers: NDArray[np.uint32]
+
+
+class Activations(NamedTuple):
+    """What a forward pass reads and writes; arrays that a pass does without are empty.
+
+    Attributes:
+        n_blocks: blocks of samples.
+        keeps: whether every block has rows of its own in ``values``; otherwise every worker has.
+        weights: float32 [depth, width, 16], ``softmax((z + g) / tau)`` by gate.
+        gates: uint8 [depth, width], ``argmax(z + g)`` by gate, the first of equals.
+        coefficients: float32 [depth, width, 4] by gate, ``weights @ G``, where hard those of the gate;
+            on floats.
+        words: int64 [n_blocks, n_rows], bits; on floats int64 [n_blocks, n_features], the inputs.
+        inputs: float32 [n_blocks, n_features, 64], the inputs on floats where they are no bits.
+        values: float32 [n_blocks, n_rows, 64], floats.
+    """
+
+    n_blocks: int
+    keeps: bool
+    weights: NDArray[np.float32]
+    gates: NDArray[np.uint8]
+    coefficients: NDArray[np.float32]
+    words: NDArray[np.int64]
+    inputs: NDArray[np.float32]
+    values: NDArray[np.float32]
+
+
+class Outputs(NamedTuple):
+    """Class logits.
+
+    Attributes:
+        logits: float32; group g of block b is the row at ``(b · stride + g) · 64``. Empty: not wanted.
+        stride: rows a block.
+        group_tau: group-sum temperature.
+    """
+
+    logits: NDArray[np.float32]
+    stride: int
+    group_tau: float
+
+
+class Gradients(NamedTuple):
+    """What a backward pass reads and writes.
+
+    Attributes:
+        deltas: float32 [n_blocks · n_groups + 2 · width, 64]: the gradient of every gate of a group,
+            zero beyond the batch, and then memory for two layers' gradients.
+        sums: float32 [depth, width, 4], by position: Σδ, Σδa, Σδb and Σδab of each gate; out.
+        inputs: float32 [n_blocks, n_features, 64]; out. Empty: not wanted.
+        factor: multiplies the gradient at each layer's input.
+    """
+
+    deltas: NDArray[np.float32]
+    sums: NDArray[np.float32]
+    inputs: NDArray[np.float32]
+    factor: np.float32
+
+
+class Rows(NamedTuple):
+    """Rows of 64 values, the first at offset ``start``."""
+
+    values: NDArray[np.float32]
+    start: int
 
 
 def count_rows(wires: Wires) -> int:
@@ -142,6 +206,15 @@ def check_reads(wiring: NDArray[np.int64], n_in: int, reader: str) -> None:
             f"{reader} reads input {low if low < 0 else high}, and it has inputs 0..{n_in - 1}; "
             "write numbers of that range into its wiring"
         )
+
+
+@entry
+def are_equal(first, second):
+    """Return whether two arrays of one length hold the same integers."""
+    difference = 0
+    for place in range(len(first)):
+        difference |= at(first, place) ^ at(second, place)
+    return difference == 0
 
 
 def _padded(array: NDArray[np.uint32], per_row: int) -> NDArray[np.uint32]:

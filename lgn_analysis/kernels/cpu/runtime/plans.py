@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lgn_analysis.kernels.cpu.runtime.compiling import entry
-from lgn_analysis.kernels.cpu.runtime.layout import Wires, build_wires
-from lgn_analysis.kernels.cpu.simd import at
+from lgn_analysis.kernels.cpu.runtime.layout import Wires, are_equal, build_wires
 
 Array = NDArray[Any]
 Sizes = Mapping[str, tuple[int, Any]]
@@ -80,6 +78,21 @@ def empty(n: int, dtype: Any) -> Array:
     return raw[start : start + n_bytes].view(dtype)
 
 
+def write_blocks(x: Tensor, out: Tensor) -> None:
+    """Write [batch, n] to [n_blocks, n, block], zero beyond the batch."""
+    block = out.shape[2]
+    whole, rest = divmod(len(x), block)
+    out[:whole].copy_(x[: whole * block].unflatten(0, (whole, block)).transpose(1, 2))
+    if rest:
+        out[whole, :, :rest] = x[whole * block :].T
+        out[whole, :, rest:] = 0.0
+
+
+def read_blocks(blocks: Tensor, batch: int) -> Tensor:
+    """Return [n_blocks, n, block] as [batch, n]; the inverse of :func:`write_blocks`."""
+    return blocks.transpose(1, 2).flatten(0, 1)[:batch]
+
+
 _PLANS: Final = WeakTensorKeyDictionary()
 
 
@@ -119,16 +132,7 @@ class _Known:
             (wires.n_features, wires.n_groups) == (n_features, n_groups)
             and len(self.wirings) == len(wirings)
             and all(
-                kept.shape == wiring.shape and _are_equal(kept.reshape(-1), wiring.reshape(-1))
+                kept.shape == wiring.shape and are_equal(kept.reshape(-1), wiring.reshape(-1))
                 for kept, wiring in zip(self.wirings, wirings, strict=True)
             )
         )
-
-
-@entry
-def _are_equal(first, second):
-    """Return whether two arrays of one length hold the same integers."""
-    difference = 0
-    for place in range(len(first)):
-        difference |= at(first, place) ^ at(second, place)
-    return difference == 0

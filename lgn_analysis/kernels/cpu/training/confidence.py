@@ -11,7 +11,7 @@ from lgn_analysis.gates.relaxations import UNDECIDED
 from lgn_analysis.kernels.cpu.logits import N_OPTIONS, TILE, floats_at
 from lgn_analysis.kernels.cpu.noise import exp
 from lgn_analysis.kernels.cpu.runtime.compiling import device
-from lgn_analysis.kernels.cpu.runtime.threads import shard
+from lgn_analysis.kernels.cpu.runtime.workers import shard
 from lgn_analysis.kernels.cpu.simd import at, first_true, largest, load, put, store, total
 
 _FLOOR: Final = UNDECIDED
@@ -39,18 +39,19 @@ class Adaptation(NamedTuple):
 
 
 @device
-def rate_gates(logits, width, first, last, adaptation, gates, scratch):
-    """Choose gates ``first``..``last - 1`` by ``argmax z`` and write how sure they are.
+def rate_gates(logits, width, span, adaptation, gates, scratch):
+    """Choose gates ``span[0]``..``span[1] - 1`` by ``argmax z`` and write how sure they are.
 
     Args:
         logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
         width: gates a layer.
+        span: the range.
         adaptation: its ``certainties`` are written.
         gates: uint8 [depth, width]; out.
         scratch: from :func:`lgn_analysis.kernels.cpu.logits.make_scratch`.
     """
     inverse = np.float32(1.0 / adaptation.tau)
-    gate = first
+    gate, last = span
     while gate < last:
         layer = gate // width
         within = gate - layer * width

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,40 +13,32 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.gates.relaxations import CAGE
 from lgn_analysis.gates.table import N_GATES
-from lgn_analysis.kernels.cpu.autograd import addresses, as_int64, make_rule
 from lgn_analysis.kernels.cpu.logits import Adam
-from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, Wires, count_rows
+from lgn_analysis.kernels.cpu.network import addresses, make_rule
+from lgn_analysis.kernels.cpu.runtime.layout import (
+    BLOCK,
+    Activations,
+    Gradients,
+    Outputs,
+    Wires,
+    count_rows,
+)
 from lgn_analysis.kernels.cpu.runtime.plans import empty, find_plan
 from lgn_analysis.kernels.cpu.runtime.threads import run_together
 from lgn_analysis.kernels.cpu.training.confidence import Adaptation
-from lgn_analysis.kernels.cpu.training.steps import (
-    Batches,
-    Parameters,
-    Workspace,
-    train_dense,
-    train_packed,
+from lgn_analysis.kernels.cpu.training.steps import Batches, Workspace, train_dense, train_packed
+from lgn_analysis.kernels.interface import (
+    AdamRule,
+    Moments,
+    NetworkSpec,
+    PackedSamples,
+    check_confidences,
+    check_taus,
 )
-from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec, check_taus
-
-
-@dataclass(frozen=True)
-class PackedSamples:
-    """Training inputs as words int64 [n, ceil(n_features / 64)], feature 0 lowest."""
-
-    words: Tensor
-    n_features: int
 
 
 class TrainingRun:
-    """Steps of one network; parameters and moments are written in place.
-
-    Args:
-        network: the network; its relaxation's training forward is trained, on bits.
-        logits: float32 [width, 16] of every layer, contiguous.
-        moments: Adam's state of every layer, contiguous.
-        samples: the training inputs.
-        labels: int64 [n].
-        adam: Adam's constants.
+    """:class:`lgn_analysis.kernels.interface.Run` on the CPU.
 
     Raises:
         InvalidInputError: a label that is no group's number, or logits that do not lie in one piece.
@@ -84,35 +75,23 @@ class TrainingRun:
         lr: float | None = None,
         taus: Sequence[float] | None = None,
     ) -> Tensor:
-        """Take a step for each row of ``order`` and return their mean losses.
-
-        Args:
-            order: int64 [n_steps, batch], which samples each step takes.
-            key: the noise of the first step; the draw goes up by one a step.
-            steps_done: Adam's steps before these.
-            lr: the learning rate of these steps; None is Adam's own.
-            taus: [n_steps], the gate temperature of each step; None is the relaxation's own.
-
-        Returns:
-            float64 [n_steps]. Where one is not finite, its step and those behind it, whose losses
-            are NaN, have moved nothing.
-        """
+        """Take a step for each row of ``order``; see :meth:`lgn_analysis.kernels.interface.Run.run`."""
         n_steps, batch = order.shape
         network = self._network
         wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
         check_taus(network, taus, n_steps)
         if self._work is None or self._batch != batch:
-            self._work, self._batch = _make_workspace(wires, batch, network), batch
+            check_confidences(network)
+            self._work, self._batch = make_workspace(wires, batch, network), batch
         adam = Adam(
             lr=float(self._adam.lr if lr is None else lr),
             beta1=float(self._adam.betas[0]),
             beta2=float(self._adam.betas[1]),
             eps=float(self._adam.eps),
-        )
-        parameters = Parameters(
+            steps_done=steps_done,
             logits=addresses(self._logits),
-            means=addresses([moments.mean for moments in self._moments]),
-            squares=addresses([moments.square for moments in self._moments]),
+            first_moments=addresses([moments.mean for moments in self._moments]),
+            second_moments=addresses([moments.square for moments in self._moments]),
         )
         indices = order.contiguous().numpy().reshape(-1)
         check_range("sample numbers", indices, len(self._labels))
@@ -125,19 +104,9 @@ class TrainingRun:
             train_packed if network.relaxation.hard else train_dense,
             wires,
             self._work,
-            make_rule(
-                network,
-                key if network.relaxation.noisy else None,
-                np.repeat(own, wires.depth),
-            ),
+            make_rule(network, key, np.repeat(own, wires.depth)),
             adam,
-            parameters,
             Batches(self._data, self._labels, indices, batch),
-            as_int64(key.draw),
-            steps_done,
-            n_steps,
-            float(network.group_tau),
-            float(network.grad_factor),
             losses,
             work=float(wires.depth * wires.width * batch),
             passes=n_steps,
@@ -148,19 +117,32 @@ class TrainingRun:
         return torch.from_numpy(losses)
 
 
-def _make_workspace(wires: Wires, batch: int, network: NetworkSpec) -> Workspace:
+def make_workspace(wires: Wires, batch: int, network: NetworkSpec) -> Workspace:
+    """Return memory for steps of so many samples."""
     hard = network.relaxation.hard
     n_gates, n_blocks = wires.depth * wires.width, -(-batch // BLOCK)
     n_rows = count_rows(wires)
-    return Workspace(
+    activations = Activations(
+        n_blocks=n_blocks,
+        keeps=False,
         weights=empty(n_gates * N_GATES, np.float32),
         gates=empty(n_gates, np.uint8),
         coefficients=empty(0 if hard else n_gates * 4, np.float32),
         words=empty(n_blocks * (n_rows if hard else wires.n_features), np.int64),
+        inputs=empty(0, np.float32),
         values=empty(0 if hard else n_rows * BLOCK, np.float32),
-        logits=empty(n_blocks * (wires.n_groups + 1) * BLOCK, np.float32),
-        deltas=empty(n_blocks * wires.n_groups * BLOCK + 2 * wires.width * BLOCK, np.float32),
-        sums=empty(n_gates * 4, np.float32),
+    )
+    n_outputs = n_blocks * (wires.n_groups + 1) * BLOCK
+    n_deltas = (n_blocks * wires.n_groups + 2 * wires.width) * BLOCK
+    return Workspace(
+        activations=activations,
+        outputs=Outputs(empty(n_outputs, np.float32), wires.n_groups + 1, float(network.group_tau)),
+        gradients=Gradients(
+            deltas=empty(n_deltas, np.float32),
+            sums=empty(n_gates * 4, np.float32),
+            inputs=empty(0, np.float32),
+            factor=np.float32(network.grad_factor),
+        ),
         losses=empty(n_blocks, np.float64),
         adaptation=_make_adaptation(network, wires.depth, n_gates),
     )
@@ -171,11 +153,6 @@ def _make_adaptation(network: NetworkSpec, depth: int, n_gates: int) -> Adaptati
     if not isinstance(relaxation, CAGE):
         none = empty(0, np.float32)
         return Adaptation(False, 1.0, 1.0, 1.0, 0.0, none, none)
-    if len(network.confidences) != depth:
-        raise InvalidInputError(
-            f"{type(relaxation).__name__} needs the confidences of {depth} layers, "
-            f"got {len(network.confidences)}"
-        )
     return Adaptation(
         active=True,
         tau=relaxation.tau,

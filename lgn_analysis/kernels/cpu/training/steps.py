@@ -13,8 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lgn_analysis.kernels.cpu.bits import transpose_bits
-from lgn_analysis.kernels.cpu.counting import N_PLANES
+from lgn_analysis.kernels.cpu.bits import N_PLANES, transpose_bits
+from lgn_analysis.kernels.cpu.dense import (
+    backward_dense,
+    forward_dense,
+    group_sums_dense,
+    write_inputs,
+)
 from lgn_analysis.kernels.cpu.logits import (
     N_OPTIONS,
     TILE,
@@ -26,53 +31,52 @@ from lgn_analysis.kernels.cpu.logits import (
     rule_at,
     select_gates,
 )
-from lgn_analysis.kernels.cpu.passes import (
-    backward_dense,
-    backward_packed,
-    forward_dense,
-    forward_packed,
-    group_sums_dense,
-    group_sums_packed,
-    write_inputs,
-)
+from lgn_analysis.kernels.cpu.noise import exp, log
+from lgn_analysis.kernels.cpu.packed import backward_packed, forward_packed, group_sums_packed
 from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
-from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, BLOCK, level_row
-from lgn_analysis.kernels.cpu.runtime.threads import barrier, shard
-from lgn_analysis.kernels.cpu.simd import at, load, prefetch, put, store
+from lgn_analysis.kernels.cpu.runtime.layout import (
+    AHEAD,
+    BLOCK,
+    Activations,
+    Gradients,
+    Outputs,
+    level_row,
+)
+from lgn_analysis.kernels.cpu.runtime.workers import barrier, shard
+from lgn_analysis.kernels.cpu.simd import (
+    at,
+    floats,
+    lane_numbers,
+    load,
+    low_half,
+    maximum,
+    prefetch,
+    put,
+    select,
+    store,
+)
 from lgn_analysis.kernels.cpu.training.confidence import (
     Adaptation,
     follow_confidence,
     rate_gates,
     soften_gates,
 )
-from lgn_analysis.kernels.cpu.training.loss import cross_entropy_block
 
 
 class Workspace(NamedTuple):
     """What a run of steps writes to and reads again; all of it uninitialised at first.
 
     Attributes:
-        weights: float32 [depth, width, 16].
-        gates: uint8 [depth, width].
-        coefficients: float32 [depth, width, 4]; empty where gates are hard.
-        words: int64 [n_blocks, n_rows]: bits; of the inputs alone where gates are soft.
-        values: float32 [n_rows, 64]: one block of activations; empty where gates are hard.
-        logits: float32 [n_blocks, n_groups + 1, 64]: class logits, and their logsumexp.
-        deltas: float32 [n_blocks · n_groups + 2 · width, 64]: gradients of group sums, and of the
-            two layers at hand.
-        sums: float32 [depth, width, 4], by position.
+        activations: of one block where gates are soft.
+        outputs: float32 [n_blocks, n_groups + 1, 64], class logits and their logsumexp.
+        gradients: of the blocks' groups and of the two layers at hand.
         losses: float64 [n_blocks].
         adaptation: how temperatures follow confidence, if they do.
     """
 
-    weights: NDArray[np.float32]
-    gates: NDArray[np.uint8]
-    coefficients: NDArray[np.float32]
-    words: NDArray[np.int64]
-    values: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    deltas: NDArray[np.float32]
-    sums: NDArray[np.float32]
+    activations: Activations
+    outputs: Outputs
+    gradients: Gradients
     losses: NDArray[np.float64]
     adaptation: Adaptation
 
@@ -91,20 +95,6 @@ class Batches(NamedTuple):
     labels: NDArray[np.int64]
     order: NDArray[np.int64]
     batch: int
-
-
-class Parameters(NamedTuple):
-    """Where each layer's float32 [width, 16] lie: int64 [depth] addresses that the caller keeps alive.
-
-    Attributes:
-        logits: the parameters.
-        means: Adam's first moment.
-        squares: Adam's second moment.
-    """
-
-    logits: NDArray[np.int64]
-    means: NDArray[np.int64]
-    squares: NDArray[np.int64]
 
 
 @device
@@ -137,250 +127,169 @@ def _batch_labels(batches, step, block, labels):
 
 
 @device
-def _move_gates(
-    wires, work, rule, adam, parameters, place, step, draw, first, last, chooses, scratch
-):
-    """Take Adam's step number ``step`` of gates ``first``..``last - 1``, and choose them anew.
+def cross_entropy_block(n_groups, logits, start, labels, n_samples, scale, deltas, target):
+    """Return the sum of the cross-entropies of one block, and write its gradient, scaled.
 
-    ``place`` is the step's place in the run, whose temperatures move it; the next one's choose.
+    Args:
+        n_groups: how many logits a sample.
+        logits: float32; group g is the row at ``start + 64 · g``, and one more row is scratch.
+        labels: int64, of the block.
+        n_samples: samples of the block, at most 64.
+        scale: multiplies the gradient.
+        deltas: float32; out: group g is the row at ``target + 64 · g``, zero beyond the batch.
     """
-    rate, scale = adam_factors(adam, step)
-    size = wires.width * N_OPTIONS
-    taus = rule_at(rule, place, wires.depth).taus
-    tile = first
-    while tile < last:
-        layer = tile // wires.width
-        start = layer * wires.width
-        tile_end = min(last, min(tile + TILE, start + wires.width))
-        tau = taus[layer]
-        logits = floats_at(parameters.logits[layer], size)
-        means = floats_at(parameters.means[layer], size)
-        squares = floats_at(parameters.squares[layer], size)
-        if work.adaptation.active:
-            soften_gates(parameters.logits, wires.width, tile, tile_end, tau, work.weights)
-        for gate in range(tile, tile_end):
-            offset = (gate - start) * N_OPTIONS
-            prefetch(work.sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
-            row = start + at(wires.position_of, gate)
-            gradient = logit_gradient(work.sums, row, work.weights, gate, tau)
-            adam_step(
-                logits,
-                means,
-                squares,
-                offset,
-                gradient,
-                adam,
-                rate,
-                scale,
-            )
-        if chooses:
-            _choose_gates(wires, work, rule, parameters, place + 1, draw, tile, tile_end, scratch)
-        tile = tile_end
+    top = load(logits, start, BLOCK)
+    for group in range(1, n_groups):
+        top = maximum(top, load(logits, start + group * BLOCK, BLOCK))
+    raised_sum = floats(0.0, BLOCK)
+    for group in range(n_groups):
+        raised = exp(load(logits, start + group * BLOCK, BLOCK) - top)
+        raised_sum = raised_sum + raised
+        store(deltas, target + group * BLOCK, raised)
+    inside = low_half(lane_numbers(BLOCK)) < n_samples
+    shard = select(inside, np.float32(scale) / raised_sum, floats(0.0, BLOCK))
+    for group in range(n_groups):
+        store(deltas, target + group * BLOCK, load(deltas, target + group * BLOCK, BLOCK) * shard)
+    store(logits, start + n_groups * BLOCK, log(raised_sum) + top)
+    loss = 0.0
+    for sample in range(n_samples):
+        place = labels[sample] * BLOCK + sample
+        deltas[target + place] -= np.float32(scale)
+        loss += np.float64(logits[start + n_groups * BLOCK + sample] - logits[start + place])
+    return loss
 
 
 @device
-def _choose_gates(wires, work, rule, parameters, place, draw, first, last, scratch):
-    if work.adaptation.active:
-        rate_gates(
-            parameters.logits, wires.width, first, last, work.adaptation, work.gates, scratch
-        )
-        return
-    select_gates(
-        parameters.logits,
-        wires.width,
-        first,
-        last,
-        rule_at(rule, place, wires.depth),
-        draw,
-        work.weights,
-        work.gates,
-        work.coefficients,
-        scratch,
-    )
-
-
-@device
-def _losses_and_deltas(wires, work, batches, step, first, last, group_tau, labels):
-    """Write the losses of blocks ``first``..``last - 1`` and the gradient of their group sums."""
-    n_groups = wires.n_groups
-    for block in range(first, last):
+def _losses_and_deltas(wires, work, batches, step, span, labels):
+    """Write the losses of blocks ``span[0]``..``span[1] - 1`` and the gradient of their group sums."""
+    n_groups, outputs = wires.n_groups, work.outputs
+    for block in range(span[0], span[1]):
         n_samples = _batch_labels(batches, step, block, labels)
         work.losses[block] = cross_entropy_block(
             n_groups,
-            work.logits,
+            outputs.logits,
             block * (n_groups + 1) * BLOCK,
             labels,
             n_samples,
-            1.0 / (batches.batch * group_tau),
-            work.deltas,
+            1.0 / (batches.batch * outputs.group_tau),
+            work.gradients.deltas,
             block * n_groups * BLOCK,
         )
 
 
 @device
-def _note_loss(work, batch, n_blocks, step, worker, losses):
+def _note_loss(work, batch, step, worker, losses):
     """Write the mean loss of a step and return whether it is finite, the same to every worker."""
     mean = 0.0
-    for block in range(n_blocks):
+    for block in range(work.activations.n_blocks):
         mean += work.losses[block] / batch
     if worker.place == 0:
         losses[step] = mean
     return math.isfinite(mean)
 
 
+@device
+def _move_gates(wires, work, rule, adam, step, span, chooses, scratch):
+    """Take a step of Adam with gates ``span[0]``..``span[1] - 1``, and choose them anew for the next one.
+
+    ``step`` is its place in the run, whose temperatures move the gates; those of the next one choose.
+    """
+    rate, scale = adam_factors(adam, adam.steps_done + step + 1)
+    size = wires.width * N_OPTIONS
+    taus = rule_at(rule, step, wires.depth).taus
+    weights, sums = work.activations.weights, work.gradients.sums
+    tile, last = span
+    while tile < last:
+        layer = tile // wires.width
+        start = layer * wires.width
+        tile_end = min(last, min(tile + TILE, start + wires.width))
+        tau = taus[layer]
+        logits = floats_at(adam.logits[layer], size)
+        first_moment = floats_at(adam.first_moments[layer], size)
+        second_moment = floats_at(adam.second_moments[layer], size)
+        if work.adaptation.active:
+            soften_gates(adam.logits, wires.width, tile, tile_end, tau, weights)
+        for gate in range(tile, tile_end):
+            offset = (gate - start) * N_OPTIONS
+            prefetch(sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
+            row = start + at(wires.position_of, gate)
+            gradient = logit_gradient(sums, row, weights, gate, tau)
+            adam_step(logits, first_moment, second_moment, offset, gradient, adam, rate, scale)
+        if chooses:
+            _choose_gates(wires, work, rule, adam.logits, step + 1, (tile, tile_end), scratch)
+        tile = tile_end
+
+
+@device
+def _choose_gates(wires, work, rule, logits, step, span, scratch):
+    if work.adaptation.active:
+        rate_gates(logits, wires.width, span, work.adaptation, work.activations.gates, scratch)
+        return
+    of_step = rule_at(rule, step, wires.depth)
+    select_gates(logits, wires.width, span, of_step, work.activations, scratch)
+
+
 @entry
-def train_packed(
-    worker,
-    wires,
-    work,
-    rule,
-    adam,
-    parameters,
-    batches,
-    first_draw,
-    steps_done,
-    n_steps,
-    group_tau,
-    factor,
-    losses,
-):
+def train_packed(worker, wires, work, rule, adam, batches, losses):
     """Run steps of a network of hard gates.
 
     Args:
-        worker: see :class:`lgn_analysis.kernels.cpu.runtime.threads.Worker`.
-        wires, work, rule, adam, parameters, batches: the network, its memory, how gates are chosen
-            and moved, and the data.
-        first_draw: the first step's noise; the draw goes up by one a step.
-        steps_done: Adam's steps before these.
-        n_steps: how many.
-        group_tau: group-sum temperature.
-        factor: multiplies the gradient at each layer's input.
+        worker: see :class:`lgn_analysis.kernels.cpu.runtime.workers.Worker`.
+        wires, work, rule, adam, batches: the network, its memory, how gates are chosen and moved, and
+            the data.
         losses: float64 [n_steps], the mean loss of each step. One that is not finite ends the run:
             it and those behind it move nothing.
     """
     if not barrier(worker):
         return
-    n_groups = wires.n_groups
+    n_steps, activations = len(losses), work.activations
     n_rows = level_row(wires, wires.depth + 1)
-    n_blocks = -(-batches.batch // BLOCK)
-    first_gate, last_gate = shard(wires.depth * wires.width, worker)
-    first_block, last_block = shard(n_blocks, worker)
+    gates = shard(wires.depth * wires.width, worker)
+    blocks = shard(activations.n_blocks, worker)
     square = np.empty(BLOCK, dtype=np.int64)
     planes = np.empty(N_PLANES, dtype=np.int64)
-    none = np.empty(0, dtype=np.float32)
     scratch = make_scratch()
-    factor = np.float32(factor)
-    _choose_gates(wires, work, rule, parameters, 0, first_draw, first_gate, last_gate, scratch)
+    _choose_gates(wires, work, rule, adam.logits, 0, gates, scratch)
     for step in range(n_steps):
-        _gather_batch(wires, batches, step, worker, square, work.words, n_rows)
+        _gather_batch(wires, batches, step, worker, square, activations.words, n_rows)
         barrier(worker)
         if work.adaptation.active:
             taus = rule_at(rule, step, wires.depth).taus
             follow_confidence(work.adaptation, wires.depth, wires.width, worker, taus)
-        forward_packed(worker, wires, work.gates, work.words, n_blocks)
-        group_sums_packed(
-            worker, wires, work.words, n_blocks, group_tau, planes, work.logits, n_groups + 1
-        )
+        forward_packed(worker, wires, activations)
+        group_sums_packed(worker, wires, activations, planes, work.outputs)
         barrier(worker)
-        _losses_and_deltas(wires, work, batches, step, first_block, last_block, group_tau, square)
+        _losses_and_deltas(wires, work, batches, step, blocks, square)
         barrier(worker)
-        if not _note_loss(work, batches.batch, n_blocks, step, worker, losses):
+        if not _note_loss(work, batches.batch, step, worker, losses):
             return
-        backward_packed(
-            worker,
-            wires,
-            work.gates,
-            work.words,
-            n_blocks,
-            work.deltas,
-            factor,
-            work.sums,
-            none,
-        )
-        _move_gates(
-            wires,
-            work,
-            rule,
-            adam,
-            parameters,
-            step,
-            steps_done + step + 1,
-            first_draw + step + 1,
-            first_gate,
-            last_gate,
-            step + 1 < n_steps,
-            scratch,
-        )
+        backward_packed(worker, wires, activations, work.gradients)
+        _move_gates(wires, work, rule, adam, step, gates, step + 1 < n_steps, scratch)
 
 
 @entry
-def train_dense(
-    worker,
-    wires,
-    work,
-    rule,
-    adam,
-    parameters,
-    batches,
-    first_draw,
-    steps_done,
-    n_steps,
-    group_tau,
-    factor,
-    losses,
-):
+def train_dense(worker, wires, work, rule, adam, batches, losses):
     """Run steps of a network of soft gates; see :func:`train_packed`."""
     if not barrier(worker):
         return
-    n_groups = wires.n_groups
-    n_blocks = -(-batches.batch // BLOCK)
-    first_gate, last_gate = shard(wires.depth * wires.width, worker)
+    n_steps, activations = len(losses), work.activations
+    gates = shard(wires.depth * wires.width, worker)
     square = np.empty(BLOCK, dtype=np.int64)
-    none = np.empty(0, dtype=np.float32)
     scratch = make_scratch()
-    factor = np.float32(factor)
-    _choose_gates(wires, work, rule, parameters, 0, first_draw, first_gate, last_gate, scratch)
+    _choose_gates(wires, work, rule, adam.logits, 0, gates, scratch)
     for step in range(n_steps):
-        _gather_batch(wires, batches, step, worker, square, work.words, wires.n_features)
+        _gather_batch(wires, batches, step, worker, square, activations.words, wires.n_features)
         barrier(worker)
-        for block in range(n_blocks):
-            write_inputs(wires, worker, work.words, none, block, work.values, 0)
+        for block in range(activations.n_blocks):
+            write_inputs(wires, worker, activations, block, 0)
             barrier(worker)
-            forward_dense(worker, wires, work.coefficients, work.values, 0)
-            start = block * (n_groups + 1) * BLOCK
-            group_sums_dense(worker, wires, work.values, 0, group_tau, work.logits, start)
+            forward_dense(worker, wires, activations, 0)
+            group_sums_dense(worker, wires, activations, block, 0, work.outputs)
             barrier(worker)
             if block % worker.n_workers == worker.place:
-                _losses_and_deltas(wires, work, batches, step, block, block + 1, group_tau, square)
+                _losses_and_deltas(wires, work, batches, step, (block, block + 1), square)
             barrier(worker)
-            backward_dense(
-                worker,
-                wires,
-                work.coefficients,
-                work.values,
-                0,
-                work.deltas,
-                block * n_groups * BLOCK,
-                n_blocks * n_groups * BLOCK,
-                factor,
-                block > 0,
-                work.sums,
-                none,
-                0,
-            )
-        if not _note_loss(work, batches.batch, n_blocks, step, worker, losses):
+            backward_dense(worker, wires, activations, work.gradients, block, 0)
+        if not _note_loss(work, batches.batch, step, worker, losses):
             return
-        _move_gates(
-            wires,
-            work,
-            rule,
-            adam,
-            parameters,
-            step,
-            steps_done + step + 1,
-            first_draw + step + 1,
-            first_gate,
-            last_gate,
-            step + 1 < n_steps,
-            scratch,
-        )
+        _move_gates(wires, work, rule, adam, step, gates, step + 1 < n_steps, scratch)

@@ -17,25 +17,19 @@ import triton.language as tl
 from torch import Tensor
 
 from lgn_analysis.kernels.cuda.logits import (
+    GATES,
+    add_parts,
     corners_of,
     load_options,
     options_of,
     store_coefficients,
     store_options,
 )
-from lgn_analysis.kernels.cuda.relax import GATES
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
 
 
 @triton.jit
-def _weight_tangents(
-    weights: tl.tensor,
-    direction: tl.tensor,
-    rate: tl.tensor,
-    gates: tl.tensor,
-    n: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> tuple[tl.tensor, ...]:
+def _weight_tangents(weights, direction, rate, gates, n, BLOCK: tl.constexpr):
     """Return p and ṗ of a block of gates, four tensors [BLOCK, 4] each."""
     p0, p1, p2, p3 = load_options(weights, gates, n, BLOCK)
     v0, v1, v2, v3 = load_options(direction, gates, n, BLOCK)
@@ -49,15 +43,8 @@ def _weight_tangents(
 
 @triton.jit
 def direction_coefficients(
-    out: tl.tensor,
-    weights: tl.tensor,
-    directions: tl.tensor,
-    rates: tl.tensor,
-    n: tl.tensor,
-    row_length: tl.tensor,
-    VECTORS: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
+    out, weights, directions, rates, n, row_length, VECTORS: tl.constexpr, BLOCK: tl.constexpr
+):
     """Write ċ [n, VECTORS, 4] for weights float64 [n, 16]; rates holds 1/tau.
 
     ``directions`` begins at the layer's logits in the first of rows ``row_length`` apart.
@@ -74,18 +61,18 @@ def direction_coefficients(
 
 @triton.jit
 def direction_products(
-    out: tl.tensor,
-    weights: tl.tensor,
-    directions: tl.tensor,
-    rates: tl.tensor,
-    slopes: tl.tensor,
-    sums: tl.tensor,
-    n: tl.tensor,
-    n_parts: tl.tensor,
-    row_length: tl.tensor,
+    out,  # [VECTORS, n, 16], rows row_length apart
+    weights,  # [n, 16]
+    directions,  # [VECTORS, n, 16], rows row_length apart
+    rates,  # [1]
+    slopes,  # [n, 4]
+    sums,  # [n_parts, n, VECTORS, 4]
+    n,
+    n_parts,
+    row_length,
     VECTORS: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Write the products float64, placed as the directions, from S [n, 4] and the parts of Ṡ.
 
     ``sums`` [n_parts, n, VECTORS, 4] are added in float64, in the order of the parts.
@@ -101,17 +88,9 @@ def direction_products(
         tl.load(row + 2, mask=inside, other=0.0),
         tl.load(row + 3, mask=inside, other=0.0),
     )
-    of_1 = tl.zeros((BLOCK,), tl.float64)
-    of_a = tl.zeros((BLOCK,), tl.float64)
-    of_b = tl.zeros((BLOCK,), tl.float64)
-    of_ab = tl.zeros((BLOCK,), tl.float64)
     rows = sums + (gates.to(tl.int64) * VECTORS + vector) * 4
-    for part in range(n_parts):
-        at = rows + part * tl.cast(n, tl.int64) * (VECTORS * 4)
-        of_1 += tl.load(at, mask=inside, other=0.0).to(tl.float64)
-        of_a += tl.load(at + 1, mask=inside, other=0.0).to(tl.float64)
-        of_b += tl.load(at + 2, mask=inside, other=0.0).to(tl.float64)
-        of_ab += tl.load(at + 3, mask=inside, other=0.0).to(tl.float64)
+    stride = tl.cast(n, tl.int64) * (VECTORS * 4)
+    of_1, of_a, of_b, of_ab = add_parts(rows, inside, n_parts, stride, tl.float64, BLOCK)
     t0, t1, t2, t3 = options_of(of_1, of_a, of_b, of_ab)
     direction = directions + vector * row_length
     p0, p1, p2, p3, m0, m1, m2, m3 = _weight_tangents(weights, direction, rate, gates, n, BLOCK)
@@ -144,18 +123,9 @@ def coefficient_tangents(
     """
     n, k = weights.shape[0], rows.shape[0]
     out = torch.empty(n, k, 4, dtype=dtype, device=weights.device)
-    launch(
-        direction_coefficients,
-        (cdiv(n, GATES), k),
-        out,
-        weights,
-        rows,
-        rates,
-        n,
-        rows.stride(0),
-        VECTORS=k,
-        BLOCK=GATES,
-    )
+    arrays = (out, weights, rows, rates)
+    sizes = (n, rows.stride(0))
+    launch(direction_coefficients, (cdiv(n, GATES), k), *arrays, *sizes, VECTORS=k, BLOCK=GATES)
     return out
 
 
@@ -174,18 +144,6 @@ def write_products(
     """
     n, k = weights.shape[0], rows.shape[0]
     assert out.stride() == rows.stride()
-    launch(
-        direction_products,
-        (cdiv(n, GATES), k),
-        out,
-        weights,
-        rows,
-        rates,
-        slopes,
-        sums,
-        n,
-        sums.shape[0],
-        rows.stride(0),
-        VECTORS=k,
-        BLOCK=GATES,
-    )
+    arrays = (out, weights, rows, rates, slopes, sums)
+    sizes = (n, sums.shape[0], rows.stride(0))
+    launch(direction_products, (cdiv(n, GATES), k), *arrays, *sizes, VECTORS=k, BLOCK=GATES)

@@ -15,12 +15,10 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
-from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs, backward_sums
 from lgn_analysis.kernels.cuda.bits import pack_bits
-from lgn_analysis.kernels.cuda.consumers import consumers_of_layers
 from lgn_analysis.kernels.cuda.curvature.directions import coefficient_tangents, write_products
 from lgn_analysis.kernels.cuda.curvature.signs import (
     forward_signs,
@@ -33,12 +31,18 @@ from lgn_analysis.kernels.cuda.curvature.tangents_backward import (
     backward_tangents,
 )
 from lgn_analysis.kernels.cuda.forward import gates_forward_float, group_parts
-from lgn_analysis.kernels.cuda.relax import Draw
-from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, check_samples, loss_derivatives
+from lgn_analysis.kernels.cuda.logits import Draw
+from lgn_analysis.kernels.cuda.runtime.layout import consumers_of_layers
+from lgn_analysis.kernels.interface import (
+    NetworkSpec,
+    OutputLoss,
+    check_curvature,
+    check_draws,
+    loss_derivatives,
+)
 
 VECTORS: Final = 4
 """Directions that a sweep takes at most."""
-_DTYPES: Final = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -79,17 +83,6 @@ class Curvature:
     The layers below the first probed one are evaluated once and forgotten. Activations, gradients
     and tangents are of the logits' dtype, and so are sums over a tile of samples, at most 256; tiles
     are added in float64, and so is all that has sixteen numbers a gate.
-
-    Args:
-        network: wirings and group sum.
-        logits: [width, 16] of every layer, float32 or float64.
-        x: [batch, n_features].
-        loss: of the class logits; samples must contribute to it by themselves.
-        tau: gate temperature.
-        layers: which layers are probed, rising.
-
-    Raises:
-        InvalidInputError: the logits are of another dtype, or there is no sample.
     """
 
     ARRAYS: ClassVar[int] = 3
@@ -106,13 +99,8 @@ class Curvature:
         tau: float,
         layers: Sequence[int],
     ) -> None:
-        check_samples(x, network.n_features)
+        check_curvature(network, logits, x, layers)
         self._dtype, self._device, self._batch = logits[0].dtype, logits[0].device, len(x)
-        if self._dtype not in _DTYPES:
-            raise InvalidInputError(
-                f"curvature needs float32 or float64 logits, not {self._dtype}; convert the model: "
-                "model.float()"
-            )
         self._probed = list(layers)
         self._groups, self._group_size = network.n_groups, network.group_size
         with torch.no_grad():
@@ -139,8 +127,7 @@ class Curvature:
 
     def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Return ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, in float64."""
-        if first + count > 2**33:
-            raise InvalidInputError(f"signs have draws 0..2**33-1, got {first + count - 1}")
+        check_draws(first, count)
         shape = (count, len(self._probed), self._batch)
         with torch.no_grad():
             forms = torch.empty(shape, dtype=torch.float64, device=self._device)

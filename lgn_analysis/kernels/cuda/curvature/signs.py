@@ -24,9 +24,9 @@ from lgn_analysis.kernels.cuda.curvature.tangents import (
     store_tangents,
     tile_of,
 )
-from lgn_analysis.kernels.cuda.forward import load_values
+from lgn_analysis.kernels.cuda.forward import load_pair
+from lgn_analysis.kernels.cuda.logits import Draw
 from lgn_analysis.kernels.cuda.noise import sign_bits
-from lgn_analysis.kernels.cuda.relax import Draw
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
 
 GATES_SUMMED: Final = 256
@@ -34,18 +34,9 @@ GATES_SUMMED: Final = 256
 
 
 @triton.jit
-def _signed_lengths(
-    factors: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    rows: tl.tensor,
-    inside: tl.tensor,
-    halves: tl.tensor,
-    a: tl.tensor,
-    b: tl.tensor,
-    VECTORS: tl.constexpr,
-) -> tl.tensor:
+def _signed_lengths(factors, state, stream, tile, a, b, VECTORS: tl.constexpr):
     """Return ``± √q`` [VECTORS, halves, rows, 32] for R's rows of 4, 3, 2 and 1: factors [n, 10]."""
+    rows, inside, halves, _ = tile
     at = factors + rows.to(tl.int64) * 10
     r0 = tl.load(at, mask=inside, other=0.0)[None, :, None]
     r1 = tl.load(at + 1, mask=inside, other=0.0)[None, :, None]
@@ -69,69 +60,55 @@ def _signed_lengths(
 
 @triton.jit(do_not_specialize=["stream"])
 def sign_forward(
-    out: tl.tensor,
-    inputs: tl.tensor,
-    input_tangents: tl.tensor,
-    wiring: tl.tensor,
-    coefficients: tl.tensor,
-    factors: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    n: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    out,  # [n, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    input_tangents,  # [n_in, VECTORS, batch]
+    wiring,  # [2, n]
+    coefficients,  # [n, 4]
+    factors,  # [n, 10]
+    state,  # [2]
+    stream,
+    n,
+    batch,
+    n_halves,
     LINKED: tl.constexpr,
     PACKED: tl.constexpr,
     VECTORS: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write ``ẏ = u + (c1 + c3·b)·ȧ + (c2 + c3·a)·ḃ`` [n, VECTORS, batch], without ȧ and ḃ unless LINKED."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     halves = tl.program_id(1) * HALVES + tl.arange(0, HALVES)
     inside = rows < n
     dtype: tl.constexpr = out.dtype.element_ty
-    row_a = tl.load(wiring + rows, mask=inside, other=0)
-    row_b = tl.load(wiring + tl.cast(n, tl.int64) + rows, mask=inside, other=0)
-    a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)
-    b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)
-    total = _signed_lengths(factors, state, stream, rows, inside, halves, a, b, VECTORS)
+    tile = (rows, inside, halves, batch)
+    a, b, sources = load_pair(inputs, wiring, n, tile, n_halves, dtype, PACKED)
+    total = _signed_lengths(factors, state, stream, tile, a, b, VECTORS)
     if LINKED:
-        total += linked_tangents(
-            input_tangents,
-            coefficients,
-            rows,
-            row_a,
-            row_b,
-            inside,
-            halves,
-            batch,
-            a,
-            b,
-            VECTORS,
-        )
+        total += linked_tangents(input_tangents, coefficients, tile, sources, a, b, VECTORS)
     store_tangents(out, rows, inside, halves, batch, total, VECTORS)
 
 
 @triton.jit(do_not_specialize=["stream"])
 def sign_products(
-    out: tl.tensor,
-    delta_tangents: tl.tensor,
-    inputs: tl.tensor,
-    wiring: tl.tensor,
-    factors: tl.tensor,
-    state: tl.tensor,
-    stream: tl.tensor,
-    n: tl.tensor,
-    gates_per_delta: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    out,  # [n_parts, 2, VECTORS, batch]
+    delta_tangents,  # [n_rows, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
+    factors,  # [n, 10]
+    state,  # [2]
+    stream,
+    n,
+    gates_per_delta,
+    batch,
+    n_halves,
     PACKED: tl.constexpr,
     ROWS: tl.constexpr,
     VECTORS: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write ``Σ d`` and ``Σ d²``, d = u·δ̇, over ROWS gates: float64 [n_parts, 2, VECTORS, batch]."""
     part = tl.program_id(0)
     halves = tl.program_id(1) * HALVES + tl.arange(0, HALVES)
@@ -141,11 +118,9 @@ def sign_products(
     for start in range(0, tl.minimum(ROWS, n - part * ROWS), BLOCK):
         rows = part * ROWS + start + tl.arange(0, BLOCK)
         inside = rows < n
-        row_a = tl.load(wiring + rows, mask=inside, other=0)
-        row_b = tl.load(wiring + tl.cast(n, tl.int64) + rows, mask=inside, other=0)
-        a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)
-        b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)
-        u = _signed_lengths(factors, state, stream, rows, inside, halves, a, b, VECTORS)
+        tile = (rows, inside, halves, batch)
+        a, b, _ = load_pair(inputs, wiring, n, tile, n_halves, dtype, PACKED)
+        u = _signed_lengths(factors, state, stream, tile, a, b, VECTORS)
         row = rows // gates_per_delta
         d = u * load_tangents(delta_tangents, row, inside, halves, batch, VECTORS)
         total += d
@@ -209,9 +184,7 @@ def forward_signs(
         inputs.n, vectors, batch, dtype=coefficients.dtype, device=coefficients.device
     )
     block, halves = tile_of(out.itemsize, batch, vectors)
-    launch(
-        sign_forward,
-        (cdiv(inputs.n, block), cdiv(batch, halves * HALF_BITS)),
+    arrays = (
         out,
         rows,
         coefficients if tangents is None else tangents,
@@ -220,9 +193,14 @@ def forward_signs(
         factors,
         draw.state,
         draw.stream(layer),
-        inputs.n,
-        batch,
-        rows.shape[1],
+    )
+    sizes = (inputs.n, batch, rows.shape[1])
+    grid = (cdiv(inputs.n, block), cdiv(batch, halves * HALF_BITS))
+    launch(
+        sign_forward,
+        grid,
+        *arrays,
+        *sizes,
         LINKED=tangents is not None,
         PACKED=inputs.packed,
         VECTORS=vectors,
@@ -250,20 +228,14 @@ def products_with_signs(
     block, halves = tile_of(delta_rows.itemsize, batch, 2 * vectors)  # two sums of its own
     n_parts = cdiv(inputs.n, GATES_SUMMED)
     parts = torch.empty(n_parts, 2, vectors, batch, dtype=torch.float64, device=delta_rows.device)
+    arrays = (parts, delta_rows, rows, inputs.wiring, factors, draw.state, draw.stream(layer))
+    sizes = (inputs.n, delta_tangents.gates_per_row, batch, rows.shape[1])
+    grid = (n_parts, cdiv(batch, halves * HALF_BITS))
     launch(
         sign_products,
-        (n_parts, cdiv(batch, halves * HALF_BITS)),
-        parts,
-        delta_rows,
-        rows,
-        inputs.wiring,
-        factors,
-        draw.state,
-        draw.stream(layer),
-        inputs.n,
-        delta_tangents.gates_per_row,
-        batch,
-        rows.shape[1],
+        grid,
+        *arrays,
+        *sizes,
         PACKED=inputs.packed,
         ROWS=GATES_SUMMED,
         VECTORS=vectors,

@@ -15,23 +15,16 @@ import triton.language as tl
 from torch import Tensor
 
 from lgn_analysis.kernels.cuda.bits import HALF_BITS, as_halves, halves_per_program
-from lgn_analysis.kernels.cuda.consumers import Consumers
-from lgn_analysis.kernels.cuda.forward import load_values
+from lgn_analysis.kernels.cuda.forward import load_pair
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
+from lgn_analysis.kernels.cuda.runtime.layout import Consumers
 
 TILE_BYTES: Final = 8192
 """Tangents that one program holds, 64 bytes a thread, however many directions share them."""
 
 
 @triton.jit
-def load_tangents(
-    tangents: tl.tensor,
-    rows: tl.tensor,
-    inside: tl.tensor,
-    halves: tl.tensor,
-    batch: tl.tensor,
-    VECTORS: tl.constexpr,
-) -> tl.tensor:
+def load_tangents(tangents, rows, inside, halves, batch, VECTORS: tl.constexpr):
     """Return rows of tangents [n, VECTORS, batch] as [VECTORS, halves, rows, 32]; 0 outside."""
     samples = (halves[:, None] * 32 + tl.arange(0, 32)[None, :])[None, :, None, :]
     wanted = inside[None, None, :, None] & (samples < batch)
@@ -40,15 +33,7 @@ def load_tangents(
 
 
 @triton.jit
-def store_tangents(
-    out: tl.tensor,
-    rows: tl.tensor,
-    inside: tl.tensor,
-    halves: tl.tensor,
-    batch: tl.tensor,
-    values: tl.tensor,
-    VECTORS: tl.constexpr,
-) -> None:
+def store_tangents(out, rows, inside, halves, batch, values, VECTORS: tl.constexpr):
     """Write [VECTORS, halves, rows, 32] to rows of out [n, VECTORS, batch]."""
     samples = (halves[:, None] * 32 + tl.arange(0, 32)[None, :])[None, :, None, :]
     wanted = inside[None, None, :, None] & (samples < batch)
@@ -57,20 +42,10 @@ def store_tangents(
 
 
 @triton.jit
-def linked_tangents(
-    input_tangents: tl.tensor,
-    coefficients: tl.tensor,
-    rows: tl.tensor,
-    row_a: tl.tensor,
-    row_b: tl.tensor,
-    inside: tl.tensor,
-    halves: tl.tensor,
-    batch: tl.tensor,
-    a: tl.tensor,
-    b: tl.tensor,
-    VECTORS: tl.constexpr,
-) -> tl.tensor:
-    """Return ``(c1 + c3·b)·ȧ + (c2 + c3·a)·ḃ``, [VECTORS, halves, rows, 32]."""
+def linked_tangents(input_tangents, coefficients, tile, sources, a, b, VECTORS: tl.constexpr):
+    """Return ``(c1 + c3·b)·ȧ + (c2 + c3·a)·ḃ``, [VECTORS, halves, rows, 32]; see :func:`load_pair`."""
+    rows, inside, halves, batch = tile
+    row_a, row_b = sources
     at = coefficients + rows.to(tl.int64) * 4
     c1 = tl.load(at + 1, mask=inside, other=0.0)[None, :, None]
     c2 = tl.load(at + 2, mask=inside, other=0.0)[None, :, None]
@@ -82,22 +57,22 @@ def linked_tangents(
 
 @triton.jit
 def tangent_forward(
-    out: tl.tensor,
-    inputs: tl.tensor,
-    input_tangents: tl.tensor,
-    wiring: tl.tensor,
-    coefficients: tl.tensor,
-    c_tangents: tl.tensor,
-    n: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    out,  # [n, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    input_tangents,  # [n_in, VECTORS, batch]
+    wiring,  # [2, n]
+    coefficients,  # [n, 4]
+    c_tangents,  # [n, VECTORS, 4]
+    n,
+    batch,
+    n_halves,
     C_TANGENTS: tl.constexpr,
     LINKED: tl.constexpr,
     PACKED: tl.constexpr,
     VECTORS: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write ẏ [n, VECTORS, batch].
 
     C_TANGENTS: the coefficients have tangents, ``c_tangents`` [n, VECTORS, 4]. LINKED: the inputs have.
@@ -106,10 +81,8 @@ def tangent_forward(
     halves = tl.program_id(1) * HALVES + tl.arange(0, HALVES)
     inside = rows < n
     dtype: tl.constexpr = out.dtype.element_ty
-    row_a = tl.load(wiring + rows, mask=inside, other=0)
-    row_b = tl.load(wiring + tl.cast(n, tl.int64) + rows, mask=inside, other=0)
-    a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)
-    b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)
+    tile = (rows, inside, halves, batch)
+    a, b, sources = load_pair(inputs, wiring, n, tile, n_halves, dtype, PACKED)
     total = tl.zeros((VECTORS, HALVES, BLOCK, 32), dtype)
     if C_TANGENTS:
         vectors = rows.to(tl.int64)[None, :] * VECTORS + tl.arange(0, VECTORS)[:, None]
@@ -121,19 +94,7 @@ def tangent_forward(
         m3 = tl.load(at + 3, mask=wanted, other=0.0)[:, None, :, None]
         total += (m0 + m1 * a[None, :, :, :]) + (m2 + m3 * a[None, :, :, :]) * b[None, :, :, :]
     if LINKED:
-        total += linked_tangents(
-            input_tangents,
-            coefficients,
-            rows,
-            row_a,
-            row_b,
-            inside,
-            halves,
-            batch,
-            a,
-            b,
-            VECTORS,
-        )
+        total += linked_tangents(input_tangents, coefficients, tile, sources, a, b, VECTORS)
     store_tangents(out, rows, inside, halves, batch, total, VECTORS)
 
 
@@ -203,18 +164,21 @@ def forward_tangents(
         inputs.n, vectors, batch, dtype=coefficients.dtype, device=coefficients.device
     )
     block, halves = tile_of(out.itemsize, batch, vectors)
-    launch(
-        tangent_forward,
-        (cdiv(inputs.n, block), cdiv(batch, halves * HALF_BITS)),
+    arrays = (
         out,
         rows,
         coefficients if tangents is None else tangents,
         inputs.wiring,
         coefficients,
         coefficients if c_tangents is None else c_tangents,
-        inputs.n,
-        batch,
-        rows.shape[1],
+    )
+    sizes = (inputs.n, batch, rows.shape[1])
+    grid = (cdiv(inputs.n, block), cdiv(batch, halves * HALF_BITS))
+    launch(
+        tangent_forward,
+        grid,
+        *arrays,
+        *sizes,
         C_TANGENTS=c_tangents is not None,
         LINKED=tangents is not None,
         PACKED=inputs.packed,

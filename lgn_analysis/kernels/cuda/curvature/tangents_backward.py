@@ -24,7 +24,7 @@ from lgn_analysis.kernels.cuda.curvature.tangents import (
     store_tangents,
     tile_of,
 )
-from lgn_analysis.kernels.cuda.forward import load_values
+from lgn_analysis.kernels.cuda.forward import load_pair, load_values
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
 
 SUMMED_BYTES: Final = TILE_BYTES // 2
@@ -32,22 +32,13 @@ SUMMED_BYTES: Final = TILE_BYTES // 2
 
 
 @triton.jit
-def _over_samples(values: tl.tensor) -> tl.tensor:
+def _over_samples(values):
     """Return [vectors, halves, rows, 32] summed over samples, [vectors, rows]."""
     return tl.sum(tl.sum(values, axis=1), axis=2)
 
 
 @triton.jit
-def _store_sums(
-    sums: tl.tensor,
-    gates: tl.tensor,
-    wanted: tl.tensor,
-    of_1: tl.tensor,
-    of_a: tl.tensor,
-    of_b: tl.tensor,
-    of_ab: tl.tensor,
-    VECTORS: tl.constexpr,
-) -> None:
+def _store_sums(sums, gates, wanted, of_1, of_a, of_b, of_ab, VECTORS: tl.constexpr):
     """Write the sums of four tensors over the samples at hand to sums [n, VECTORS, 4]."""
     even = tl.join(_over_samples(of_1), _over_samples(of_b))
     odd = tl.join(_over_samples(of_a), _over_samples(of_ab))
@@ -59,29 +50,28 @@ def _store_sums(
 
 @triton.jit
 def tangent_backward_sums(
-    sums: tl.tensor,
-    delta_tangents: tl.tensor,
-    inputs: tl.tensor,
-    wiring: tl.tensor,
-    n: tl.tensor,
-    gates_per_delta: tl.tensor,
-    batch: tl.tensor,
-    n_halves: tl.tensor,
+    sums,  # [n_parts, n, VECTORS, 4]
+    delta_tangents,  # [n_rows, VECTORS, batch]
+    inputs,  # [n_in, batch], or halves [n_in, n_halves] if PACKED
+    wiring,  # [2, n]
+    n,
+    gates_per_delta,
+    batch,
+    n_halves,
     PACKED: tl.constexpr,
     VECTORS: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write the tangents of the sums [n_parts, n, VECTORS, 4] where inputs have no tangents."""
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     part = tl.program_id(1)
     halves = part * HALVES + tl.arange(0, HALVES)
     inside = gates < n
     dtype: tl.constexpr = sums.dtype.element_ty
-    row_a = tl.load(wiring + gates, mask=inside, other=0)
-    row_b = tl.load(wiring + tl.cast(n, tl.int64) + gates, mask=inside, other=0)
-    a = load_values(inputs, row_a, inside, halves, batch, n_halves, dtype, PACKED)[None, :, :, :]
-    b = load_values(inputs, row_b, inside, halves, batch, n_halves, dtype, PACKED)[None, :, :, :]
+    tile = (gates, inside, halves, batch)
+    a, b, _ = load_pair(inputs, wiring, n, tile, n_halves, dtype, PACKED)
+    a, b = a[None, :, :, :], b[None, :, :, :]
     d = load_tangents(delta_tangents, gates // gates_per_delta, inside, halves, batch, VECTORS)
     own = sums + part * tl.cast(n, tl.int64) * (VECTORS * 4)
     _store_sums(own, gates, inside, d, d * a, d * b, d * a * b, VECTORS)
@@ -89,26 +79,26 @@ def tangent_backward_sums(
 
 @triton.jit
 def tangent_backward_inputs(
-    out: tl.tensor,
-    sums: tl.tensor,
-    delta: tl.tensor,
-    delta_tangents: tl.tensor,
-    inputs: tl.tensor,
-    input_tangents: tl.tensor,
-    coefficients: tl.tensor,
-    c_tangents: tl.tensor,
-    offsets: tl.tensor,
-    readers: tl.tensor,
-    partners: tl.tensor,
-    n_in: tl.tensor,
-    n: tl.tensor,
-    gates_per_delta: tl.tensor,
-    batch: tl.tensor,
+    out,  # [n_in, VECTORS, batch]
+    sums,  # [n_parts, n, VECTORS, 4]
+    delta,  # [n_rows, batch]
+    delta_tangents,  # [n_rows, VECTORS, batch]
+    inputs,  # [n_in, batch]
+    input_tangents,  # [n_in, VECTORS, batch]
+    coefficients,  # [n, 4]
+    c_tangents,  # [n, VECTORS, 4]
+    offsets,  # [n_in + 1]
+    readers,  # [2 · n]
+    partners,  # [2 · n]
+    n_in,
+    n,
+    gates_per_delta,
+    batch,
     C_TANGENTS: tl.constexpr,
     VECTORS: tl.constexpr,
     BLOCK: tl.constexpr,
     HALVES: tl.constexpr,
-) -> None:
+):
     """Write the tangents of the input gradients [n_in, VECTORS, batch].
 
     C_TANGENTS: the coefficients have tangents, ``c_tangents`` [n, VECTORS, 4], and the tangents of the four
@@ -181,17 +171,14 @@ def backward_tangent_sums(inputs: Inputs, delta_tangents: Delta) -> Tensor:
     sums = torch.empty(
         n_parts, inputs.n, vectors, 4, dtype=delta_rows.dtype, device=delta_rows.device
     )
+    arrays = (sums, delta_rows, rows, inputs.wiring)
+    sizes = (inputs.n, delta_tangents.gates_per_row, batch, rows.shape[1])
+    grid = (cdiv(inputs.n, block), n_parts)
     launch(
         tangent_backward_sums,
-        (cdiv(inputs.n, block), n_parts),
-        sums,
-        delta_rows,
-        rows,
-        inputs.wiring,
-        inputs.n,
-        delta_tangents.gates_per_row,
-        batch,
-        rows.shape[1],
+        grid,
+        *arrays,
+        *sizes,
         PACKED=inputs.packed,
         VECTORS=vectors,
         BLOCK=block,
@@ -228,9 +215,7 @@ def backward_tangents(
     out = torch.empty_like(tangents)
     n_sums = inputs.n if c_tangents is not None else 0
     sums = torch.empty(n_parts, n_sums, vectors, 4, dtype=out.dtype, device=out.device)
-    launch(
-        tangent_backward_inputs,
-        (cdiv(consumers.n_in, block), n_parts),
+    arrays = (
         out,
         sums,
         delta.rows,
@@ -242,10 +227,14 @@ def backward_tangents(
         consumers.offsets,
         consumers.readers,
         consumers.partners,
-        consumers.n_in,
-        inputs.n,
-        delta.gates_per_row,
-        batch,
+    )
+    sizes = (consumers.n_in, inputs.n, delta.gates_per_row, batch)
+    grid = (cdiv(consumers.n_in, block), n_parts)
+    launch(
+        tangent_backward_inputs,
+        grid,
+        *arrays,
+        *sizes,
         C_TANGENTS=c_tangents is not None,
         VECTORS=vectors,
         BLOCK=block,

@@ -152,7 +152,7 @@ def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7
     """
     # A kernel's users stand above this module, which they do not need.
     from lgn_analysis.kernels import cuda
-    from lgn_analysis.kernels.cuda.relax import Draw, gates_of, noise
+    from lgn_analysis.kernels.cuda.logits import Draw, gates_of, noise
 
     n_features, key = width, NoiseKey(0, Purpose.TRAINING)
     x = torch.zeros(batch, n_features, dtype=torch.bool)
@@ -160,11 +160,8 @@ def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7
     order = y[None]
     wiring = torch.arange(2 * width).reshape(2, width) % n_features
     samples = cuda.PackedSamples(torch.zeros(batch, width // 64, dtype=torch.int64), n_features)
-    pixels = cuda.Pixels(
-        torch.zeros(batch, width // 10, dtype=torch.uint8), torch.zeros(10, dtype=torch.int32)
-    )
     with recording() as launches:
-        for name, kind in RELAXATIONS.items():
+        for kind in RELAXATIONS.values():
             logits = [torch.zeros(width, 16, requires_grad=True) for _ in range(3)]
             for dtype in (torch.float32, torch.bfloat16):
                 network = NetworkSpec(
@@ -177,8 +174,7 @@ def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7
             if kind.adaptive:
                 confidences = tuple(torch.ones(()) for _ in logits)
                 network = replace(network, confidences=confidences)
-            data = pixels if name == "gumbel-st" else samples
-            steps = cuda.TrainingRun(network, logits, moments, data, y, AdamRule(0.01))
+            steps = cuda.TrainingRun(network, logits, moments, samples, y, AdamRule(0.01))
             steps.run(order, key, steps_done=0)
             if not kind.adaptive:
                 steps.run(order, key, steps_done=0, taus=[1.0])
@@ -186,7 +182,6 @@ def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7
         cuda.unpack_bits(words, batch)
         cuda.gate_layer_packed(words, wiring, torch.zeros(width, dtype=torch.int64))
         cuda.group_sums(words, 10, 1.0, batch)
-        cuda.thermometer(pixels.values, pixels.levels)
         for wide in (torch.float32, torch.float64):
             noise(Draw.of(key, x.device), 0, width, wide)
             coefficients = torch.zeros(width, 4, dtype=wide, requires_grad=True)

@@ -8,15 +8,12 @@ import triton.language as tl
 from torch import Tensor
 
 from lgn_analysis.gates.relaxations import CAGE, UNDECIDED
-from lgn_analysis.kernels.cuda.logits import load_options
-from lgn_analysis.kernels.cuda.relax import GATES
+from lgn_analysis.kernels.cuda.logits import GATES, load_options
 from lgn_analysis.kernels.cuda.runtime.launch import cdiv, launch
 
 
 @triton.jit
-def sum_certainties(
-    parts: tl.tensor, logits: tl.tensor, n: tl.tensor, inverse_tau: tl.tensor, BLOCK: tl.constexpr
-) -> None:
+def sum_certainties(parts, logits, n, inverse_tau, BLOCK: tl.constexpr):
     """Write the sum of ``max softmax(z / tau)`` over each block of gates, float32 [n_blocks]."""
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     v0, v1, v2, v3 = load_options(logits, gates, n, BLOCK)
@@ -32,17 +29,17 @@ def sum_certainties(
 
 @triton.jit
 def follow_certainties(
-    confidence: tl.tensor,
-    inverse_tau: tl.tensor,
-    parts: tl.tensor,
-    n_parts: tl.tensor,
-    n: tl.tensor,
-    decay: tl.tensor,
-    tau_max: tl.tensor,
-    tau_min: tl.tensor,
-    floor: tl.tensor,
+    confidence,  # []
+    inverse_tau,  # [1]
+    parts,  # [n_parts]
+    n_parts,
+    n,
+    decay,
+    tau_max,
+    tau_min,
+    floor,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Move confidence [] to the mean of the certainties, and write 1 / tau_b to inverse_tau [1]."""
     total = tl.zeros((BLOCK,), tl.float64)
     for start in range(0, n_parts, BLOCK):
@@ -62,17 +59,6 @@ def follow_confidence(
     n = logits.shape[0]
     parts = torch.empty(cdiv(n, GATES), dtype=torch.float32, device=logits.device)
     launch(sum_certainties, (len(parts),), parts, logits, n, 1 / relaxation.tau, BLOCK=GATES)
-    launch(
-        follow_certainties,
-        (1,),
-        confidence,
-        inverse_tau,
-        parts,
-        len(parts),
-        n,
-        relaxation.decay,
-        relaxation.tau_max,
-        relaxation.tau_min,
-        UNDECIDED,
-        BLOCK=256,
-    )
+    arrays = (confidence, inverse_tau, parts)
+    sizes = (len(parts), n, relaxation.decay, relaxation.tau_max, relaxation.tau_min, UNDECIDED)
+    launch(follow_certainties, (1,), *arrays, *sizes, BLOCK=256)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from lgn_analysis.kernels.cpu.logits import N_OPTIONS
+from lgn_analysis.kernels.cpu.logits import N_OPTIONS, to_coefficients
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD
 from lgn_analysis.kernels.cpu.simd import (
     at,
-    four_totals,
     lanes_with,
     load,
     prefetch,
@@ -26,22 +25,9 @@ def weight_tangents(weights, offset, rows, place, tau):
 
 
 @device
-def to_coefficients(weights):
-    """Return ``w G``, a vector of 4, of a gate's sixteen weights."""
-    zero = weights * 0.0
-    # The bits of an option are its truth table: 8 at (0,0), 4 at (0,1), 2 at (1,0), 1 at (1,1).
-    at_00 = select(lanes_with(8, 16), weights, zero)
-    at_01 = select(lanes_with(4, 16), weights, zero)
-    at_10 = select(lanes_with(2, 16), weights, zero)
-    at_11 = select(lanes_with(1, 16), weights, zero)
-    by_both = (at_00 - at_01) - (at_10 - at_11)
-    return four_totals(at_00, at_10 - at_00, at_01 - at_00, by_both)
-
-
-@device
-def coefficient_tangents(layout, primal, tau, rows, n, first, last, c_tangents):
+def coefficient_tangents(layout, primal, product, n, first, last):
     """Write ċ of steps ``first``..``last - 1``, zero in layers that are not probed."""
-    wires = layout.wires
+    wires, rows, tau = layout.wires, product.rows, primal.tau
     zero = load(primal.weights, 0, 4) * 0.0
     for step in range(first, last):
         layer = layout.first + step // wires.width
@@ -56,10 +42,9 @@ def coefficient_tangents(layout, primal, tau, rows, n, first, last, c_tangents):
             c_tangent = zero
             if probed >= 0:
                 place = _place(primal, wires, v, probed, gate)
-                c_tangent = to_coefficients(
-                    weight_tangents(primal.weights, weight, rows, place, tau)
-                )
-            store(c_tangents, 4 * (step * n + v), c_tangent)
+                changed = weight_tangents(primal.weights, weight, rows, place, tau)
+                c_tangent = to_coefficients(changed, changed * 0.0)
+            store(product.c_tangents, 4 * (step * n + v), c_tangent)
 
 
 @device
@@ -80,12 +65,13 @@ def to_weights(four, zero):
 
 
 @device
-def logit_products(layout, primal, tau, rows, n, first, last, sums, products):
+def logit_products(layout, primal, product, n, first, last):
     """Write H v of the gates of steps ``first``..``last - 1``, in float64.
 
     With s = ∂L/∂p and ṡ its change: ``ṗ ∘ (s − Σ p s) + p ∘ (ṡ − Σ (ṗ s + p ṡ))``, over tau.
     """
-    wires = layout.wires
+    wires, rows, tau = layout.wires, product.rows, primal.tau
+    sums, products = product.sums, product.products
     n_gates = (wires.depth - layout.first) * wires.width
     for step in range(first, last):
         layer = layout.first + step // wires.width
