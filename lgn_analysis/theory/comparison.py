@@ -19,6 +19,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import real, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.noise import Purpose, derive_seed
+from lgn_analysis.hessian.estimators.stopping import grow
 from lgn_analysis.hessian.operators.linear import LossFn
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.results.intervals import (
@@ -209,27 +210,30 @@ def _paired_traces(
     paired = derive_seed(seed, Purpose.PROBE, _PAIRED)
     estimates: list[list[float]] = []
     bar = tqdm(desc="paired traces", unit="pair", disable=not progress)
-    converged, reason, alpha = True, f"{_PAIR * most} products as asked", ALPHA
-    for total in [most] if n_probes is not None else interim_analyses(min(_FIRST_LOOK, most), most):
+
+    def add(total: int) -> None:
         while len(estimates) < total:
             shared = derive_seed(paired, Purpose.PROBE, len(estimates))
             estimates.append([p.trace(n_probes=_PAIR, seed=shared).estimate for p in probes])
             bar.update()
-        if n_probes is None:
-            alpha = STOPPED_ALPHA
-            values = torch.tensor(estimates, dtype=torch.float64)
-            low, high = mean_interval(values[:, 1] - values[:, 0], alpha=alpha)
-            allowed = rtol * float(values.mean(0).abs().max())
-            converged = (high - low) / 2 <= allowed
-            reason = "converged (rtol)"
-            if converged:
-                break
-            reason = (
-                f"stopped at max_matvecs={max_matvecs}: difference ± {(high - low) / 2:.2g}, rtol "
-                f"asks {allowed:.2g}"
-            )
-    bar.close()
-    return np.array(estimates), alpha, converged, reason
+
+    def half_width() -> float:
+        values = torch.tensor(estimates, dtype=torch.float64)
+        low, high = mean_interval(values[:, 1] - values[:, 0], alpha=STOPPED_ALPHA)
+        return (high - low) / 2
+
+    def allowed() -> tuple[float, str]:
+        return rtol * float(np.abs(np.mean(estimates, axis=0)).max()), "rtol"
+
+    with bar:
+        if n_probes is not None:
+            add(most)
+            return np.array(estimates), ALPHA, True, f"{_PAIR * most} products as asked"
+        sizes = interim_analyses(min(_FIRST_LOOK, most), most)
+        converged, reason = grow(sizes, add, half_width, allowed)
+    if not converged:
+        reason = f"stopped at max_matvecs={max_matvecs}: difference {reason}"
+    return np.array(estimates), STOPPED_ALPHA, converged, reason
 
 
 def _trace_rows(traces: NDArray[np.float64], taus: Sequence[float], alpha: float) -> list[Row]:

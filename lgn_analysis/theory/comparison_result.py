@@ -9,11 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lgn_analysis.hessian.results.spectrum import DensityResult, EigenResult
+from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.metrics import Evaluation
 
 
 @dataclass(frozen=True)
-class CompareResult:
+class CompareResult(Tabular):
     """Two networks side by side.
 
     Attributes:
@@ -67,6 +68,3 @@ class CompareResult:
             f"{row('trace_z')}; {row('trace_u')}; {self.n_samples} samples, "
             f"{self.n_matvecs} products, {self.reason})"
         )
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(index=False))

@@ -28,7 +28,6 @@ from lgn_analysis.hessian.operators.batches import Batch, as_batches
 from lgn_analysis.hessian.operators.known_losses import (
     check_labels,
     check_network_data,
-    check_reduction,
     check_targets,
     recognise,
     strict,
@@ -112,7 +111,6 @@ def landscape(
     pieces = as_batches(data, batch_size)
     check_network_data(loss_fn, pieces, model.n_features)
     check_labels(loss_fn, pieces, model.n_classes)
-    check_reduction(recognise(loss_fn))
     check_targets(loss_fn, pieces)
     coordinates = _coordinates(directions, dims, grid, span)
     n_params = N_GATES * model.n_gates

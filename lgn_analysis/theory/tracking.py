@@ -18,8 +18,9 @@ from lgn_analysis.hessian.operators.linear import LossFn, isolated
 from lgn_analysis.hessian.operators.losses import check_loss
 from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise
 from lgn_analysis.hessian.probe import HessianProbe
+from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.spectrum import DensityResult
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.hessian.results.trace import TraceResult
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.theory.samples import draw_samples
@@ -28,7 +29,7 @@ _EIGEN_TOLERANCE: Final = 1e-3
 
 
 @dataclass(frozen=True)
-class TrackedCurvature:
+class TrackedCurvature(Tabular):
     """What was probed at one step.
 
     Attributes:
@@ -74,11 +75,8 @@ class TrackedCurvature:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.columns().items())
         return f"TrackedCurvature(step {self.step}, tau {self.tau:g}: {numbers})"
 
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
 
-
-class ProbeTracker:
+class ProbeTracker(Tabular):
     """Probe the soft loss's Hessian while a network trains: ``lgn.train(…, callbacks=[tracker])``.
 
     At an evaluation that is probed, these columns join the history's rows of that step, of every
@@ -218,9 +216,6 @@ class ProbeTracker:
             f"ProbeTracker({', '.join(asked)}; {len(self._sample[1])} samples, seed {self.seed}; "
             f"probed steps: {steps})"
         )
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
 
     @property
     def _columns(self) -> list[str]:

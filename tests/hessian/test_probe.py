@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from cases import bits, flat_loss, network, perceptron
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
+from tests.hessian.cases import bits, flat_loss, network, perceptron
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])

@@ -24,13 +24,14 @@ from lgn_analysis.hessian.operators.losses import ModuleLoss, batch_losses, in_d
 from lgn_analysis.hessian.operators.module import ModuleHessian, value_and_gradient
 from lgn_analysis.hessian.operators.network import NetworkHessian
 from lgn_analysis.hessian.operators.smoothing import GumbelNoise
+from lgn_analysis.hessian.results.table import Tabular
 
 _FEWER: Final = 2
 """Samples that have fewer kinks."""
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Tabular):
     """What :meth:`lgn_analysis.HessianProbe.check` measured; a failed check raises instead.
 
     Attributes:
@@ -45,9 +46,6 @@ class CheckReport:
 
     def __repr__(self) -> str:
         return f"CheckReport(all passed)\n{self.table.to_string(index=False)}"
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(index=False))
 
 
 def check_whole(operator: ParameterOperator, kind: str) -> list[dict[str, object]]:

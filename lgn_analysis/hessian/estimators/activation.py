@@ -27,10 +27,10 @@ from torch import Tensor
 from lgn_analysis.base import distributed
 from lgn_analysis.base.validation import seed_number
 from lgn_analysis.gates.noise import Purpose, derive_seed
-from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
+from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, Estimator, run
 from lgn_analysis.hessian.estimators.trace import layer_frame
 from lgn_analysis.hessian.operators.network import NetworkHessian
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
 SMALLEST: Final = 2
@@ -129,11 +129,11 @@ class _Summary:
     freedom: float
 
 
-class _Activations:
+class _Activations(Estimator):
     """The estimate so far; probes of all pieces of the loss, at every draw of its noise."""
 
     def __init__(self, hessian: NetworkHessian, seed: int) -> None:
-        self.n_probes = 0
+        self._count = 0
         self._hessian = hessian
         self._seed = seed_number(seed)
         self._exact = hessian.softmax_trace()
@@ -141,32 +141,28 @@ class _Activations:
         self._summary: _Summary | None = None
 
     @property
+    def n_probes(self) -> int:
+        return self._count
+
+    @property
     def n_matvecs(self) -> int:
-        return self.n_probes
+        return self._count
 
     @property
     def estimate(self) -> float:
         return float(self.summary.layers.sum())
 
-    @property
-    def frobenius(self) -> None:
-        return None
-
-    def limit(self, max_matvecs: int) -> tuple[int, str]:
-        return max_matvecs, f"max_matvecs={max_matvecs}"
-
     def add(self, count: int, advance: Advance) -> None:
         for piece in self._hessian.pieces():
-            index = piece.index + (
-                distributed.world()[0] << 32
-            )  # no two ranks' samples share signs
+            # No two ranks' samples share signs.
+            index = piece.index + (distributed.world()[0] << 32)
             seed = derive_seed(self._seed, Purpose.SIGNS, index)
             for first in range(self.n_probes, self.n_probes + count, BLOCK):
                 size = min(BLOCK, self.n_probes + count - first)
                 forms, squares = piece.curvature.activation_products(seed, first, size)
                 so_far = self._pieces.get(piece.index) or _Piece.empty(forms)
                 self._pieces[piece.index] = so_far.plus(forms, squares, first)
-        self.n_probes += count
+        self._count += count
         self._summary = None
         advance(count)
 

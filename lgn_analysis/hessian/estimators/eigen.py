@@ -18,12 +18,9 @@ from lgn_analysis.base.memory import format_bytes, require_memory
 from lgn_analysis.base.validation import real, seed_number, shown, whole
 from lgn_analysis.hessian.estimators.basis import CHUNK, Basis, Floats, tolerated_cosine
 from lgn_analysis.hessian.estimators.search import ENDS, Search, choose
-from lgn_analysis.hessian.operators.dense import METHODS, dense_bytes, dense_matrix
+from lgn_analysis.hessian.operators.dense import dense_matrix, is_dense
 from lgn_analysis.hessian.operators.linear import MAX_BYTES, SymmetricOperator
 from lgn_analysis.hessian.results.spectrum import EigenResult
-
-DENSE_LIMIT: Final = 3000
-"""Dimension above which no dense matrix is made without being asked: its solution takes n³."""
 
 _MORE: Final = 48
 """Vectors that the basis may hold beside four a pair."""
@@ -83,15 +80,12 @@ def top_eigenpairs(
     n = operator.shape[0]
     if which not in ENDS:
         raise InvalidInputError(f"which must be one of {', '.join(ENDS)}, got {shown(which)}")
-    if method not in METHODS:
-        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {shown(method)}")
     k, seed = whole("k", k, least=1, most=n), seed_number(seed)
     if not real("tol", tol) > 0:
         raise InvalidInputError(f"tol must be above zero, got {tol}")
     allowed = 20 * k + 400 if max_matvecs is None else whole("max_matvecs", max_matvecs)
     # The iteration takes 4·k to 10·k products and a few dozen; the identity's come in wide blocks.
-    cheap = n <= min(12 * k + 120, DENSE_LIMIT, allowed) and dense_bytes(n) <= max_bytes
-    if method == "dense" or (method == "auto" and cheap):
+    if is_dense(method, n, products=min(12 * k + 120, allowed), max_bytes=max_bytes):
         return _dense_pairs(operator, k=k, which=which, tol=tol, seed=seed, max_bytes=max_bytes)
     if allowed < 2 * k + 1:
         raise InvalidInputError(f"{k} pairs need at least {2 * k + 1} products, got {allowed}")

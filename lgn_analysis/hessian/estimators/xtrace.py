@@ -33,10 +33,10 @@ from lgn_analysis.gates.noise import Purpose, generator_for
 from lgn_analysis.hessian.estimators.hutchpp import rounding
 from lgn_analysis.hessian.estimators.quadratic_forms import block_size, draw, multiply, split
 from lgn_analysis.hessian.estimators.rows import CHUNK, Rows, append_orthonormal
-from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
+from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, Estimator, run
 from lgn_analysis.hessian.estimators.trace import layer_frame
 from lgn_analysis.hessian.operators.linear import MAX_BYTES, SymmetricOperator
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
 SMALLEST: Final = 16
@@ -124,7 +124,7 @@ class _Summary:
         return self.layers.std(0) / math.sqrt(m)
 
 
-class _XTrace:
+class _XTrace(Estimator):
     """Test vectors, a basis of their images, and the products with that basis."""
 
     def __init__(self, operator: SymmetricOperator, *, max_bytes: int, seed: int) -> None:
