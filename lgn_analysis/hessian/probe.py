@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import format_bytes, require_memory
-from lgn_analysis.base.validation import positive, real, shown, whole
+from lgn_analysis.base.validation import real, shown, whole
 from lgn_analysis.hessian.checks.report import CheckReport, check_differences, check_whole
 from lgn_analysis.hessian.checks.trial import examine_network_loss, first_that_count, plan_for
 from lgn_analysis.hessian.estimators.methods import EstimatorMethods
@@ -37,7 +37,7 @@ from lgn_analysis.hessian.operators.losses import ModuleLoss, batch_losses, chec
 from lgn_analysis.hessian.operators.module import ModuleHessian
 from lgn_analysis.hessian.operators.network import NetworkHessian, is_plain
 from lgn_analysis.hessian.operators.selection import select_parameters
-from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise
+from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise, given_tau
 from lgn_analysis.network import LogicNetwork, require_plain
 
 
@@ -206,15 +206,12 @@ class HessianProbe(EstimatorMethods):
             if tau is not None:
                 raise InvalidInputError("tau is a gate temperature and needs a LogicNetwork")
             return None
-        tau = None if tau is None else positive("tau", tau)
-        given = {t for t in (tau, self.noise.tau if self.noise else None) if t is not None}
-        if len(given) > 1:
-            raise InvalidInputError(f"tau is {tau} and noise.tau {self.noise.tau}; give one")  # type: ignore[union-attr]
-        if given or self.noise:
+        given = given_tau(tau, self.noise)
+        if given is not None or self.noise:
             require_plain(self.model, "a probe with noise or a tau of its own", hooks=False)
         elif not is_plain(self.model):
             return None  # every layer its own
-        return float(given.pop() if given else self.model.relaxation.tau)
+        return float(self.model.relaxation.tau if given is None else given)
 
     def _make_operator(self, chosen: Params, max_bytes: int) -> ParameterOperator:
         model, loss_fn = self.model, self.loss_fn

@@ -41,7 +41,12 @@ from lgn_analysis.hessian.operators.losses import (
     in_double_values,
     refuse_hidden_parameters,
 )
-from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise, perturbed_logits
+from lgn_analysis.hessian.operators.smoothing import (
+    GumbelNoise,
+    check_noise,
+    given_tau,
+    perturbed_logits,
+)
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.network import LogicNetwork, as_bits, require_plain
 from lgn_analysis.theory.directions import (
@@ -107,7 +112,8 @@ def landscape(
     check_noise(noise)
     seed = seed_number(seed)
     dims, grid = _check_shape(directions, dims, grid)
-    tau = _choose_tau(model, tau, noise)
+    given = given_tau(tau, noise)
+    tau = positive("tau", model.relaxation.tau if given is None else given)
     pieces = as_batches(data, batch_size)
     check_network_data(loss_fn, pieces, model.n_features)
     check_labels(loss_fn, pieces, model.n_classes)
@@ -287,11 +293,3 @@ def _check_shape(
     if grid < 3:
         raise InvalidInputError(f"a second difference needs a grid of at least 3, got {grid}")
     return dims, grid
-
-
-def _choose_tau(model: LogicNetwork, tau: float | None, noise: GumbelNoise | None) -> float:
-    of_noise = noise.tau if noise else None
-    if tau is not None and of_noise is not None and tau != of_noise:
-        raise InvalidInputError(f"tau is {tau} and noise.tau {of_noise}; give one")
-    given = of_noise if tau is None else tau
-    return positive("tau", model.relaxation.tau if given is None else given)

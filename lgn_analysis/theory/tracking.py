@@ -16,7 +16,7 @@ from lgn_analysis.base.validation import positive, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.hessian.operators.linear import LossFn, isolated
 from lgn_analysis.hessian.operators.losses import check_loss
-from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise
+from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise, given_tau
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.spectrum import DensityResult
@@ -247,6 +247,6 @@ class ProbeTracker(Tabular):
                 vectors = pairs.vectors if self.keep_vectors else None
             if self.density:
                 density = probe.density(seed=self.seed)
-        given = self.noise.tau if self.tau is None and self.noise else self.tau
+        given = given_tau(self.tau, self.noise)
         tau = model.relaxation.tau if given is None else given
         return TrackedCurvature(step, tau, trace, eigs, vectors, density)

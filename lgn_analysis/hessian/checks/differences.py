@@ -69,7 +69,7 @@ class CentralDifferences:
     Args:
         loss: of parameters.
         params: where.
-        method: of differentiation, of :data:`.module_hessian.METHODS`.
+        method: of differentiation, of :data:`.module.METHODS`.
         fixed: by parameter, the rows that stay where they are.
 
     Attributes:

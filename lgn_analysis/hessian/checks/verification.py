@@ -70,7 +70,7 @@ def check_products(
     Args:
         loss: of one batch.
         params: where.
-        method: the one under test, of :data:`.module_hessian.METHODS`.
+        method: the one under test, of :data:`.module.METHODS`.
         model: the module, to say what may be wrong with it.
         fewer: the loss of fewer samples.
 

@@ -58,13 +58,8 @@ def activation_trace(
 
     Args:
         hessian: the operator, of a loss to which each sample contributes by itself.
-        rtol: half-width at most ``rtol·|estimate|``.
-        atol: half-width at most this; either tolerance suffices.
-        n_probes: exactly so many probes, at least 2, whatever the tolerances.
-        min_probes: the first interim analysis.
-        max_matvecs: the most products to spend.
-        seed: seed of the signs.
-        progress: show a progress bar.
+
+    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`.
 
     Returns:
         a result whose :meth:`TraceResult.extend` adds probes.

@@ -53,7 +53,7 @@ def spectral_density(
     many probes advance together as fit. What the operator takes for itself is not counted.
 
     Args:
-        operator: the operator.
+        operator: H; of a method of a probe, the probe.
         n_probes: Rademacher start vectors.
         steps: Lanczos steps of each; m steps are exact for moments below 2m of their start vector.
         deflate: eigenpairs that enter as they are, with no sampling error; the probes sample what
@@ -85,6 +85,10 @@ def spectral_density(
     if n_probes < 1 or steps < 1:
         raise InvalidInputError(
             f"n_probes and steps must be at least 1, got {n_probes} and {steps}"
+        )
+    if method == "dense" and deflate:
+        raise InvalidInputError(
+            "method='dense' has no option 'deflate', since it samples nothing; it has max_bytes"
         )
     # Products of the identity, in blocks, cost about half as much each.
     products = 0 if deflate else 2 * n_probes * min(steps, n)

@@ -49,19 +49,14 @@ def hutchpp_trace(
     three are exact given Q, and the layers add up to the whole.
 
     Args:
-        operator: the operator.
-        rtol: half-width at most ``rtol·|estimate|``, at most 0.5.
-        atol: half-width at most this.
-        ftol: half-width at most ``ftol·‖H‖_F``, from the sketch's products.
+        operator: H.
         n_probes: exactly so many probes of the rest, at least 2, whatever the tolerances.
         sketch: columns of S, two products each; None is ``n_probes``, the paper's third of all
             products for each part, or ``min_probes`` where a tolerance decides.
-        min_probes: probes of the first interim analysis.
-        max_matvecs: the most products to spend, sketch included.
-        probes: ``"rademacher"`` or ``"gaussian"``, for sketch and rest.
         max_bytes: the most memory for vectors: the sketch takes n · sketch numbers in float64.
-        seed: seed of sketch and probes.
-        progress: show a progress bar.
+
+    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`; probes are of the rest,
+    ``probes`` and ``seed`` of sketch and rest, and ``ftol`` goes by the sketch's products.
 
     Raises:
         InvalidInputError: no tolerance, too few probes, or no room for the sketch.

@@ -15,12 +15,11 @@ from lgn_analysis.hessian.estimators.density import spectral_density
 from lgn_analysis.hessian.estimators.eigen import top_eigenpairs
 from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
 from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS
-from lgn_analysis.hessian.estimators.trace import SMALLEST, frobenius_norm, hutchinson_trace
+from lgn_analysis.hessian.estimators.trace import frobenius_norm, hutchinson_trace
 from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
-from lgn_analysis.hessian.operators.linear import MAX_BYTES, ParameterOperator
+from lgn_analysis.hessian.operators.linear import ParameterOperator
 from lgn_analysis.hessian.operators.network import NetworkHessian
-from lgn_analysis.hessian.results.spectrum import DensityResult, EigenResult
-from lgn_analysis.hessian.results.trace import FrobeniusResult, TraceResult
+from lgn_analysis.hessian.results.trace import TraceResult
 
 _ESTIMATORS: Final[dict[str, Callable[..., TraceResult]]] = {
     "hutchinson": hutchinson_trace,
@@ -57,6 +56,11 @@ class EstimatorMethods:
 
     operator: ParameterOperator
     n_matvecs: int
+
+    # A probe is the operator that these take first.
+    frobenius = frobenius_norm
+    eigs = top_eigenpairs
+    density = spectral_density
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -182,138 +186,3 @@ class EstimatorMethods:
         result = activation_trace(network, atol=atol, **every, **some)
         self.n_matvecs += result.n_matvecs
         return result
-
-    def frobenius(
-        self,
-        *,
-        rtol: float | None = 0.05,
-        n_probes: int | None = None,
-        min_probes: int = SMALLEST,
-        max_matvecs: int = MAX_MATVECS,
-        probes: str = "rademacher",
-        max_bytes: int = MAX_BYTES,
-        seed: int = 0,
-        progress: bool = False,
-    ) -> FrobeniusResult:
-        """Return ‖H‖_F = sqrt(E‖H z‖²) with its 95 % interval.
-
-        Args:
-            rtol: half-width at most ``rtol·‖H‖_F``.
-            n_probes: exactly so many probes, at least 2, whatever the tolerance.
-            min_probes: the first interim analysis; fewer than 16 cost coverage.
-            max_matvecs: the most products to spend.
-            probes: ``"rademacher"`` or ``"gaussian"``.
-            max_bytes: the most memory for vectors.
-            seed: seed of the probes.
-            progress: show a progress bar.
-
-        Raises:
-            InvalidInputError: no tolerance, too few probes, or no room for one vector.
-        """
-        return frobenius_norm(
-            self,
-            rtol=rtol,
-            n_probes=n_probes,
-            min_probes=min_probes,
-            max_matvecs=max_matvecs,
-            probes=probes,
-            max_bytes=max_bytes,
-            seed=seed,
-            progress=progress,
-        )
-
-    def eigs(
-        self,
-        k: int = 10,
-        which: str = "BE",
-        *,
-        tol: float = 1e-6,
-        max_matvecs: int | None = None,
-        copies: bool = True,
-        method: str = "auto",
-        seed: int = 0,
-        max_bytes: int = MAX_BYTES,
-        progress: bool = False,
-    ) -> EigenResult:
-        """Return k eigenpairs H v = λ v at the ends of the spectrum, with their residuals.
-
-        Args:
-            k: number of pairs, at most n_params.
-            which: ``"LA"`` largest, ``"SA"`` smallest, ``"LM"`` largest in magnitude, ``"BE"`` half at
-                each end, the odd one at the upper, as SciPy has it.
-            tol: residual ‖H v − λ v‖ relative to the largest |eigenvalue|.
-            max_matvecs: the most products of ``"lanczos"``; None is ``20·k + 400``.
-            copies: look for further copies of multiple eigenvalues, which costs ``"lanczos"`` a sixth to a
-                third more products.
-            method: ``"lanczos"``, ``"dense"`` (n_params products and n_params³ work: every copy is
-                there), or ``"auto"``: dense where it costs hardly more than the iteration would.
-            seed: seed of the start vectors.
-            max_bytes: the most memory to take.
-            progress: show a progress bar.
-
-        Raises:
-            InvalidInputError: an option does not fit, the method has it not, or memory does not suffice.
-        """
-        if method == "dense" and max_matvecs is not None:
-            raise InvalidInputError(
-                "method='dense' has no option 'max_matvecs', since it takes a product for each of "
-                f"{self.shape[0]} parameters; it has k, which, tol, max_bytes"
-            )
-        return top_eigenpairs(
-            self,
-            k=k,
-            which=which,
-            tol=tol,
-            max_matvecs=max_matvecs,
-            copies=copies,
-            method=method,
-            seed=seed,
-            max_bytes=max_bytes,
-            progress=progress,
-        )
-
-    def density(
-        self,
-        *,
-        n_probes: int = 8,
-        steps: int = 40,
-        deflate: EigenResult | int | None = None,
-        tol: float = 0.1,
-        method: str = "auto",
-        seed: int = 0,
-        max_bytes: int = MAX_BYTES,
-        progress: bool = False,
-    ) -> DensityResult:
-        """Return the spectral density Σ_i δ(λ − λ_i) / n_params, as quadrature nodes and weights.
-
-        Args:
-            n_probes: start vectors of Lanczos recurrences.
-            steps: length of each; m steps are exact for moments below 2m of their start vector.
-            deflate: eigenpairs that enter as they are, with no sampling error: those of :meth:`eigs`, or
-                how many to find, 0 for none; None is 20 where that is worth its products.
-            tol: expected Wasserstein distance to the spectrum at which the result counts as converged,
-                relative to the mean |λ|.
-            method: ``"lanczos"``, ``"dense"`` (exact, from n_params products and n_params³ work), or
-                ``"auto"``: dense where that costs hardly more products.
-            seed: seed of the start vectors.
-            max_bytes: the most memory to take.
-            progress: show a progress bar.
-
-        Raises:
-            InvalidInputError: an option does not fit, the method has it not, or memory does not suffice.
-        """
-        if method == "dense" and deflate is not None:
-            raise InvalidInputError(
-                "method='dense' has no option 'deflate', since it samples nothing; it has max_bytes"
-            )
-        return spectral_density(
-            self,
-            n_probes=n_probes,
-            steps=steps,
-            deflate=deflate,
-            tol=tol,
-            method=method,
-            seed=seed,
-            max_bytes=max_bytes,
-            progress=progress,
-        )

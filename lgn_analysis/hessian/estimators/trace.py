@@ -58,18 +58,11 @@ def hutchinson_trace(
     8 probes give an error, but where H has few entries off the diagonal no interval that holds.
 
     Args:
-        operator: the operator.
-        rtol: half-width at most ``rtol·|estimate|``, at most 0.5.
-        atol: half-width at most this.
-        ftol: half-width at most ``ftol·‖H‖_F``, from the same probes. Any one tolerance suffices:
-            the trace is a difference of large parts and may be near zero.
-        n_probes: exactly so many probes, at least 2, whatever the tolerances.
-        min_probes: the first interim analysis; fewer than 16 cost coverage.
-        max_matvecs: the most products to spend.
+        operator: H.
         probes: ``"rademacher"`` (exact on a diagonal matrix) or ``"gaussian"``.
         max_bytes: the most memory for vectors; it bounds how many are multiplied at a time.
-        seed: seed of the probes.
-        progress: show a progress bar.
+
+    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`.
 
     Returns:
         a result whose :meth:`TraceResult.extend` adds probes.
@@ -214,7 +207,7 @@ def frobenius_norm(
     the logarithm.
 
     Args:
-        operator: the operator.
+        operator: H; of a method of a probe, the probe.
         rtol: half-width at most ``rtol·estimate``.
         n_probes: exactly so many probes, at least 2, whatever the tolerance.
         min_probes: the first interim analysis, as in :func:`hutchinson_trace`.

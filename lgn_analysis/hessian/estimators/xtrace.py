@@ -72,16 +72,12 @@ def xtrace_trace(
     then tr(QᵀHQ) is the trace, and the error estimate bounds what rounding hides.
 
     Args:
-        operator: the operator.
-        rtol: error at most ``rtol·|estimate|``, at most 0.5.
-        atol: error at most this.
-        ftol: error at most ``ftol·‖H‖_F``.
+        operator: H.
         n_probes: exactly so many test vectors, at least 2, whatever the tolerances; two products each.
         min_probes: test vectors of the first interim analysis.
-        max_matvecs: the most products to spend.
         max_bytes: the most memory for vectors; three of n numbers are kept for each test vector.
-        seed: seed of the test vectors.
-        progress: show a progress bar.
+
+    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`.
 
     Raises:
         InvalidInputError: no tolerance, too few test vectors, or no room for them.
