@@ -275,10 +275,10 @@ def compare_spectra() -> list[dict[str, Any]]:
     solvers = {
         "ours": ours(copies=True),
         "ours, one start": ours(copies=False),
-        "eigsh": arpack(1e-5, None, copies=False),
-        f"eigsh, {VECTORS} vectors": arpack(1e-5, VECTORS, copies=False),
-        "eigsh, with a search": arpack(1e-5, None, copies=True),
-        f"eigsh, {VECTORS} vectors, with a search": arpack(1e-5, VECTORS, copies=True),
+        "eigsh": arpack(TOLERANCE, None, copies=False),
+        f"eigsh, {VECTORS} vectors": arpack(TOLERANCE, VECTORS, copies=False),
+        "eigsh, with a search": arpack(TOLERANCE, None, copies=True),
+        f"eigsh, {VECTORS} vectors, with a search": arpack(TOLERANCE, VECTORS, copies=True),
     }
     rows = []
     for name, values in spectra().items():
