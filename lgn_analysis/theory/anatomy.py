@@ -18,7 +18,8 @@ diagonal belongs to layers made discrete alone; the rest is what they do to one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -33,7 +34,7 @@ from lgn_analysis.base.validation import whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import one_hot_argmax, soft_weights
 from lgn_analysis.gates.table import gate_coefficients
-from lgn_analysis.hessian.checks.means import check_additive
+from lgn_analysis.hessian.checks.trial import refuse_other_losses
 from lgn_analysis.hessian.operators.known_losses import (
     check_targets,
     is_known,
@@ -45,23 +46,107 @@ from lgn_analysis.hessian.operators.losses import (
     as_mean,
     check_loss,
     in_double,
-    refuse_hidden_parameters,
 )
 from lgn_analysis.kernels import reference
 from lgn_analysis.metrics import batches, check_labels, split_tensors
 from lgn_analysis.network import LogicNetwork, as_bits, check_features, require_plain
-from lgn_analysis.theory.anatomy_result import (
-    FROM_INPUT,
-    FROM_OUTPUT,
-    AnatomyResult,
-    discrete_sets,
-)
 
 _GRAPH_BYTES: Final = 2**30
 """Memory that the graph of two derivatives may take where no batch size is given."""
 _BYTES_A_GATE: Final = 8 * 16
 """Bytes of that graph for one gate and sample: about sixteen float64 numbers."""
 _MOST_SAMPLES: Final = 1024
+
+FROM_INPUT: Final = "from input"
+FROM_OUTPUT: Final = "from output"
+ALONE: Final = "alone"
+
+
+def discrete_sets(depth: int) -> Iterator[tuple[str, int, range]]:
+    """Yield (scheme, layer, discrete layers) in the order of :attr:`AnatomyResult.states`.
+
+    >>> [(scheme, layer, [*discrete]) for scheme, layer, discrete in discrete_sets(1)]
+    [('from input', -1, []), ('from input', 0, [0]),
+     ('from output', 1, []), ('from output', 0, [0]), ('alone', 0, [0])]
+    """
+    for layer in range(-1, depth):
+        yield FROM_INPUT, layer, range(layer + 1)
+    for layer in range(depth, -1, -1):
+        yield FROM_OUTPUT, layer, range(layer, depth)
+    for layer in range(depth):
+        yield ALONE, layer, range(layer, layer + 1)
+
+
+@dataclass(frozen=True)
+class AnatomyResult:
+    """The way from the soft network to the discrete one; losses are means over samples, in nats.
+
+    Attributes:
+        split: which split, or a label.
+        n: samples.
+        tau: gate temperature of the soft network.
+        states: a row a set of discrete layers, the others soft. ``scheme`` and ``layer`` name the
+            set: ``"from input"`` layers 0..layer (−1: none), ``"from output"`` layers layer..depth−1
+            (depth: none), ``"alone"`` only that layer; ``n_discrete`` is its size. Then ``accuracy``,
+            ``loss``, ``delta_loss`` and ``flips`` (predictions that differ) against the all-soft
+            network, and the expansion of ``delta_loss``: ``first_order``, ``second_order`` and
+            ``prediction``, their sum.
+        layers: a row a layer. ``bit_flips``: share of (gate, sample) where the soft network's
+            activation, rounded (½ to 1), is not the discrete network's bit; ``own_bit_flips``: the
+            same where the soft layer is given the discrete network's inputs, so that only this layer
+            rounds; ``distance`` and ``own_distance``: mean |activation − bit| in the two cases.
+        interactions: [depth, depth], the second-order term by pairs of layers, symmetric; the sum of
+            all is that of the whole network.
+    """
+
+    split: str
+    n: int
+    tau: float
+    states: pd.DataFrame
+    layers: pd.DataFrame
+    interactions: NDArray[np.float64]
+
+    @property
+    def whole(self) -> pd.Series:
+        """The row of ``states`` in which every layer is discrete."""
+        states = self.states
+        return states[states["scheme"] == FROM_INPUT].iloc[-1]
+
+    @property
+    def delta_loss(self) -> float:
+        """Loss of the discrete network minus that of the soft one."""
+        return float(self.whole["delta_loss"])
+
+    @property
+    def prediction(self) -> float:
+        """The expansion of ``delta_loss`` to second order."""
+        return float(self.whole["prediction"])
+
+    @property
+    def cross_layer(self) -> float:
+        """The second-order term of the whole less those of the layers alone."""
+        return float(self.interactions.sum() - np.trace(self.interactions))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return ``states``."""
+        return self.states
+
+    def __repr__(self) -> str:
+        whole = self.whole
+        alone = self.states[self.states["scheme"] == ALONE]
+        largest = alone.iloc[int(alone["delta_loss"].abs().argmax())]
+        return (
+            f"AnatomyResult({self.split}, n={self.n}, {len(self.layers)} layers: loss "
+            f"{whole['delta_loss']:+.4g} nats from soft to discrete, to second order "
+            f"{whole['prediction']:+.4g} (first {whole['first_order']:+.4g}, second "
+            f"{whole['second_order']:+.4g}, of it {self.cross_layer:+.4g} between layers), "
+            f"{whole['flips']:.0f} flips; largest alone: layer {largest['layer']:.0f} with "
+            f"{largest['delta_loss']:+.4g})"
+        )
+
+    def _repr_html_(self) -> str:
+        states, layers = self.states.to_html(index=False), self.layers.to_html(index=False)
+        return f"{states}{layers}"
 
 
 def gap_anatomy(
@@ -105,14 +190,17 @@ def gap_anatomy(
         "lower batch_size",
         device=model.device,
     )
-    known = recognise(loss_fn)
     check_targets(loss_fn, [(x, y)])
-    weigh, draws = weights_of(known), not is_known(loss_fn)
+    weigh, draws = weights_of(loss_fn), not is_known(loss_fn)
     loss_fn = in_double(loss_fn)
     tally = _Tally(model, loss_fn)
-    if known is None:
-        with isolated(model.device, draws=draws):
-            tally.refuse_other_losses(batches(x, y, batch_size, model.device))
+    if recognise(loss_fn) is None:
+        with isolated(model.device, draws=draws), torch.no_grad():
+            pieces = batches(x, y, batch_size, model.device)
+            outputs = [
+                (tally.outputs(tally.tail(a.T.double(), tally.soft, 0)[-1]), b) for a, b in pieces
+            ]
+            refuse_other_losses(model, loss_fn, outputs, what="a gap anatomy")
     for inputs, labels in batches(x, y, batch_size, model.device):
         weight = weigh(labels)
         with isolated(model.device, draws=draws):
@@ -215,17 +303,6 @@ class _Tally:
             products = torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True)
             for other, (product, delta) in enumerate(zip(products, steps, strict=True)):
                 self.second[layer, other] += weight * float((product * delta).sum()) / 2
-
-    @torch.no_grad()
-    def refuse_other_losses(self, pieces: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Raise where a loss of the user's own adds up to no mean, or is none of outputs and labels."""
-
-        def value(outputs: Tensor, y: Tensor) -> Tensor:
-            return as_mean(self.loss_fn(outputs, y)).reshape(1)
-
-        found = [(self.outputs(self.tail(x.T.double(), self.soft, 0)[-1]), y) for x, y in pieces]
-        refuse_hidden_parameters(self.model, self.loss_fn, *found[0], what="a gap anatomy")
-        check_additive(value, found, weigh=weights_of(None))
 
 
 def _states_frame(tally: _Tally, interactions: NDArray[np.float64]) -> pd.DataFrame:

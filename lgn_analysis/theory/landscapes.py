@@ -23,7 +23,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
 from lgn_analysis.base.validation import positive, real, seed_number, shown, whole
 from lgn_analysis.gates.table import N_GATES
-from lgn_analysis.hessian.checks.means import check_additive
+from lgn_analysis.hessian.checks.trial import refuse_other_losses
 from lgn_analysis.hessian.operators.batches import Batch, as_batches
 from lgn_analysis.hessian.operators.known_losses import (
     check_labels,
@@ -39,7 +39,6 @@ from lgn_analysis.hessian.operators.losses import (
     check_loss,
     in_double,
     in_double_values,
-    refuse_hidden_parameters,
 )
 from lgn_analysis.hessian.operators.smoothing import (
     GumbelNoise,
@@ -200,7 +199,7 @@ class _MeanLoss:
         self._pieces = [
             (x.to(model.device), in_double_values(y).to(model.device)) for x, y in pieces
         ]
-        self._weigh = weights_of(recognise(loss_fn))
+        self._weigh = weights_of(loss_fn)
         self._weight = sum(self._weigh(y) for _, y in pieces)
         self.n = sum(len(y) for _, y in pieces)
         y = pieces[0][1]
@@ -208,8 +207,7 @@ class _MeanLoss:
         if recognise(loss_fn) is None:
             at = {name: value.detach() for name, value in model.named_parameters()}
             outputs = [(self._outputs(at, x), y) for x, y in self._pieces]
-            refuse_hidden_parameters(model, self._loss_fn, *outputs[0], what="a landscape")
-            check_additive(self._value, outputs, weigh=self._weigh)
+            refuse_other_losses(model, self._loss_fn, outputs, what="a landscape")
 
     def __call__(self, logits: Params, shift: Params | None) -> tuple[float, float]:
         if shift is not None:
@@ -219,12 +217,9 @@ class _MeanLoss:
         loss, hits = 0.0, 0
         for x, y in self._pieces:
             outputs, weight = self._outputs(logits, x), self._weigh(y)
-            loss += weight * float(self._value(outputs, y)) if weight else 0.0
+            loss += weight * float(as_mean(self._loss_fn(outputs, y)).detach()) if weight else 0.0
             hits += int((outputs.argmax(-1) == y).sum()) if self._classes else 0
         return loss / self._weight, hits / self.n if self._classes else math.nan
-
-    def _value(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return as_mean(self._loss_fn(outputs, y)).detach().reshape(1)
 
     @torch.no_grad()
     def _outputs(self, logits: Params, x: Tensor) -> Tensor:

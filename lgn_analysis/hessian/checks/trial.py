@@ -40,7 +40,12 @@ from lgn_analysis.hessian.operators.known_losses import (
     weights_of,
 )
 from lgn_analysis.hessian.operators.linear import BatchLoss, LossFn, Params
-from lgn_analysis.hessian.operators.losses import ModuleLoss, as_mean, reads_parameters
+from lgn_analysis.hessian.operators.losses import (
+    ModuleLoss,
+    as_mean,
+    reads_parameters,
+    refuse_hidden_parameters,
+)
 from lgn_analysis.hessian.operators.module import Plan, graph_bytes, on_batch, value_and_gradient
 from lgn_analysis.network import LogicNetwork
 
@@ -80,8 +85,7 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
         on_batch(loss.functional, *few), loss.live_loss(*few), chosen, loss.module
     )
     at = loss.live if method == "live" else loss.functional
-    known = recognise(loss.loss_fn)
-    weigh = weights_of(known)
+    known, weigh = recognise(loss.loss_fn), weights_of(loss.loss_fn)
     same = _look_at_all(loss, at, chosen, batches, compare=method != "live")
     if not same:
         method, at = "live", loss.live
@@ -112,7 +116,7 @@ def _trial(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> tuple[
     """
     known = recognise(loss.loss_fn)
     x, y = first_that_count(loss.loss_fn, batches, _TRIAL)
-    trials = [next(batch for batch in batches if weights_of(known)(batch[1]))]
+    trials = [next(batch for batch in batches if weights_of(loss.loss_fn)(batch[1]))]
     if len(y) < len(trials[0][1]) and (known is not None or len(batches) > 1):
         trials.insert(0, (x, y))
     failure: Exception | None = None
@@ -159,7 +163,7 @@ def spread(batches: Sequence[Batch], weigh: Callable[[Tensor], float]) -> Batch:
 
 def first_that_count(loss_fn: LossFn, batches: Sequence[Batch], n: int = _FEW) -> Batch:
     """Return at most ``n`` samples in their order, from the first whose label is not ignored."""
-    weigh = weights_of(recognise(loss_fn))
+    weigh = weights_of(loss_fn)
     x, y = next((x, y) for x, y in batches if weigh(y))
     first = next(place for place in range(len(y)) if weigh(y[place : place + 1]))
     return x[first : first + n], y[first : first + n]
@@ -225,7 +229,7 @@ def _look_at_all(
     Raises:
         InvalidInputError: one of them is no number, or draws random numbers.
     """
-    weigh, rtol = weights_of(recognise(loss.loss_fn)), rounding_of(chosen)
+    weigh, rtol = weights_of(loss.loss_fn), rounding_of(chosen)
     same = True
 
     def look() -> None:
@@ -271,7 +275,7 @@ def examine_network_loss(model: LogicNetwork, loss_fn: LossFn, batches: Sequence
         InvalidInputError: data and loss do not fit, or make no mean.
         NotDifferentiableError: the loss has no gradient in the outputs.
     """
-    known, weigh, loss = recognise(loss_fn), weights_of(recognise(loss_fn)), strict(loss_fn)
+    known, weigh, loss = recognise(loss_fn), weights_of(loss_fn), strict(loss_fn)
     at_outputs = [(soft_outputs(model, x), y.to(model.device)) for x, y in batches]
     counted = [batch for batch in at_outputs if weigh(batch[1])]
 
@@ -321,3 +325,24 @@ def soft_outputs(model: LogicNetwork, x: Tensor) -> Tensor:
     with torch.no_grad():
         parts = [model(part.to(model.device), mode="soft") for part in x.split(_SAMPLES)]
     return torch.cat(parts)
+
+
+def refuse_other_losses(
+    model: LogicNetwork, loss_fn: LossFn, outputs: Sequence[Batch], *, what: str
+) -> None:
+    """Raise where a loss of the user's own is one of more than outputs and targets, or adds up to no mean.
+
+    Args:
+        model: the network.
+        loss_fn: the loss.
+        outputs: of the network, with their targets.
+        what: what asks for such a loss, in a sentence.
+    """
+    if recognise(loss_fn) is not None:
+        return
+    refuse_hidden_parameters(model, loss_fn, *outputs[0], what=what)
+
+    def value(outputs: Tensor, y: Tensor) -> Tensor:
+        return as_mean(loss_fn(outputs, y)).detach().reshape(1)
+
+    check_additive(value, outputs, weigh=weights_of(loss_fn))

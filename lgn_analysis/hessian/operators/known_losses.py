@@ -166,8 +166,9 @@ def check_shapes(loss_fn: Any, outputs: Sequence[int], targets: Sequence[int]) -
     )
 
 
-def weights_of(known: KnownLoss | None) -> Callable[[Tensor], float]:
+def weights_of(loss_fn: Any) -> Callable[[Tensor], float]:
     """Return the function from targets to the weight of a batch: samples, where the loss is unknown."""
+    known = recognise(loss_fn)
     return (lambda y: float(len(y))) if known is None else known.weight_of
 
 

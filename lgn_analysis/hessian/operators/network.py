@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeGuard
 
 import torch
@@ -15,7 +15,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
 from lgn_analysis.gates.table import COEFFICIENTS, N_GATES
 from lgn_analysis.hessian.operators.batches import Batch
-from lgn_analysis.hessian.operators.known_losses import is_known, recognise, strict, weights_of
+from lgn_analysis.hessian.operators.known_losses import is_known, strict, weights_of
 from lgn_analysis.hessian.operators.linear import (
     MAX_BYTES,
     LossFn,
@@ -33,17 +33,9 @@ _SHARE: Final = 4
 """A batch is split until one piece takes at most this part of the memory."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """The share of one batch under one draw of the noise in the mean loss.
-
-    Attributes:
-        index: its number, the same whatever is kept and on every rank.
-        curvature: the derivatives of its share.
-    """
-
-    index: int
-    curvature: Curvature
+Piece = tuple[int, Curvature]
+"""The share of one batch, under one draw of the noise, in the mean loss: its number, the same whatever is
+kept and on every rank, and its derivatives."""
 
 
 class NetworkHessian(ParameterOperator):
@@ -92,7 +84,7 @@ class NetworkHessian(ParameterOperator):
         self._network = replace(network, wirings=tuple(w.clone() for w in network.wirings))
         self._loss_fn = strict(loss_fn)
         self._draws_random = not is_known(loss_fn)
-        weigh = weights_of(recognise(loss_fn))
+        weigh = weights_of(loss_fn)
         weight = sum(weigh(y) for _, y in batches)
         self._tau = tau
         self._noise = noise
@@ -123,8 +115,8 @@ class NetworkHessian(ParameterOperator):
     def row_products(self, rows: Tensor) -> Tensor:
         """Return H v for each row v of ``rows`` [k, n_params], in float64."""
         total = torch.zeros_like(rows, dtype=torch.float64)
-        for piece in self.pieces():
-            total += piece.curvature.products(rows)
+        for _, curvature in self.pieces():
+            total += curvature.products(rows)
         return distributed.total(total)
 
     def move_to(self, params: Params) -> None:
@@ -136,7 +128,7 @@ class NetworkHessian(ParameterOperator):
 
     def loss(self) -> float:
         """Return the mean loss."""
-        value = sum(piece.curvature.loss for piece in self.pieces())
+        value = sum(curvature.loss for _, curvature in self.pieces())
         return float(
             distributed.total(torch.tensor(value, dtype=torch.float64, device=self.device))
         )
@@ -181,7 +173,7 @@ class NetworkHessian(ParameterOperator):
                     if taken <= self._room:
                         self._room -= taken
                         self._kept[index] = curvature
-                yield Piece(index, curvature)
+                yield index, curvature
 
     def first_piece(self, x: Tensor, y: Tensor) -> Curvature:
         """Return the derivatives of the mean loss of other samples, at the first draw."""
@@ -213,8 +205,8 @@ class NetworkHessian(ParameterOperator):
         z = torch.stack([moved[name].double() for name in self.params])
         p = torch.softmax(z / self._tau, dim=-1)
         slopes = torch.zeros(*z.shape[:2], 4, dtype=torch.float64, device=self.device)
-        for piece in self.pieces([draw]):
-            slopes += piece.curvature.slopes
+        for _, curvature in self.pieces([draw]):
+            slopes += curvature.slopes
         s = slopes @ COEFFICIENTS.to(self.device).double().T
         return p, s - (p * s).sum(-1, keepdim=True)
 
