@@ -268,13 +268,12 @@ def choose_method(functional: ParamLoss, live: ParamLoss, params: Params, module
 
 def _attempt(method: str, loss: ParamLoss, params: Params) -> tuple[float, Tensor] | Exception:
     """Return the loss, and its gradient and a product in one vector; or what was raised."""
-    signs = random_signs(torch.cat([value.reshape(-1) for value in params.values()]))
     try:
         value, gradient = value_and_gradient(loss, params)
-        (product,) = METHODS[method](loss, params, signs.unsqueeze(0))
+        rows = product(loss, params, method)
     except Exception as error:  # whatever a module raises where it is called in another way
         return error
-    return value, torch.cat([gradient, product.double()])
+    return value, torch.cat([gradient, rows])
 
 
 def _agree_elsewhere(functional: ParamLoss, live: ParamLoss, params: Params) -> bool:

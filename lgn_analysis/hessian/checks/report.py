@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import NotDifferentiableError
-from lgn_analysis.hessian.checks.differences import product, random_signs
+from lgn_analysis.hessian.checks.differences import flat, product, random_signs
 from lgn_analysis.hessian.checks.verification import (
     DTYPE_RTOL,
     Evidence,
@@ -171,7 +171,7 @@ def _if_it_runs(loss: ParamLoss, params: Params) -> ParamLoss | None:
 def _check_kernels(operator: NetworkHessian, x: Tensor, y: Tensor, exact: Tensor) -> float:
     """Return the error of the kernels' product on a few samples; raise where it is large."""
     few = operator.first_piece(x, y)
-    direction = random_signs(torch.cat([value.reshape(-1) for value in operator.params.values()]))
+    direction = random_signs(flat(operator.params))
     product = few.products(direction.unsqueeze(0))[0]
     gradient = float(few.slopes.norm())
     error = float((product - exact).norm())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class ModuleLoss:
         buffers = self._buffers
         if self.copies or any(self._training):  # batch normalisation writes its running statistics
             buffers = {name: value.clone() for name, value in buffers.items()}
-        with TURN, self._in_its_modes(self._vessel), differentiable_forward(), self._widening():
+        with TURN, differentiable_forward(), self._in_its_modes(self._vessel):
             values = {**self.frozen, **buffers, **params}
             output = functional_call(self._vessel, values, (self._given(x),), self._mode)
             return as_mean(self._strict(output, self._given(y)))
@@ -168,11 +168,8 @@ class ModuleLoss:
     def _call(self, x: Tensor, y: Tensor, *, as_they_are: bool = False) -> Tensor:
         """Return the loss of a batch by a plain call of the module, with its graph."""
         x, y = (part if as_they_are else self._given(part) for part in (x, y))
-        with self._in_its_modes(self.module), self._widening():
+        with self._in_its_modes(self.module):
             return as_mean(self._strict(self.module(x, **self._mode), y))
-
-    def _widening(self) -> AbstractContextManager[object]:
-        return Widened() if self._widens else nullcontext()
 
     def _given(self, part: Tensor) -> Tensor:
         """Return x or y as the module gets it: a forward may ask it to require gradients."""
@@ -183,9 +180,10 @@ class ModuleLoss:
 
     @contextmanager
     def _in_its_modes(self, module: nn.Module) -> Iterator[None]:
-        """Call a module's parts in the training flags that they had; keep the tensors they hold.
+        """Call a module's parts in the training flags that they had, in float64 if this is a copy in it.
 
-        Pruning and old weight norms set a weight anew at each call, from parameters that moved.
+        The tensors that they hold are kept: pruning and old weight norms set a weight anew at each call,
+        from parameters that moved.
         """
         held = [
             (vars(part), {name: v for name, v in vars(part).items() if isinstance(v, Tensor)})
@@ -197,7 +195,8 @@ class ModuleLoss:
             for part, flag in parts:
                 if part.training != flag:
                     part.training = flag
-            yield
+            with Widened() if self._widens else nullcontext():
+                yield
         finally:
             for part, flag in changed:
                 part.training = flag
