@@ -1,4 +1,4 @@
-"""Whether a module and a loss have a Hessian, and whether products are those of it: measured, not believed.
+"""Whether a module and a loss have a Hessian, and whether products are those of it.
 
 When a probe is made, in this order; the first check that fails raises.
 

@@ -195,28 +195,28 @@ def _other_method_error(loss: ParamLoss, params: Params, method: str) -> float |
 
 def _suspects(model: nn.Module, loss: ParamLoss, params: Params) -> str:
     """Return what in a module is known to have wrong derivatives, or nothing."""
-    said = []
+    found = []
     if isinstance(loss, LiveLoss):
         names = loss.inspect(params, _custom_functions)
     else:
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         names = _custom_functions(loss(leaves))
     if names:
-        said.append(
+        found.append(
             f"Its graph holds the custom autograd.Function {', '.join(names)}: a backward that calls raw "
             "kernels, or detaches, does this; write it with differentiable operations"
         )
     if any(getattr(part, "padding_idx", None) is not None for part in model.modules()):
-        said.append(
+        found.append(
             "An embedding with padding_idx leaves the gradient of that row out: do so without, or use its "
             "weight nowhere else"
         )
     if any(part.training and "SpectralNorm" in _norms(part) for part in model.modules()):
-        said.append(
+        found.append(
             "spectral_norm in training mode moves its singular vectors at each call and takes them for "
             "constants: call model.eval()"
         )
-    return ". ".join(said)
+    return ". ".join(found)
 
 
 def _norms(part: nn.Module) -> str:

@@ -125,7 +125,7 @@ def run(
         tolerances: when to stop.
         smallest: probes of the first interim analysis.
         max_matvecs: the most products in all.
-        looked: whether a tolerance has had its say about this estimate before.
+        looked: whether a tolerance has decided about this estimate before.
         progress: show a progress bar.
 
     Raises:

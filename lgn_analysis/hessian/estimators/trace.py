@@ -131,7 +131,7 @@ class Hutchinson(Estimator):
 
     @property
     def reason(self) -> str:
-        """What is to be said beside the verdict."""
+        """What the result adds to the verdict."""
         return ""
 
     @property
