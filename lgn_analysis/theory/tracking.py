@@ -26,6 +26,12 @@ from lgn_analysis.network import LogicNetwork
 from lgn_analysis.theory.samples import draw_samples
 
 _EIGEN_TOLERANCE: Final = 1e-3
+_COLUMNS: Final = {
+    "trace": ("trace", "trace_stderr", "trace_low", "trace_high", "trace_u"),
+    "eigs": ("lambda_max", "lambda_min"),
+    "density": ("negative_mass",),
+}
+"""What is written into a history, by what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +57,19 @@ class TrackedCurvature(Tabular):
 
     def columns(self) -> dict[str, float]:
         """Return the numbers that go into a history; see :class:`ProbeTracker`."""
-        numbers: dict[str, float] = {}
+        values: list[float] = []
+        names: list[str] = []
         if self.trace is not None:
-            numbers |= {
-                "trace": self.trace.estimate,
-                "trace_stderr": self.trace.stderr,
-                "trace_low": self.trace.ci[0],
-                "trace_high": self.trace.ci[1],
-                "trace_u": self.tau**2 * self.trace.estimate,
-            }
+            found = self.trace
+            names += _COLUMNS["trace"]
+            values += [found.estimate, found.stderr, *found.ci, self.tau**2 * found.estimate]
         if self.eigs is not None:
-            values = self.eigs["value"].tolist()
-            numbers |= {"lambda_max": values[0], "lambda_min": values[-1]}
+            names += _COLUMNS["eigs"]
+            values += [self.eigs["value"].iloc[0], self.eigs["value"].iloc[-1]]
         if self.density is not None:
-            numbers["negative_mass"] = self.density.negative_mass
-        return numbers
+            names += _COLUMNS["density"]
+            values.append(self.density.negative_mass)
+        return dict(zip(names, map(float, values), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row."""
@@ -219,14 +223,7 @@ class ProbeTracker(Tabular):
 
     @property
     def _columns(self) -> list[str]:
-        names = []
-        if self.trace:
-            names += ["trace", "trace_stderr", "trace_low", "trace_high", "trace_u"]
-        if self.eigs:
-            names += ["lambda_max", "lambda_min"]
-        if self.density:
-            names += ["negative_mass"]
-        return names
+        return [name for part, names in _COLUMNS.items() if getattr(self, part) for name in names]
 
     def _probe(self, step: int, model: LogicNetwork) -> TrackedCurvature:
         with isolated(model.device, draws=False):  # the probe itself leaves no trace
