@@ -28,7 +28,6 @@ from lgn_analysis.base import distributed
 from lgn_analysis.base.validation import seed_number
 from lgn_analysis.gates.noise import Purpose, derive_seed
 from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, Estimator, run
-from lgn_analysis.hessian.estimators.trace import layer_frame
 from lgn_analysis.hessian.operators.network import NetworkHessian
 from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
@@ -130,7 +129,7 @@ class _Activations(Estimator):
     def __init__(self, hessian: NetworkHessian, seed: int) -> None:
         self._count = 0
         self._hessian = hessian
-        self._seed = seed_number(seed)
+        self.names, self.seed = list(hessian.slices), seed_number(seed)
         self._exact = hessian.softmax_trace()
         self._pieces: dict[int, _Piece] = {}
         self._summary: _Summary | None = None
@@ -151,7 +150,7 @@ class _Activations(Estimator):
         for number, curvature in self._hessian.pieces():
             # No two ranks' samples share signs.
             index = number + (distributed.world()[0] << 32)
-            seed = derive_seed(self._seed, Purpose.SIGNS, index)
+            seed = derive_seed(self.seed, Purpose.SIGNS, index)
             for first in range(self.n_probes, self.n_probes + count, BLOCK):
                 size = min(BLOCK, self.n_probes + count - first)
                 forms, squares = curvature.activation_products(seed, first, size)
@@ -194,17 +193,10 @@ class _Activations(Estimator):
         critical_value = float(stdtrit(self.summary.freedom, 1 - alpha / 2))
         return critical_value * math.sqrt(self.summary.variance)
 
-    def result(self, alpha: float) -> TraceResult:
-        estimate, half, summary = self.estimate, self.half_width(alpha), self.summary
-        return TraceResult(
-            estimate=estimate,
-            stderr=math.sqrt(summary.variance),
-            ci=(estimate - half, estimate + half),
-            per_layer=layer_frame(
-                list(self._hessian.slices), summary.layers, summary.layer_variances.sqrt()
-            ),
-            n_matvecs=self.n_matvecs,
-            converged=False,
-            reason="softmax part exact, activation-space probes",
-            seed=self._seed,
-        )
+    def errors(self) -> tuple[float, Tensor, Tensor]:
+        summary = self.summary
+        return math.sqrt(summary.variance), summary.layers, summary.layer_variances.sqrt()
+
+    @property
+    def reason(self) -> str:
+        return "softmax part exact, activation-space probes"

@@ -129,11 +129,6 @@ class _HutchPlusPlus(Hutchinson):
         return float(self._captured.sum()) + self.forms.estimate
 
     @property
-    def layers(self) -> Tensor:
-        assert self._captured is not None
-        return self._captured + self.forms.layers
-
-    @property
     def frobenius(self) -> float:
         return math.sqrt(self._squares / self._sketch)
 
@@ -151,6 +146,11 @@ class _HutchPlusPlus(Hutchinson):
             self._captured = self._capture(advance)
         super().add(count, advance)
 
+    def errors(self) -> tuple[float, Tensor, Tensor]:
+        assert self._captured is not None
+        stderr, layers, layer_errors = super().errors()
+        return stderr, self._captured + layers, layer_errors
+
     def half_width(self, alpha: float) -> float:
         return super().half_width(alpha) + rounding(self._operator) * self.frobenius
 
@@ -163,7 +163,7 @@ class _HutchPlusPlus(Hutchinson):
         return torch.cat(parts)
 
     def _find_basis(self, advance: Advance) -> None:
-        generator = generator_for(self._seed, Purpose.PROBE, 1)
+        generator = generator_for(self.seed, Purpose.PROBE, 1)
         tolerance = rounding(self._operator)
         for size in split(self._sketch, self._block):
             for image in multiply(self._operator, self._draw(size, generator)):

@@ -12,11 +12,14 @@ Probe number i must depend on the seed and on i alone, never on how many are tak
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final, Self
 
+import pandas as pd
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from lgn_analysis.base.errors import InvalidInputError
@@ -61,7 +64,17 @@ def grow(
 
 
 class Estimator(ABC):
-    """A trace estimate under way."""
+    """A trace estimate under way.
+
+    Attributes:
+        names: of the operator's slices.
+        seed: of the probes.
+        error_kind: as in :class:`TraceResult`; only a standard error has an interval.
+    """
+
+    names: list[str]
+    seed: int
+    error_kind = "standard error"
 
     @property
     @abstractmethod
@@ -100,8 +113,31 @@ class Estimator(ABC):
         """Return the half-width of the interval, or what stands for it, at level 1 - alpha."""
 
     @abstractmethod
+    def errors(self) -> tuple[float, Tensor, Tensor]:
+        """Return the error of the estimate, the trace of each slice [n_slices], and the errors of those."""
+
+    @property
+    def reason(self) -> str:
+        """What the result adds to the verdict."""
+        return ""
+
     def result(self, alpha: float) -> TraceResult:
         """Return the estimate; :func:`run` fills in ``converged`` and puts the verdict before ``reason``."""
+        stderr, layers, layer_errors = self.errors()
+        estimate = self.estimate
+        half = self.half_width(alpha) if self.error_kind == "standard error" else math.nan
+        columns = {"estimate": layers.tolist(), "stderr": layer_errors.tolist()}
+        return TraceResult(
+            estimate=estimate,
+            stderr=stderr,
+            ci=(estimate - half, estimate + half),
+            per_layer=pd.DataFrame({"layer": self.names, **columns}),
+            n_matvecs=self.n_matvecs,
+            converged=False,
+            reason=self.reason,
+            seed=self.seed,
+            error_kind=self.error_kind,
+        )
 
 
 def run(

@@ -6,7 +6,6 @@ import copy
 import math
 from typing import Final, Self
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -114,8 +113,8 @@ class Hutchinson(Estimator):
         self._operator = operator
         self._probes = probes
         self._block = block_size(n, max_bytes, kept=kept, device=operator.device)
-        self._seed = seed_number(seed)
-        self._generator = torch.Generator().manual_seed(self._seed)
+        self.names, self.seed = list(operator.slices), seed_number(seed)
+        self._generator = torch.Generator().manual_seed(self.seed)
 
     @property
     def n_probes(self) -> int:
@@ -128,16 +127,6 @@ class Hutchinson(Estimator):
     @property
     def estimate(self) -> float:
         return self.forms.estimate
-
-    @property
-    def reason(self) -> str:
-        """What the result adds to the verdict."""
-        return ""
-
-    @property
-    def layers(self) -> Tensor:
-        """The trace of each slice, float64 [n_slices]."""
-        return self.forms.layers
 
     @property
     def frobenius(self) -> float:
@@ -159,20 +148,8 @@ class Hutchinson(Estimator):
     def half_width(self, alpha: float) -> float:
         return self.forms.half_width(alpha)
 
-    def result(self, alpha: float) -> TraceResult:
-        half = self.half_width(alpha)
-        return TraceResult(
-            estimate=self.estimate,
-            stderr=math.sqrt(self.forms.variance),
-            ci=(self.estimate - half, self.estimate + half),
-            per_layer=layer_frame(
-                list(self._operator.slices), self.layers, self.forms.layer_stderr
-            ),
-            n_matvecs=self.n_matvecs,
-            converged=False,
-            reason=self.reason,
-            seed=self._seed,
-        )
+    def errors(self) -> tuple[float, Tensor, Tensor]:
+        return math.sqrt(self.forms.variance), self.forms.layers, self.forms.layer_stderr
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         n = self._operator.shape[0]
@@ -181,11 +158,6 @@ class Hutchinson(Estimator):
     def _images(self, rows: Tensor) -> Tensor:
         """Return what is multiplied with every probe, [k, n] for ``rows`` [k, n]."""
         return multiply(self._operator, rows)
-
-
-def layer_frame(names: list[str], estimates: Tensor, stderr: Tensor) -> pd.DataFrame:
-    """Return a row a slice: layer, estimate, stderr."""
-    return pd.DataFrame({"layer": names, "estimate": estimates.tolist(), "stderr": stderr.tolist()})
 
 
 def frobenius_norm(
