@@ -27,53 +27,14 @@ from torch import Tensor
 from lgn_analysis.base import distributed
 from lgn_analysis.base.validation import seed_number
 from lgn_analysis.gates.noise import Purpose, derive_seed
-from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, Estimator, run
+from lgn_analysis.hessian.estimators.stopping import Advance, Estimator
 from lgn_analysis.hessian.operators.network import NetworkHessian
-from lgn_analysis.hessian.results.intervals import Tolerances
-from lgn_analysis.hessian.results.trace import TraceResult
 
-SMALLEST: Final = 2
+FEWEST: Final = 2
 """Probes of the first interim analysis; every sample gives an independent variance estimate, so two probes suffice."""
 
 BLOCK: Final = 16
 """Probes that are taken at a time."""
-
-
-def activation_trace(
-    hessian: NetworkHessian,
-    *,
-    rtol: float | None = 0.01,
-    atol: float | None = None,
-    n_probes: int | None = None,
-    min_probes: int = SMALLEST,
-    max_matvecs: int = MAX_MATVECS,
-    seed: int = 0,
-    progress: bool = False,
-) -> TraceResult:
-    """Return the trace of a soft loss's Hessian in the logits of some layers, with its interval.
-
-    Looks at 2, 3, 5, 8, … probes and stops at the first interval that is narrow enough;
-    ``benchmarks/trace_coverage.py`` measures what the intervals cover.
-
-    Args:
-        hessian: the operator, of a loss to which each sample contributes by itself.
-
-    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`.
-
-    Returns:
-        a result whose :meth:`TraceResult.extend` adds probes.
-
-    Raises:
-        InvalidInputError: no tolerance, or too few probes.
-    """
-    return run(
-        _Activations(hessian, seed),
-        n_probes=n_probes,
-        tolerances=Tolerances(rtol, atol),
-        smallest=min_probes,
-        max_matvecs=max_matvecs,
-        progress=progress,
-    )
 
 
 @dataclass(frozen=True)
@@ -123,8 +84,15 @@ class _Summary:
     freedom: float
 
 
-class _Activations(Estimator):
-    """The estimate so far; probes of all pieces of the loss, at every draw of its noise."""
+class Activations(Estimator):
+    """The estimate so far; probes of all pieces of the loss, at every draw of its noise.
+
+    ``benchmarks/trace_coverage.py`` measures what the intervals cover.
+
+    Args:
+        hessian: the operator, of a loss to which each sample contributes by itself.
+        seed: of the signs.
+    """
 
     def __init__(self, hessian: NetworkHessian, seed: int) -> None:
         self._count = 0

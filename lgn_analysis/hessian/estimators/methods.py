@@ -10,15 +10,16 @@ from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import shown
-from lgn_analysis.hessian.estimators.activation import activation_trace
+from lgn_analysis.hessian.estimators.activation import FEWEST, Activations
 from lgn_analysis.hessian.estimators.density import spectral_density
 from lgn_analysis.hessian.estimators.eigen import top_eigenpairs
 from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS
+from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, run
 from lgn_analysis.hessian.estimators.trace import frobenius_norm, hutchinson_trace
 from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
 from lgn_analysis.hessian.operators.linear import ParameterOperator
 from lgn_analysis.hessian.operators.network import NetworkHessian
+from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
 _ESTIMATORS: Final[dict[str, Callable[..., TraceResult]]] = {
@@ -177,12 +178,27 @@ class EstimatorMethods:
                 )
         if min_probes is not None:
             some["min_probes"] = min_probes
-        every: dict[str, Any] = {"rtol": rtol, "n_probes": n_probes, "max_matvecs": max_matvecs}
-        every |= {"seed": seed, "progress": progress}
         if network is None or method != "activation":
-            return _ESTIMATORS[method](self, atol=atol, ftol=ftol, **every, **some)
+            return _ESTIMATORS[method](
+                self,
+                rtol=rtol,
+                atol=atol,
+                ftol=ftol,
+                n_probes=n_probes,
+                max_matvecs=max_matvecs,
+                seed=seed,
+                progress=progress,
+                **some,
+            )
         if ftol is not None:
             atol = max(ftol * self.frobenius(rtol=0.2, seed=seed).estimate, atol or 0.0)
-        result = activation_trace(network, atol=atol, **every, **some)
+        result = run(
+            Activations(network, seed),
+            n_probes=n_probes,
+            tolerances=Tolerances(rtol, atol),
+            smallest=FEWEST if min_probes is None else min_probes,
+            max_matvecs=max_matvecs,
+            progress=progress,
+        )
         self.n_matvecs += result.n_matvecs
         return result
