@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final, TypeGuard
+from typing import Final, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -33,9 +33,14 @@ _SHARE: Final = 4
 """A batch is split until one piece takes at most this part of the memory."""
 
 
-Piece = tuple[int, Curvature]
-"""The share of one batch, under one draw of the noise, in the mean loss: its number, the same whatever is
-kept and on every rank, and its derivatives."""
+class Piece(NamedTuple):
+    """The share of one batch, under one draw of the noise, in the mean loss.
+
+    ``index`` is its number, the same whatever is kept and on every rank; ``curvature`` its derivatives.
+    """
+
+    index: int
+    curvature: Curvature
 
 
 class NetworkHessian(ParameterOperator):
@@ -173,7 +178,7 @@ class NetworkHessian(ParameterOperator):
                     if taken <= self._room:
                         self._room -= taken
                         self._kept[index] = curvature
-                yield index, curvature
+                yield Piece(index, curvature)
 
     def first_piece(self, x: Tensor, y: Tensor) -> Curvature:
         """Return the derivatives of the mean loss of other samples, at the first draw."""
