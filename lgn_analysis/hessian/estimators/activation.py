@@ -115,15 +115,15 @@ class Activations(Estimator):
         return float(self.summary.layers.sum())
 
     def add(self, count: int, advance: Advance) -> None:
-        for number, curvature in self._hessian.pieces():
+        for piece in self._hessian.pieces():
             # No two ranks' samples share signs.
-            index = number + (distributed.world()[0] << 32)
+            index = piece.index + (distributed.world()[0] << 32)
             seed = derive_seed(self.seed, Purpose.SIGNS, index)
             for first in range(self.n_probes, self.n_probes + count, BLOCK):
                 size = min(BLOCK, self.n_probes + count - first)
-                forms, squares = curvature.activation_products(seed, first, size)
-                so_far = self._pieces.get(number) or _Piece.empty(forms)
-                self._pieces[number] = so_far.plus(forms, squares, first)
+                forms, squares = piece.curvature.activation_products(seed, first, size)
+                so_far = self._pieces.get(piece.index) or _Piece.empty(forms)
+                self._pieces[piece.index] = so_far.plus(forms, squares, first)
         self._count += count
         self._summary = None
         advance(count)

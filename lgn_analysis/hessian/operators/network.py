@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Final, NamedTuple, TypeGuard
+from dataclasses import dataclass, replace
+from typing import Final, TypeGuard
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ _SHARE: Final = 4
 """A batch is split until one piece takes at most this part of the memory."""
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True)
+class Piece:
     """The share of one batch, under one draw of the noise, in the mean loss.
 
     ``index`` is its number, the same whatever is kept and on every rank; ``curvature`` its derivatives.
@@ -120,8 +121,8 @@ class NetworkHessian(ParameterOperator):
     def row_products(self, rows: Tensor) -> Tensor:
         """Return H v for each row v of ``rows`` [k, n_params], in float64."""
         total = torch.zeros_like(rows, dtype=torch.float64)
-        for _, curvature in self.pieces():
-            total += curvature.products(rows)
+        for piece in self.pieces():
+            total += piece.curvature.products(rows)
         return distributed.total(total)
 
     def move_to(self, params: Params) -> None:
@@ -133,7 +134,7 @@ class NetworkHessian(ParameterOperator):
 
     def loss(self) -> float:
         """Return the mean loss."""
-        value = sum(curvature.loss for _, curvature in self.pieces())
+        value = sum(piece.curvature.loss for piece in self.pieces())
         return float(
             distributed.total(torch.tensor(value, dtype=torch.float64, device=self.device))
         )
@@ -210,8 +211,8 @@ class NetworkHessian(ParameterOperator):
         z = torch.stack([moved[name].double() for name in self.params])
         p = torch.softmax(z / self._tau, dim=-1)
         slopes = torch.zeros(*z.shape[:2], 4, dtype=torch.float64, device=self.device)
-        for _, curvature in self.pieces([draw]):
-            slopes += curvature.slopes
+        for piece in self.pieces([draw]):
+            slopes += piece.curvature.slopes
         s = slopes @ COEFFICIENTS.to(self.device).double().T
         return p, s - (p * s).sum(-1, keepdim=True)
 
