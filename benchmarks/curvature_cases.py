@@ -64,8 +64,8 @@ def hessian(shape: Shape) -> Tensor:
     return lgn.HessianProbe(network(shape), bits()).dense()
 
 
-def digits_hessian(*, trained: bool) -> Tensor:
-    """Return the dense Hessian of 3 × 60 gates on 200 digits, 2880 parameters, in float64."""
+def digits_network(*, trained: bool) -> tuple[lgn.LogicNetwork, tuple[Tensor, Tensor]]:
+    """Return 3 × 60 gates in float64, 2880 parameters, and 200 digits with their labels."""
     data = lgn.load_dataset("digits", thresholds=(7.5,))
     x, y = data.x_train[:200], data.y_train[:200]
     model = lgn.LogicNetwork(
@@ -79,7 +79,12 @@ def digits_hessian(*, trained: bool) -> Tensor:
         dtype=torch.float64,
     )
     _train(model, x, y, TRAINING_STEPS if trained else 0)
-    return lgn.HessianProbe(model, (x, y)).dense()
+    return model, (x, y)
+
+
+def digits_hessian(*, trained: bool) -> Tensor:
+    """Return the dense Hessian of :func:`digits_network`."""
+    return lgn.HessianProbe(*digits_network(trained=trained)).dense()
 
 
 def _train(model: lgn.LogicNetwork, x: Tensor, y: Tensor, steps: int) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,25 +14,17 @@ from torch.nn import functional
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import format_bytes, require_memory
-from lgn_analysis.base.validation import positive, real, shown, whole
-from lgn_analysis.hessian.checks.module_trial import first_that_count, plan_for
-from lgn_analysis.hessian.checks.network_trial import examine_network_loss
+from lgn_analysis.base.validation import real, shown, whole
 from lgn_analysis.hessian.checks.report import CheckReport, check_differences, check_whole
-from lgn_analysis.hessian.estimators.activation import activation_trace
-from lgn_analysis.hessian.estimators.density import spectral_density
-from lgn_analysis.hessian.estimators.eigen import top_eigenpairs
-from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
-from lgn_analysis.hessian.estimators.trace import frobenius_norm, hutchinson_trace
-from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
+from lgn_analysis.hessian.checks.trial import examine_network_loss, first_that_count, plan_for
+from lgn_analysis.hessian.estimators.methods import EstimatorMethods
 from lgn_analysis.hessian.operators.batches import Batch, as_batches
 from lgn_analysis.hessian.operators.dense import rows_of
 from lgn_analysis.hessian.operators.known_losses import (
     check_labels,
     check_network_data,
-    check_reduction,
     check_targets,
     is_known,
-    recognise,
 )
 from lgn_analysis.hessian.operators.linear import (
     MAX_BYTES,
@@ -46,20 +37,11 @@ from lgn_analysis.hessian.operators.losses import ModuleLoss, batch_losses, chec
 from lgn_analysis.hessian.operators.module import ModuleHessian
 from lgn_analysis.hessian.operators.network import NetworkHessian, is_plain
 from lgn_analysis.hessian.operators.selection import select_parameters
-from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise
-from lgn_analysis.hessian.results.spectrum import DensityResult, EigenResult
-from lgn_analysis.hessian.results.trace import FrobeniusResult, TraceResult
+from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise, given_tau
 from lgn_analysis.network import LogicNetwork, require_plain
 
-_ESTIMATORS: Final = {
-    "hutchinson": hutchinson_trace,
-    "hutch++": hutchpp_trace,
-    "xtrace": xtrace_trace,
-}
-TRACE_METHODS: Final = ("auto", "activation", *_ESTIMATORS)
 
-
-class HessianProbe:
+class HessianProbe(EstimatorMethods):
     """H = ∇²L of the mean loss L over data, in parameters of a module.
 
     A :class:`~lgn_analysis.LogicNetwork` is always differentiated in soft mode at its tau, in the
@@ -134,7 +116,6 @@ class HessianProbe:
             raise InvalidInputError("noise perturbs gate logits and needs a LogicNetwork")
         self._loss: ModuleLoss | None = None
         self._few: Batch | None = None
-        check_reduction(recognise(loss_fn))
         if isinstance(model, LogicNetwork):
             check_network_data(loss_fn, self._batches, model.n_features)
         check_targets(loss_fn, self._batches)
@@ -160,47 +141,6 @@ class HessianProbe:
         """
         whole = check_whole(self.operator, type(self.model).__name__)
         return CheckReport(pd.DataFrame([*whole, *self._check_differences()]))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_params, n_params)."""
-        return self.operator.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """dtype of the parameters."""
-        return self.operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the parameters."""
-        return self.operator.device
-
-    @property
-    def slices(self) -> Mapping[str, slice]:
-        """Where each parameter lies in a flat vector."""
-        return self.operator.slices
-
-    def matvec(self, v: Tensor) -> Tensor:
-        """Return H v for the mean loss over the data, v and result [n_params]."""
-        product = self.operator.matvec(v)
-        self.n_matvecs += 1
-        return product
-
-    def matmat(self, v: Tensor) -> Tensor:
-        """Return H V for the mean loss over the data, V and result [n_params, k]."""
-        product = self.operator.matmat(v)
-        self.n_matvecs += v.shape[1]
-        return product
-
-    def row_products(self, rows: Tensor) -> Tensor:
-        """Return H v for each row v of ``rows`` [k, n_params], float64 as the sums over samples are."""
-        self.n_matvecs += len(rows)
-        return self.operator.row_products(rows)
-
-    def __matmul__(self, v: Tensor) -> Tensor:
-        """Return H v for v [n_params] or [n_params, k]."""
-        return self.matvec(v) if getattr(v, "ndim", 1) == 1 else self.matmat(v)
 
     def loss(self) -> float:
         """Return the mean loss."""
@@ -248,60 +188,6 @@ class HessianProbe:
             self.shape, matvec=product, matmat=product, rmatvec=product, dtype=numpy_dtype
         )
 
-    def trace(self, *, method: str = "auto", **options: Any) -> TraceResult:
-        """Return tr(H) with its error; ``result.extend()`` adds probes.
-
-        ``"activation"`` knows a LogicNetwork: an exact softmax part and probes in activation space, with
-        a variance tens to thousands of times smaller a product. ``"hutchinson"``, ``"hutch++"`` and
-        ``"xtrace"`` probe any module in parameter space; the last has an error estimate, no interval.
-        ``"auto"`` takes activation space where it can and Hutchinson elsewhere, and the result's reason
-        says which. See ``docs/estimators.md``.
-
-        Args:
-            method: one of these.
-            options: rtol, atol, ftol (any one suffices), n_probes, min_probes, max_matvecs, seed,
-                progress; see the functions of the methods in :mod:`lgn_analysis.hessian`.
-        """
-        if method not in TRACE_METHODS:
-            raise InvalidInputError(
-                f"unknown method {shown(method)}; use one of {', '.join(TRACE_METHODS)}"
-            )
-        operator = self.operator
-        if isinstance(operator, NetworkHessian) and not operator.couples:
-            if method in ("auto", "activation"):
-                _check_options("activation", activation_trace, options, "ftol")
-                return self._activation_trace(operator, **options)
-        elif method == "activation":
-            raise InvalidInputError(
-                "method='activation' needs a LogicNetwork, not changed by hand, and a loss to which "
-                "each sample contributes by itself"
-            )
-        method = "hutchinson" if method == "auto" else method
-        _check_options(method, _ESTIMATORS[method], options)
-        return _ESTIMATORS[method](self, **options)
-
-    def _activation_trace(
-        self, operator: NetworkHessian, *, ftol: float | None = None, **options: Any
-    ) -> TraceResult:
-        if ftol is not None:
-            norm = self.frobenius(rtol=0.2, seed=options.get("seed", 0)).estimate
-            options["atol"] = max(ftol * norm, options.get("atol") or 0.0)
-        result = activation_trace(operator, **options)
-        self.n_matvecs += result.n_matvecs
-        return result
-
-    def frobenius(self, **options: Any) -> FrobeniusResult:
-        """Return ‖H‖_F; see :func:`lgn_analysis.hessian.frobenius_norm` for the options."""
-        return frobenius_norm(self, **options)
-
-    def eigs(self, k: int = 10, which: str = "BE", **options: Any) -> EigenResult:
-        """Return k eigenpairs; see :func:`lgn_analysis.hessian.top_eigenpairs`."""
-        return top_eigenpairs(self, k=k, which=which, **options)
-
-    def density(self, **options: Any) -> DensityResult:
-        """Return the spectral density; see :func:`lgn_analysis.hessian.spectral_density`."""
-        return spectral_density(self, **options)
-
     def __repr__(self) -> str:
         kind = type(self.model).__name__
         n = sum(len(y) for _, y in self._batches)
@@ -320,15 +206,12 @@ class HessianProbe:
             if tau is not None:
                 raise InvalidInputError("tau is a gate temperature and needs a LogicNetwork")
             return None
-        tau = None if tau is None else positive("tau", tau)
-        given = {t for t in (tau, self.noise.tau if self.noise else None) if t is not None}
-        if len(given) > 1:
-            raise InvalidInputError(f"tau is {tau} and noise.tau {self.noise.tau}; give one")  # type: ignore[union-attr]
-        if given or self.noise:
+        given = given_tau(tau, self.noise)
+        if given is not None or self.noise:
             require_plain(self.model, "a probe with noise or a tau of its own", hooks=False)
         elif not is_plain(self.model):
             return None  # every layer its own
-        return float(given.pop() if given else self.model.relaxation.tau)
+        return float(self.model.relaxation.tau if given is None else given)
 
     def _make_operator(self, chosen: Params, max_bytes: int) -> ParameterOperator:
         model, loss_fn = self.model, self.loss_fn
@@ -337,10 +220,10 @@ class HessianProbe:
         check_labels(loss_fn, self._batches, model.n_classes)
         couples = False
         if loss_fn is not functional.cross_entropy:  # of which all is known
-            found = examine_network_loss(model, loss_fn, self._batches)
-            if found.reads_parameters:
+            kind = examine_network_loss(model, loss_fn, self._batches)
+            if kind == "of parameters":
                 return self._module_hessian(chosen, max_bytes)
-            couples = found.couples
+            couples = kind == "coupled"
         return NetworkHessian(
             model,
             self._batches,
@@ -374,15 +257,3 @@ class HessianProbe:
         x, y = self._few or first_that_count(self.loss_fn, self._batches)
         with isolated(self.device, draws=self._draws):
             return check_differences(loss, self.operator, x, y, noise=self.noise, tau=self._tau)
-
-
-def _check_options(
-    method: str, estimator: Callable[..., Any], options: Mapping[str, Any], *more: str
-) -> None:
-    """Raise where an option is none of a method's."""
-    known = [*list(inspect.signature(estimator).parameters)[1:], *more]
-    for name in options:
-        if name not in known:
-            raise InvalidInputError(
-                f"method={method!r} has no option {name!r}; it has {', '.join(known)}"
-            )

@@ -1,9 +1,7 @@
 """What explains a trained network: lemmas, anatomy of the gap, landscapes, comparison, tracking."""
 
-from lgn_analysis.theory.anatomy import gap_anatomy
-from lgn_analysis.theory.anatomy_result import AnatomyResult
-from lgn_analysis.theory.comparison import compare
-from lgn_analysis.theory.comparison_result import CompareResult
+from lgn_analysis.theory.anatomy import AnatomyResult, gap_anatomy
+from lgn_analysis.theory.comparison import CompareResult, compare
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
 from lgn_analysis.theory.lemma import lemma1

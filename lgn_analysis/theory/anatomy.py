@@ -18,7 +18,8 @@ diagonal belongs to layers made discrete alone; the rest is what they do to one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -33,9 +34,8 @@ from lgn_analysis.base.validation import whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import one_hot_argmax, soft_weights
 from lgn_analysis.gates.table import gate_coefficients
-from lgn_analysis.hessian.checks.means import check_additive
+from lgn_analysis.hessian.checks.trial import refuse_other_losses
 from lgn_analysis.hessian.operators.known_losses import (
-    check_reduction,
     check_targets,
     is_known,
     recognise,
@@ -46,23 +46,107 @@ from lgn_analysis.hessian.operators.losses import (
     as_mean,
     check_loss,
     in_double,
-    refuse_hidden_parameters,
 )
 from lgn_analysis.kernels import reference
 from lgn_analysis.metrics import batches, check_labels, split_tensors
 from lgn_analysis.network import LogicNetwork, as_bits, check_features, require_plain
-from lgn_analysis.theory.anatomy_result import (
-    FROM_INPUT,
-    FROM_OUTPUT,
-    AnatomyResult,
-    discrete_sets,
-)
 
 _GRAPH_BYTES: Final = 2**30
 """Memory that the graph of two derivatives may take where no batch size is given."""
 _BYTES_A_GATE: Final = 8 * 16
 """Bytes of that graph for one gate and sample: about sixteen float64 numbers."""
 _MOST_SAMPLES: Final = 1024
+
+FROM_INPUT: Final = "from input"
+FROM_OUTPUT: Final = "from output"
+ALONE: Final = "alone"
+
+
+def discrete_sets(depth: int) -> Iterator[tuple[str, int, range]]:
+    """Yield (scheme, layer, discrete layers) in the order of :attr:`AnatomyResult.states`.
+
+    >>> [(scheme, layer, [*discrete]) for scheme, layer, discrete in discrete_sets(1)]
+    [('from input', -1, []), ('from input', 0, [0]),
+     ('from output', 1, []), ('from output', 0, [0]), ('alone', 0, [0])]
+    """
+    for layer in range(-1, depth):
+        yield FROM_INPUT, layer, range(layer + 1)
+    for layer in range(depth, -1, -1):
+        yield FROM_OUTPUT, layer, range(layer, depth)
+    for layer in range(depth):
+        yield ALONE, layer, range(layer, layer + 1)
+
+
+@dataclass(frozen=True)
+class AnatomyResult:
+    """The way from the soft network to the discrete one; losses are means over samples, in nats.
+
+    Attributes:
+        split: which split, or a label.
+        n: samples.
+        tau: gate temperature of the soft network.
+        states: a row a set of discrete layers, the others soft. ``scheme`` and ``layer`` name the
+            set: ``"from input"`` layers 0..layer (−1: none), ``"from output"`` layers layer..depth−1
+            (depth: none), ``"alone"`` only that layer; ``n_discrete`` is its size. Then ``accuracy``,
+            ``loss``, ``delta_loss`` and ``flips`` (predictions that differ) against the all-soft
+            network, and the expansion of ``delta_loss``: ``first_order``, ``second_order`` and
+            ``prediction``, their sum.
+        layers: a row a layer. ``bit_flips``: share of (gate, sample) where the soft network's
+            activation, rounded (½ to 1), is not the discrete network's bit; ``own_bit_flips``: the
+            same where the soft layer is given the discrete network's inputs, so that only this layer
+            rounds; ``distance`` and ``own_distance``: mean |activation − bit| in the two cases.
+        interactions: [depth, depth], the second-order term by pairs of layers, symmetric; the sum of
+            all is that of the whole network.
+    """
+
+    split: str
+    n: int
+    tau: float
+    states: pd.DataFrame
+    layers: pd.DataFrame
+    interactions: NDArray[np.float64]
+
+    @property
+    def whole(self) -> pd.Series:
+        """The row of ``states`` in which every layer is discrete."""
+        states = self.states
+        return states[states["scheme"] == FROM_INPUT].iloc[-1]
+
+    @property
+    def delta_loss(self) -> float:
+        """Loss of the discrete network minus that of the soft one."""
+        return float(self.whole["delta_loss"])
+
+    @property
+    def prediction(self) -> float:
+        """The expansion of ``delta_loss`` to second order."""
+        return float(self.whole["prediction"])
+
+    @property
+    def cross_layer(self) -> float:
+        """The second-order term of the whole less those of the layers alone."""
+        return float(self.interactions.sum() - np.trace(self.interactions))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return ``states``."""
+        return self.states
+
+    def __repr__(self) -> str:
+        whole = self.whole
+        alone = self.states[self.states["scheme"] == ALONE]
+        largest = alone.iloc[int(alone["delta_loss"].abs().argmax())]
+        return (
+            f"AnatomyResult({self.split}, n={self.n}, {len(self.layers)} layers: loss "
+            f"{whole['delta_loss']:+.4g} nats from soft to discrete, to second order "
+            f"{whole['prediction']:+.4g} (first {whole['first_order']:+.4g}, second "
+            f"{whole['second_order']:+.4g}, of it {self.cross_layer:+.4g} between layers), "
+            f"{whole['flips']:.0f} flips; largest alone: layer {largest['layer']:.0f} with "
+            f"{largest['delta_loss']:+.4g})"
+        )
+
+    def _repr_html_(self) -> str:
+        states, layers = self.states.to_html(index=False), self.layers.to_html(index=False)
+        return f"{states}{layers}"
 
 
 def gap_anatomy(
@@ -106,22 +190,23 @@ def gap_anatomy(
         "lower batch_size",
         device=model.device,
     )
-    known = recognise(loss_fn)
-    check_reduction(known)
     check_targets(loss_fn, [(x, y)])
-    weigh, draws = weights_of(known), not is_known(loss_fn)
+    weigh, draws = weights_of(loss_fn), not is_known(loss_fn)
     loss_fn = in_double(loss_fn)
-    soft, hard = _coefficients(model)
-    if known is None:
-        with isolated(model.device, draws=draws):
-            _refuse_other_losses(model, soft, batches(x, y, batch_size, model.device), loss_fn)
-    tally = _Tally(model.depth)
+    tally = _Tally(model, loss_fn)
+    if recognise(loss_fn) is None:
+        with isolated(model.device, draws=draws), torch.no_grad():
+            pieces = batches(x, y, batch_size, model.device)
+            outputs = [
+                (tally.outputs(tally.tail(a.T.double(), tally.soft, 0)[-1]), b) for a, b in pieces
+            ]
+            refuse_other_losses(model, loss_fn, outputs, what="a gap anatomy")
     for inputs, labels in batches(x, y, batch_size, model.device):
         weight = weigh(labels)
         with isolated(model.device, draws=draws):
-            _add_states(tally, model, soft, hard, inputs, labels, loss_fn, weight)
+            tally.add_states(inputs, labels, weight)
             if weight:
-                _add_expansion(tally, model, soft, hard, inputs, labels, loss_fn, weight)
+                tally.add_expansion(inputs, labels, weight)
     interactions = (tally.second / tally.weight).cpu().numpy()
     return AnatomyResult(
         split=split,
@@ -134,117 +219,90 @@ def gap_anatomy(
 
 
 class _Tally:
-    """Sums over samples; the states in the order of :func:`discrete_sets`."""
+    """Sums over samples; the states in the order of :func:`discrete_sets`.
 
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
+    Attributes:
+        soft, hard: the coefficients c [n_out, 4] of every layer, float64.
+    """
+
+    def __init__(self, model: LogicNetwork, loss_fn: LossFn) -> None:
+        self.model, self.loss_fn = model, loss_fn
+        logits = [layer.logits.detach().double() for layer in model.layers]
+        self.soft = [gate_coefficients(soft_weights(z, model.relaxation.tau)) for z in logits]
+        self.hard = [gate_coefficients(one_hot_argmax(z)) for z in logits]
+        self.depth = model.depth
         self.n = 0
         self.weight = 0.0
-        n_states = sum(1 for _ in discrete_sets(depth))
+        n_states = sum(1 for _ in discrete_sets(self.depth))
         self.hits = [0] * n_states
         self.flips = [0] * n_states
         self.loss = [0.0] * n_states
-        self.bit_flips = np.zeros((depth, 2))
-        self.distance = np.zeros((depth, 2))
-        self.first = torch.zeros(depth, dtype=torch.float64)
-        self.second = torch.zeros(depth, depth, dtype=torch.float64)
+        self.bit_flips = np.zeros((self.depth, 2))
+        self.distance = np.zeros((self.depth, 2))
+        self.first = torch.zeros(self.depth, dtype=torch.float64)
+        self.second = torch.zeros(self.depth, self.depth, dtype=torch.float64)
 
+    def layer(self, index: int, features: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+        """Return the outputs [n, batch] of one layer."""
+        wiring = self.model.layers[index].wiring
+        return reference.gate_layer(features, wiring, coefficients[index])
 
-def _coefficients(model: LogicNetwork) -> tuple[list[Tensor], list[Tensor]]:
-    """Return c [n_out, 4] of every layer, soft and discrete, float64."""
-    logits = [layer.logits.detach().double() for layer in model.layers]
-    soft = [gate_coefficients(soft_weights(z, model.relaxation.tau)) for z in logits]
-    return soft, [gate_coefficients(one_hot_argmax(z)) for z in logits]
+    def tail(self, features: Tensor, coefficients: Sequence[Tensor], first: int) -> list[Tensor]:
+        """Return ``features`` and the outputs of layers ``first`` and on, each [n, batch]."""
+        outputs = [features]
+        for index in range(first, self.depth):
+            outputs.append(self.layer(index, outputs[-1], coefficients))
+        return outputs
 
+    def outputs(self, last: Tensor) -> Tensor:
+        """Return class sums [batch, n_classes] of the last layer's outputs [n, batch]."""
+        sums: Tensor = self.model.group_sum(last.T)
+        return sums
 
-def _tail(
-    model: LogicNetwork, features: Tensor, coefficients: Sequence[Tensor], first: int
-) -> list[Tensor]:
-    """Return ``features`` and the outputs of layers ``first`` and on, each [n, batch]."""
-    outputs = [features]
-    for layer, c in zip(model.layers[first:], coefficients[first:], strict=True):
-        outputs.append(reference.gate_layer(outputs[-1], layer.wiring, c))
-    return outputs
+    @torch.no_grad()
+    def add_states(self, x: Tensor, y: Tensor, weight: float) -> None:
+        """Add what every state makes of a batch."""
+        features = x.T.double()
+        at_soft, at_hard = (self.tail(features, c, 0) for c in (self.soft, self.hard))
+        for layer in range(self.depth):
+            bits = at_hard[layer + 1]
+            own = self.layer(layer, at_hard[layer], self.soft)
+            for place, values in enumerate((at_soft[layer + 1], own)):
+                self.bit_flips[layer, place] += int(((values >= 0.5) != (bits == 1)).sum())
+                self.distance[layer, place] += float((values - bits).abs().sum())
+        baseline: Tensor | None = None
+        for index, (scheme, layer, _) in enumerate(discrete_sets(self.depth)):
+            if scheme == FROM_INPUT:
+                last = self.tail(at_hard[layer + 1], self.soft, layer + 1)[-1]
+            elif scheme == FROM_OUTPUT:
+                last = self.tail(at_soft[layer], self.hard, layer)[-1]
+            else:
+                last = self.tail(
+                    self.layer(layer, at_soft[layer], self.hard), self.soft, layer + 1
+                )[-1]
+            outputs = self.outputs(last)
+            predicted = outputs.argmax(-1)
+            baseline = predicted if baseline is None else baseline  # the first state is all soft
+            self.hits[index] += int((predicted == y).sum())
+            self.flips[index] += int((predicted != baseline).sum())
+            self.loss[index] += weight * float(as_mean(self.loss_fn(outputs, y))) if weight else 0.0
+        self.n += len(y)
+        self.weight += weight
 
-
-@torch.no_grad()
-def _add_states(
-    tally: _Tally,
-    model: LogicNetwork,
-    soft: Sequence[Tensor],
-    hard: Sequence[Tensor],
-    x: Tensor,
-    y: Tensor,
-    loss_fn: LossFn,
-    weight: float,
-) -> None:
-    features = x.T.double()
-    at_soft, at_hard = (_tail(model, features, c, 0) for c in (soft, hard))
-    for layer, module in enumerate(model.layers):
-        bits = at_hard[layer + 1]
-        own = reference.gate_layer(at_hard[layer], module.wiring, soft[layer])
-        for place, values in enumerate((at_soft[layer + 1], own)):
-            tally.bit_flips[layer, place] += int(((values >= 0.5) != (bits == 1)).sum())
-            tally.distance[layer, place] += float((values - bits).abs().sum())
-    baseline: Tensor | None = None
-    for index, (scheme, layer, _) in enumerate(discrete_sets(model.depth)):
-        if scheme == FROM_INPUT:
-            last = _tail(model, at_hard[layer + 1], soft, layer + 1)[-1]
-        elif scheme == FROM_OUTPUT:
-            last = _tail(model, at_soft[layer], hard, layer)[-1]
-        else:
-            one = reference.gate_layer(at_soft[layer], model.layers[layer].wiring, hard[layer])
-            last = _tail(model, one, soft, layer + 1)[-1]
-        outputs: Tensor = model.group_sum(last.T)
-        predicted = outputs.argmax(-1)
-        baseline = predicted if baseline is None else baseline  # the first state is all soft
-        tally.hits[index] += int((predicted == y).sum())
-        tally.flips[index] += int((predicted != baseline).sum())
-        tally.loss[index] += weight * float(as_mean(loss_fn(outputs, y))) if weight else 0.0
-    tally.n += len(y)
-    tally.weight += weight
-
-
-def _add_expansion(
-    tally: _Tally,
-    model: LogicNetwork,
-    soft: Sequence[Tensor],
-    hard: Sequence[Tensor],
-    x: Tensor,
-    y: Tensor,
-    loss_fn: LossFn,
-    weight: float,
-) -> None:
-    """Add ⟨∇_c L, Δc⟩ by layers, and ½ Δcᵀ ∇²_c L Δc by pairs of them."""
-    leaves = [c.clone().requires_grad_() for c in soft]
-    steps = [discrete - c for c, discrete in zip(soft, hard, strict=True)]
-    loss = loss_fn(model.group_sum(_tail(model, x.T.double(), leaves, 0)[-1].T), y)
-    gradient = torch.autograd.grad(loss, leaves, create_graph=True)
-    for layer, (slope, step) in enumerate(zip(gradient, steps, strict=True)):
-        along = (slope * step).sum()
-        tally.first[layer] += weight * float(along.detach())
-        if not along.requires_grad:  # one layer and a linear loss
-            continue
-        products = torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True)
-        for other, (product, delta) in enumerate(zip(products, steps, strict=True)):
-            tally.second[layer, other] += weight * float((product * delta).sum()) / 2
-
-
-@torch.no_grad()
-def _refuse_other_losses(
-    model: LogicNetwork,
-    soft: Sequence[Tensor],
-    pieces: Iterable[tuple[Tensor, Tensor]],
-    loss_fn: LossFn,
-) -> None:
-    """Raise where a loss of the user's own adds up to no mean, or is none of outputs and labels."""
-
-    def value(outputs: Tensor, y: Tensor) -> Tensor:
-        return as_mean(loss_fn(outputs, y)).reshape(1)
-
-    outputs = [(model.group_sum(_tail(model, x.T.double(), soft, 0)[-1].T), y) for x, y in pieces]
-    refuse_hidden_parameters(model, loss_fn, *outputs[0], what="a gap anatomy")
-    check_additive(value, outputs, weigh=weights_of(None))
+    def add_expansion(self, x: Tensor, y: Tensor, weight: float) -> None:
+        """Add ⟨∇_c L, Δc⟩ by layers, and ½ Δcᵀ ∇²_c L Δc by pairs of them."""
+        leaves = [c.clone().requires_grad_() for c in self.soft]
+        steps = [discrete - c for c, discrete in zip(self.soft, self.hard, strict=True)]
+        loss = self.loss_fn(self.outputs(self.tail(x.T.double(), leaves, 0)[-1]), y)
+        gradient = torch.autograd.grad(loss, leaves, create_graph=True)
+        for layer, (slope, step) in enumerate(zip(gradient, steps, strict=True)):
+            along = (slope * step).sum()
+            self.first[layer] += weight * float(along.detach())
+            if not along.requires_grad:  # one layer and a linear loss
+                continue
+            products = torch.autograd.grad(along, leaves, retain_graph=True, materialize_grads=True)
+            for other, (product, delta) in enumerate(zip(products, steps, strict=True)):
+                self.second[layer, other] += weight * float((product * delta).sum()) / 2
 
 
 def _states_frame(tally: _Tally, interactions: NDArray[np.float64]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import real, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.noise import Purpose, derive_seed
+from lgn_analysis.hessian.estimators.stopping import grow
 from lgn_analysis.hessian.operators.linear import LossFn
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.hessian.results.intervals import (
@@ -28,9 +30,9 @@ from lgn_analysis.hessian.results.intervals import (
     mean_interval,
 )
 from lgn_analysis.hessian.results.spectrum import DensityResult, EigenResult
+from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.metrics import Evaluation, evaluate, gate_usage
 from lgn_analysis.network import LogicNetwork, require_network
-from lgn_analysis.theory.comparison_result import CompareResult
 from lgn_analysis.theory.samples import draw_samples
 
 _PAIR: Final = 2
@@ -41,6 +43,63 @@ _EIGEN_TOLERANCE: Final = 1e-3
 
 Interval = tuple[float, float, float]
 """Estimate, low, high; the ends are NaN where a number has no interval."""
+
+
+@dataclass(frozen=True)
+class CompareResult(Tabular):
+    """Two networks side by side.
+
+    Attributes:
+        labels: names of the two.
+        table: a row a quantity; for each network a column by its label with ``… low`` and ``… high``,
+            then ``difference`` (second − first), ``difference low`` and ``difference high``. Ends are
+            95 % intervals, NaN where the number is exact or has none.
+        evaluations: of each network.
+        traces: paired estimates of tr(H) in z, [n_pairs, 2]: in a row, equal seeds and samples.
+        eigs: the ends of each spectrum; None if not asked for.
+        densities: each spectral density; None if not asked for.
+        n_samples: samples that curvature was taken on.
+        n_matvecs: products spent, of both networks together.
+        converged: whether the interval of the traces' difference became as narrow as was asked for.
+        reason: why the paired traces stopped.
+        seed: seed of samples and probes.
+    """
+
+    labels: tuple[str, str]
+    table: pd.DataFrame
+    evaluations: tuple[Evaluation, Evaluation]
+    traces: NDArray[np.float64]
+    eigs: tuple[EigenResult, EigenResult] | None
+    densities: tuple[DensityResult, DensityResult] | None
+    n_samples: int
+    n_matvecs: int
+    converged: bool
+    reason: str
+    seed: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return ``table``."""
+        return self.table
+
+    def __repr__(self) -> str:
+        rows = self.table.set_index("quantity")
+        first, second = self.labels
+
+        def row(name: str) -> str:
+            r = rows.loc[name]
+            return (
+                f"{name} {r[first]:.4g} | {r[second]:.4g}, difference {r['difference']:+.3g} "
+                f"[{r['difference low']:.3g}, {r['difference high']:.3g}]"
+            )
+
+        found = rows.loc["discrete_accuracy"]
+        gap = rows.loc["gap"]
+        return (
+            f"CompareResult({first} | {second}: discrete accuracy {found[first]:.2%} | "
+            f"{found[second]:.2%}, gap {100 * gap[first]:+.2f} | {100 * gap[second]:+.2f} pp; "
+            f"{row('trace_z')}; {row('trace_u')}; {self.n_samples} samples, "
+            f"{self.n_matvecs} products, {self.reason})"
+        )
 
 
 def compare(
@@ -209,27 +268,30 @@ def _paired_traces(
     paired = derive_seed(seed, Purpose.PROBE, _PAIRED)
     estimates: list[list[float]] = []
     bar = tqdm(desc="paired traces", unit="pair", disable=not progress)
-    converged, reason, alpha = True, f"{_PAIR * most} products as asked", ALPHA
-    for total in [most] if n_probes is not None else interim_analyses(min(_FIRST_LOOK, most), most):
+
+    def add(total: int) -> None:
         while len(estimates) < total:
             shared = derive_seed(paired, Purpose.PROBE, len(estimates))
             estimates.append([p.trace(n_probes=_PAIR, seed=shared).estimate for p in probes])
             bar.update()
-        if n_probes is None:
-            alpha = STOPPED_ALPHA
-            values = torch.tensor(estimates, dtype=torch.float64)
-            low, high = mean_interval(values[:, 1] - values[:, 0], alpha=alpha)
-            allowed = rtol * float(values.mean(0).abs().max())
-            converged = (high - low) / 2 <= allowed
-            reason = "converged (rtol)"
-            if converged:
-                break
-            reason = (
-                f"stopped at max_matvecs={max_matvecs}: difference ± {(high - low) / 2:.2g}, rtol "
-                f"asks {allowed:.2g}"
-            )
-    bar.close()
-    return np.array(estimates), alpha, converged, reason
+
+    def half_width() -> float:
+        values = torch.tensor(estimates, dtype=torch.float64)
+        low, high = mean_interval(values[:, 1] - values[:, 0], alpha=STOPPED_ALPHA)
+        return (high - low) / 2
+
+    def allowed() -> tuple[float, str]:
+        return rtol * float(np.abs(np.mean(estimates, axis=0)).max()), "rtol"
+
+    with bar:
+        if n_probes is not None:
+            add(most)
+            return np.array(estimates), ALPHA, True, f"{_PAIR * most} products as asked"
+        sizes = interim_analyses(min(_FIRST_LOOK, most), most)
+        converged, reason = grow(sizes, add, half_width, allowed)
+    if not converged:
+        reason = f"stopped at max_matvecs={max_matvecs}: difference {reason}"
+    return np.array(estimates), STOPPED_ALPHA, converged, reason
 
 
 def _trace_rows(traces: NDArray[np.float64], taus: Sequence[float], alpha: float) -> list[Row]:

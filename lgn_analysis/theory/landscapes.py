@@ -23,12 +23,11 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
 from lgn_analysis.base.validation import positive, real, seed_number, shown, whole
 from lgn_analysis.gates.table import N_GATES
-from lgn_analysis.hessian.checks.means import check_additive
+from lgn_analysis.hessian.checks.trial import refuse_other_losses
 from lgn_analysis.hessian.operators.batches import Batch, as_batches
 from lgn_analysis.hessian.operators.known_losses import (
     check_labels,
     check_network_data,
-    check_reduction,
     check_targets,
     recognise,
     strict,
@@ -40,9 +39,13 @@ from lgn_analysis.hessian.operators.losses import (
     check_loss,
     in_double,
     in_double_values,
-    refuse_hidden_parameters,
 )
-from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise, perturbed_logits
+from lgn_analysis.hessian.operators.smoothing import (
+    GumbelNoise,
+    check_noise,
+    given_tau,
+    perturbed_logits,
+)
 from lgn_analysis.hessian.probe import HessianProbe
 from lgn_analysis.network import LogicNetwork, as_bits, require_plain
 from lgn_analysis.theory.directions import (
@@ -108,11 +111,11 @@ def landscape(
     check_noise(noise)
     seed = seed_number(seed)
     dims, grid = _check_shape(directions, dims, grid)
-    tau = _choose_tau(model, tau, noise)
+    given = given_tau(tau, noise)
+    tau = positive("tau", model.relaxation.tau if given is None else given)
     pieces = as_batches(data, batch_size)
     check_network_data(loss_fn, pieces, model.n_features)
     check_labels(loss_fn, pieces, model.n_classes)
-    check_reduction(recognise(loss_fn))
     check_targets(loss_fn, pieces)
     coordinates = _coordinates(directions, dims, grid, span)
     n_params = N_GATES * model.n_gates
@@ -196,7 +199,7 @@ class _MeanLoss:
         self._pieces = [
             (x.to(model.device), in_double_values(y).to(model.device)) for x, y in pieces
         ]
-        self._weigh = weights_of(recognise(loss_fn))
+        self._weigh = weights_of(loss_fn)
         self._weight = sum(self._weigh(y) for _, y in pieces)
         self.n = sum(len(y) for _, y in pieces)
         y = pieces[0][1]
@@ -204,8 +207,7 @@ class _MeanLoss:
         if recognise(loss_fn) is None:
             at = {name: value.detach() for name, value in model.named_parameters()}
             outputs = [(self._outputs(at, x), y) for x, y in self._pieces]
-            refuse_hidden_parameters(model, self._loss_fn, *outputs[0], what="a landscape")
-            check_additive(self._value, outputs, weigh=self._weigh)
+            refuse_other_losses(model, self._loss_fn, outputs, what="a landscape")
 
     def __call__(self, logits: Params, shift: Params | None) -> tuple[float, float]:
         if shift is not None:
@@ -215,12 +217,9 @@ class _MeanLoss:
         loss, hits = 0.0, 0
         for x, y in self._pieces:
             outputs, weight = self._outputs(logits, x), self._weigh(y)
-            loss += weight * float(self._value(outputs, y)) if weight else 0.0
+            loss += weight * float(as_mean(self._loss_fn(outputs, y)).detach()) if weight else 0.0
             hits += int((outputs.argmax(-1) == y).sum()) if self._classes else 0
         return loss / self._weight, hits / self.n if self._classes else math.nan
-
-    def _value(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return as_mean(self._loss_fn(outputs, y)).detach().reshape(1)
 
     @torch.no_grad()
     def _outputs(self, logits: Params, x: Tensor) -> Tensor:
@@ -289,11 +288,3 @@ def _check_shape(
     if grid < 3:
         raise InvalidInputError(f"a second difference needs a grid of at least 3, got {grid}")
     return dims, grid
-
-
-def _choose_tau(model: LogicNetwork, tau: float | None, noise: GumbelNoise | None) -> float:
-    of_noise = noise.tau if noise else None
-    if tau is not None and of_noise is not None and tau != of_noise:
-        raise InvalidInputError(f"tau is {tau} and noise.tau {of_noise}; give one")
-    given = of_noise if tau is None else tau
-    return positive("tau", model.relaxation.tau if given is None else given)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import positive, real, seed_number, shown, whole
-from lgn_analysis.hessian.checks.network_trial import soft_outputs
+from lgn_analysis.hessian.checks.trial import soft_outputs
 from lgn_analysis.hessian.operators.batches import as_batches
 from lgn_analysis.hessian.operators.linear import LossFn, ParameterOperator
 from lgn_analysis.hessian.operators.losses import (

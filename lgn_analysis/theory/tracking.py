@@ -16,19 +16,26 @@ from lgn_analysis.base.validation import positive, seed_number, shown, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.hessian.operators.linear import LossFn, isolated
 from lgn_analysis.hessian.operators.losses import check_loss
-from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise
+from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise, given_tau
 from lgn_analysis.hessian.probe import HessianProbe
+from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.spectrum import DensityResult
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.hessian.results.trace import TraceResult
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.theory.samples import draw_samples
 
 _EIGEN_TOLERANCE: Final = 1e-3
+_COLUMNS: Final = {
+    "trace": ("trace", "trace_stderr", "trace_low", "trace_high", "trace_u"),
+    "eigs": ("lambda_max", "lambda_min"),
+    "density": ("negative_mass",),
+}
+"""What is written into a history, by what is asked for."""
 
 
 @dataclass(frozen=True)
-class TrackedCurvature:
+class TrackedCurvature(Tabular):
     """What was probed at one step.
 
     Attributes:
@@ -50,21 +57,19 @@ class TrackedCurvature:
 
     def columns(self) -> dict[str, float]:
         """Return the numbers that go into a history; see :class:`ProbeTracker`."""
-        numbers: dict[str, float] = {}
+        values: list[float] = []
+        names: list[str] = []
         if self.trace is not None:
-            numbers |= {
-                "trace": self.trace.estimate,
-                "trace_stderr": self.trace.stderr,
-                "trace_low": self.trace.ci[0],
-                "trace_high": self.trace.ci[1],
-                "trace_u": self.tau**2 * self.trace.estimate,
-            }
+            found = self.trace
+            names += _COLUMNS["trace"]
+            values += [found.estimate, found.stderr, *found.ci, self.tau**2 * found.estimate]
         if self.eigs is not None:
-            values = self.eigs["value"].tolist()
-            numbers |= {"lambda_max": values[0], "lambda_min": values[-1]}
+            names += _COLUMNS["eigs"]
+            values += [self.eigs["value"].iloc[0], self.eigs["value"].iloc[-1]]
         if self.density is not None:
-            numbers["negative_mass"] = self.density.negative_mass
-        return numbers
+            names += _COLUMNS["density"]
+            values.append(self.density.negative_mass)
+        return dict(zip(names, map(float, values), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row."""
@@ -74,11 +79,8 @@ class TrackedCurvature:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.columns().items())
         return f"TrackedCurvature(step {self.step}, tau {self.tau:g}: {numbers})"
 
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
 
-
-class ProbeTracker:
+class ProbeTracker(Tabular):
     """Probe the soft loss's Hessian while a network trains: ``lgn.train(…, callbacks=[tracker])``.
 
     At an evaluation that is probed, these columns join the history's rows of that step, of every
@@ -219,19 +221,9 @@ class ProbeTracker:
             f"probed steps: {steps})"
         )
 
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
-
     @property
     def _columns(self) -> list[str]:
-        names = []
-        if self.trace:
-            names += ["trace", "trace_stderr", "trace_low", "trace_high", "trace_u"]
-        if self.eigs:
-            names += ["lambda_max", "lambda_min"]
-        if self.density:
-            names += ["negative_mass"]
-        return names
+        return [name for part, names in _COLUMNS.items() if getattr(self, part) for name in names]
 
     def _probe(self, step: int, model: LogicNetwork) -> TrackedCurvature:
         with isolated(model.device, draws=False):  # the probe itself leaves no trace
@@ -252,6 +244,6 @@ class ProbeTracker:
                 vectors = pairs.vectors if self.keep_vectors else None
             if self.density:
                 density = probe.density(seed=self.seed)
-        given = self.noise.tau if self.tau is None and self.noise else self.tau
+        given = given_tau(self.tau, self.noise)
         tau = model.relaxation.tau if given is None else given
         return TrackedCurvature(step, tau, trace, eigs, vectors, density)

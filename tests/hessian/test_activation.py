@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from cases import bits, network, perceptron
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
+from tests.hessian.cases import bits, network, perceptron
 
 
 def trace_of(probe):

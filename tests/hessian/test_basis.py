@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from cases import SPECTRA, symmetric
 
 from lgn_analysis.hessian import DenseOperator
 from lgn_analysis.hessian.estimators.basis import Basis, random_unit, remove, tolerated_cosine
+from tests.hessian.cases import SPECTRA, symmetric
 
 
 def basis_of(matrix, *, capacity=30, block=2, semi=0.0):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from cases import SPECTRA, Diagonal, bits, network, peak_bytes, symmetric
 from scipy.stats import wasserstein_distance
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, DensityResult, spectral_density, top_eigenpairs
+from tests.hessian.cases import SPECTRA, Diagonal, bits, network, peak_bytes, symmetric
 
 LANCZOS = {"method": "lanczos", "deflate": 0}
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cases import SPECTRA, Diagonal, bits, network, peak_bytes, symmetric
 from curvlinops import HessianLinearOperator
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
@@ -14,6 +13,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, top_eigenpairs
 from lgn_analysis.hessian.estimators import eigen as eigen_module
 from lgn_analysis.hessian.estimators.search import choose
+from tests.hessian.cases import SPECTRA, Diagonal, bits, network, peak_bytes, symmetric
 
 WHICH = ["LA", "SA", "LM", "BE"]
 TOL = {torch.float32: 1e-4, torch.float64: 1e-9}

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from cases import symmetric
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator
@@ -16,6 +15,7 @@ from lgn_analysis.hessian.estimators.quadratic_forms import (
     multiply,
     split,
 )
+from tests.hessian.cases import symmetric
 
 SPECTRUM = [3.0, -1.0, 2.0, 0.5] + [0.1] * 16
 WHOLE = {"all": slice(None)}

@@ -13,7 +13,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from lgn_analysis.hessian.operators.forward_context import differentiable_forward, draws_random
+from lgn_analysis.hessian.checks.draws import draws_random
+from lgn_analysis.hessian.operators.forward_context import differentiable_forward
 from lgn_analysis.hessian.operators.unfused import UNFUSED
 
 F64 = torch.float64

@@ -4,7 +4,6 @@ import functools
 
 import pytest
 import torch
-from cases import bits, live_hessian, network, perceptron
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
@@ -12,6 +11,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian import ModuleHessian, NetworkHessian
+from tests.hessian.cases import bits, live_hessian, network, perceptron
 
 X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.arange(40) % 3

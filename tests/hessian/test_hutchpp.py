@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from cases import SPECTRA, bits, network, symmetric
-from counting import Counting
 from curvlinops import hutchpp_trace as curvlinops_hutchpp
 
 import lgn_analysis as lgn
@@ -14,6 +12,8 @@ from lgn_analysis.gates.noise import Purpose, generator_for
 from lgn_analysis.hessian import DenseOperator, hutchinson_trace
 from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
 from lgn_analysis.hessian.estimators.quadratic_forms import draw
+from tests.hessian.cases import SPECTRA, bits, network, symmetric
+from tests.hessian.counting import Counting
 
 DECAYING = [(-1) ** i * 2.0 ** (-i / 6) for i in range(70)]
 SLICES = {"a": slice(0, 30), "b": slice(30, 70)}

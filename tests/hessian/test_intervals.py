@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import symmetric
 from scipy import stats
 
 from lgn_analysis.base.errors import InvalidInputError
@@ -16,6 +15,7 @@ from lgn_analysis.hessian.results.intervals import (
     mean_interval,
     ratio_interval,
 )
+from tests.hessian.cases import symmetric
 
 SPREAD = [3.0, -1.0, 2.0, 0.5] + [0.1] * 26
 RANK_ONE = [1.0] + [0.0] * 59  # probes are χ² with one degree of freedom: as skewed as it gets

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from cases import SPECTRA, Diagonal, symmetric
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, lanczos
+from tests.hessian.cases import SPECTRA, Diagonal, symmetric
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
 

@@ -4,13 +4,13 @@ import functools
 
 import pytest
 import torch
-from cases import bits, live_hessian, network
 from torch import nn
 from torch.nn import functional
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import NetworkHessian
+from tests.hessian.cases import bits, live_hessian, network
 
 N = 96
 GENERATOR = torch.Generator().manual_seed(0)

@@ -6,7 +6,6 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from cases import bits, live_hessian, network, perceptron
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import prune
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
+from tests.hessian.cases import bits, live_hessian, network, perceptron
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(96, 4, generator=GENERATOR, dtype=torch.float64)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from cases import bits, network, perceptron
 from torch import nn
 from torch.nn import functional
 
@@ -10,6 +9,7 @@ import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.hessian import ModuleHessian, NetworkHessian
 from lgn_analysis.hessian.operators.module import METHODS
+from tests.hessian.cases import bits, network, perceptron
 
 
 def float_data(n=24):

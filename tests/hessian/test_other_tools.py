@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from cases import bits, network
 from curvlinops import HessianLinearOperator
 from hessian_eigenthings import HessianOperator, hutchinson, supervised_loss
 from hessian_eigenthings import lanczos as their_lanczos
@@ -11,6 +10,7 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 import lgn_analysis as lgn
+from tests.hessian.cases import bits, network
 
 
 class Soft(nn.Module):

@@ -1,15 +1,18 @@
 """The probe's products are the Hessian of the mean loss, or it refuses."""
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 import torch
-from cases import bits, flat_loss, network, perceptron
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
+from tests.hessian.cases import bits, flat_loss, network, perceptron
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 2.5])
@@ -259,3 +262,29 @@ def test_frozen_noise_is_the_mean_over_its_draws():
     assert torch.allclose(probe.dense(), total, atol=1e-14)
     with pytest.raises(InvalidInputError, match="needs a LogicNetwork"):
         lgn.HessianProbe(perceptron(), (x[:, :4].double(), y), noise=noise)
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "sentence"),
+    [
+        ("trace", {"sketch": 4}, "method='activation' has no option 'sketch'; it has rtol"),
+        ("trace", {"method": "hutchinson", "sketch": 4}, "'sketch'; it has .*, probes, max_bytes"),
+        ("trace", {"method": "hutch++", "max_bytes": 1}, "allows 1 byte"),
+        ("trace", {"method": "xtrace", "probes": "gaussian"}, "method='xtrace' has no option"),
+        ("eigs", {"method": "dense", "max_matvecs": 9}, "method='dense' has no option 'max_m"),
+        ("density", {"method": "dense", "deflate": 3}, "method='dense' has no option 'deflate'"),
+    ],
+)
+def test_an_option_that_a_method_has_not_is_refused_by_name(what, options, sentence):
+    probe = lgn.HessianProbe(network(), bits())
+    with pytest.raises(InvalidInputError, match=sentence):
+        getattr(probe, what)(**options)
+    assert probe.n_matvecs == 0
+
+
+@pytest.mark.parametrize("what", ["trace", "frobenius", "eigs", "density"])
+def test_every_option_of_an_estimator_is_in_its_signature_and_explained(what):
+    method = getattr(lgn.HessianProbe, what)
+    names = [n for n in inspect.signature(method).parameters if n not in ("self", "operator")]
+    assert all(re.search(rf"^ +{name}: ", method.__doc__, re.MULTILINE) for name in names)
+    assert not [p for p in inspect.signature(method).parameters.values() if p.kind is p.VAR_KEYWORD]

@@ -6,16 +6,15 @@ import pickle
 
 import pytest
 import torch
-from cases import bits, network, symmetric
-from counting import Columnwise, Counting
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, hutchinson_trace
 from lgn_analysis.hessian.estimators.hutchpp import hutchpp_trace
 from lgn_analysis.hessian.estimators.xtrace import xtrace_trace
-from lgn_analysis.hessian.results.intervals import LARGEST_RTOL, interim_analyses
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.intervals import LARGEST_RTOL, Tolerances, interim_analyses
+from tests.hessian.cases import bits, network, symmetric
+from tests.hessian.counting import Columnwise, Counting
 
 DECAYING = [(-1) ** i * 2.0 ** (-i / 6) for i in range(70)]
 SLICES = {"a": slice(0, 30), "b": slice(30, 70)}

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from cases import SPECTRA, bits, network, symmetric
-from counting import Counting
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian import DenseOperator, frobenius_norm, hutchinson_trace
+from tests.hessian.cases import SPECTRA, bits, network, symmetric
+from tests.hessian.counting import Counting
 
 SPECTRUM = [3.0, -1.0, 2.0, 0.5] + [0.1] * 26
 

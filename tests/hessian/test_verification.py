@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from cases import bits, network, perceptron
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
+from tests.hessian.cases import bits, network, perceptron
 
 
 class Wrapped(nn.Module):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from cases import bits
 from torch.nn import functional
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.table import COEFFICIENTS, TRUTH_TABLE
+from tests.hessian.cases import bits
 
 GATES = TRUTH_TABLE.double().reshape(16, 2, 2)
 

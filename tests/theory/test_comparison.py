@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import bits, network
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.theory.comparison import difference_interval
+from tests.hessian.cases import bits, network
 
 TRACE_ONLY = {"eigs": False, "frobenius": False, "density": False}
 

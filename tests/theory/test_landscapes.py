@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import bits, flat_loss, network
 from torch.nn import functional
 
 import lgn_analysis as lgn
@@ -14,6 +13,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.table import gate_coefficients
 from lgn_analysis.theory import LandscapeResult
 from lgn_analysis.theory.directions import at_own_length, filter_direction, upright
+from tests.hessian.cases import bits, flat_loss, network
 
 
 def result_of(loss, *coordinates, lengths=None):

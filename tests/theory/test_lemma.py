@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from cases import bits, flat_loss, network
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
+from tests.hessian.cases import bits, flat_loss, network
 
 
 def exact_trace(model, data):

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 import torch
-from cases import bits, network
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.kernels import cpu, select_backend
+from tests.hessian.cases import bits, network
 from tests.tiny import EVALUATED, assert_same_weights, fresh, short, timeless
 
 TRACE = ["trace", "trace_stderr", "trace_low", "trace_high", "trace_u"]

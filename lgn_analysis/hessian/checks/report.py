@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import NotDifferentiableError
-from lgn_analysis.hessian.checks.differences import product, random_signs
+from lgn_analysis.hessian.checks.differences import flat, product, random_signs
 from lgn_analysis.hessian.checks.verification import (
     DTYPE_RTOL,
     Evidence,
@@ -24,13 +24,14 @@ from lgn_analysis.hessian.operators.losses import ModuleLoss, batch_losses, in_d
 from lgn_analysis.hessian.operators.module import ModuleHessian, value_and_gradient
 from lgn_analysis.hessian.operators.network import NetworkHessian
 from lgn_analysis.hessian.operators.smoothing import GumbelNoise
+from lgn_analysis.hessian.results.table import Tabular
 
 _FEWER: Final = 2
 """Samples that have fewer kinks."""
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Tabular):
     """What :meth:`lgn_analysis.HessianProbe.check` measured; a failed check raises instead.
 
     Attributes:
@@ -45,9 +46,6 @@ class CheckReport:
 
     def __repr__(self) -> str:
         return f"CheckReport(all passed)\n{self.table.to_string(index=False)}"
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(index=False))
 
 
 def check_whole(operator: ParameterOperator, kind: str) -> list[dict[str, object]]:
@@ -173,7 +171,7 @@ def _if_it_runs(loss: ParamLoss, params: Params) -> ParamLoss | None:
 def _check_kernels(operator: NetworkHessian, x: Tensor, y: Tensor, exact: Tensor) -> float:
     """Return the error of the kernels' product on a few samples; raise where it is large."""
     few = operator.first_piece(x, y)
-    direction = random_signs(torch.cat([value.reshape(-1) for value in operator.params.values()]))
+    direction = random_signs(flat(operator.params))
     product = few.products(direction.unsqueeze(0))[0]
     gradient = float(few.slopes.norm())
     error = float((product - exact).norm())

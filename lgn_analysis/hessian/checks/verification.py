@@ -7,12 +7,14 @@ of piecewise operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.utils._pytree import tree_leaves
 
 from lgn_analysis.base.errors import NotDifferentiableError
 from lgn_analysis.hessian.checks.differences import (
@@ -21,7 +23,7 @@ from lgn_analysis.hessian.checks.differences import (
     moved_a_little,
     product,
 )
-from lgn_analysis.hessian.checks.kinks import count_kinks
+from lgn_analysis.hessian.operators.forward_context import OperationMode
 from lgn_analysis.hessian.operators.linear import ParamLoss, Params
 from lgn_analysis.hessian.operators.module import value_and_gradient
 from lgn_analysis.hessian.operators.plain_call import LiveLoss
@@ -68,7 +70,7 @@ def check_products(
     Args:
         loss: of one batch.
         params: where.
-        method: the one under test, of :data:`.module_hessian.METHODS`.
+        method: the one under test, of :data:`.module.METHODS`.
         model: the module, to say what may be wrong with it.
         fewer: the loss of fewer samples.
 
@@ -85,7 +87,7 @@ def check_products(
         if trial.agrees:
             what = f"finite differences at step {trial.best.size:.0e}{where}"
             return Evidence(trial.best.scaled, trial.rtol, what)
-        kinks = [count_kinks(of, *trial.ends(step.size)) for step in trial.steps]
+        kinks = [_count_kinks(of, *trial.ends(step.size)) for step in trial.steps]
         if not all(kinks):
             break
     suspects = _suspects(model, loss, params)
@@ -126,7 +128,7 @@ def _complain(
         if not slope.agrees:
             raise NotDifferentiableError(
                 f"the gradient of {kind} is not the derivative of its loss{doubt}: along one direction it "
-                f"says {slope.said:.4g}, finite differences say {slope.measured:.4g}. "
+                f"says {slope.expected:.4g}, finite differences say {slope.measured:.4g}. "
                 + (suspects or "A straight-through estimator or a detached term does this")
                 + "; no Hessian belongs to such a gradient"
             )
@@ -193,28 +195,28 @@ def _other_method_error(loss: ParamLoss, params: Params, method: str) -> float |
 
 def _suspects(model: nn.Module, loss: ParamLoss, params: Params) -> str:
     """Return what in a module is known to have wrong derivatives, or nothing."""
-    said = []
+    found = []
     if isinstance(loss, LiveLoss):
         names = loss.inspect(params, _custom_functions)
     else:
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         names = _custom_functions(loss(leaves))
     if names:
-        said.append(
+        found.append(
             f"Its graph holds the custom autograd.Function {', '.join(names)}: a backward that calls raw "
             "kernels, or detaches, does this; write it with differentiable operations"
         )
     if any(getattr(part, "padding_idx", None) is not None for part in model.modules()):
-        said.append(
+        found.append(
             "An embedding with padding_idx leaves the gradient of that row out: do so without, or use its "
             "weight nowhere else"
         )
     if any(part.training and "SpectralNorm" in _norms(part) for part in model.modules()):
-        said.append(
+        found.append(
             "spectral_norm in training mode moves its singular vectors at each call and takes them for "
             "constants: call model.eval()"
         )
-    return ". ".join(said)
+    return ". ".join(found)
 
 
 def _norms(part: nn.Module) -> str:
@@ -239,3 +241,94 @@ def _refuse(kind: str, wrong: dict[str, float], reason: str) -> NoReturn:
     bad = [f"{name or 'all together'} ({error:.0%})" for name, error in wrong.items() if error > 0]
     more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
     raise NotDifferentiableError(f"{kind}, in {', '.join(bad[:4])}{more}: {reason}")
+
+
+Edges = tuple[Tensor, list[Any]]
+
+
+def _at(*edges: float) -> Callable[..., Edges]:
+    return lambda x, *_: (x, list(edges))
+
+
+def _difference(x: Tensor, y: Tensor) -> Edges:
+    return x - y, [0.0]
+
+
+def _loss_difference(x: Tensor, y: Tensor, reduction: int = 1, edge: float = 1.0) -> Edges:
+    return x - y, [-edge, edge]
+
+
+_EDGES: Final[dict[str, Callable[..., Edges]]] = {
+    **dict.fromkeys(("relu", "leaky_relu", "_prelu_kernel", "rrelu_with_noise"), _at(0.0)),
+    **dict.fromkeys(("elu", "celu", "abs", "sgn", "sign"), _at(0.0)),
+    **dict.fromkeys(("hardswish", "hardsigmoid"), _at(-3.0, 3.0)),
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _difference),
+    **dict.fromkeys(("smooth_l1_loss", "huber_loss"), _loss_difference),
+    "softshrink": lambda x, edge=0.5: (x, [-edge, edge]),
+    "hardshrink": lambda x, edge=0.5: (x, [-edge, edge]),
+    "threshold": lambda x, edge, value: (x, [edge]),
+    "hardtanh": lambda x, low=-1.0, high=1.0: (x, [low, high]),
+    "clamp": lambda x, low=None, high=None: (x, [low, high]),
+    "clamp_min": lambda x, low: (x, [low]),
+    "clamp_max": lambda x, high: (x, [high]),
+}
+"""By name of an operation: the tensor [...] that decides on the branch, and where branches meet."""
+
+_STEPS: Final = ("round", "floor", "ceil", "trunc")
+
+
+class _Branches(OperationMode):
+    """Records the branch of every element of every piecewise operation.
+
+    An operation of the tables above; and any that makes truth values or whole numbers of real ones: a
+    comparison, the places of maxima, an order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Tensor] = []
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = func.overloadpacket.__name__.rstrip("_")
+        real = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+        if name in _EDGES and real:
+            decides, edges = _EDGES[name](*args)
+            self.taken.append(_side(decides.detach(), edges))
+        result = func(*args, **kwargs)
+        if name in ("amax", "amin"):
+            dims = args[1] if len(args) > 1 else kwargs.get("dim", ())
+            self.taken.append(args[0] == func(args[0], dims, True))
+        elif real and name in ("max", "min") and isinstance(result, Tensor):
+            self.taken.append(real[0] == result)
+        elif real and name in _STEPS:
+            self.taken.append(result.detach().clone())
+        elif real:
+            self.taken.extend(
+                leaf.clone()
+                for leaf in tree_leaves(result)
+                if isinstance(leaf, Tensor) and not (leaf.is_floating_point() or leaf.is_complex())
+            )
+        return result
+
+
+def _side(decides: Tensor, edges: list[Any]) -> Tensor:
+    side = torch.zeros(decides.shape, dtype=torch.int8, device=decides.device)
+    for edge in edges:
+        if edge is not None:  # an element on the edge itself has a branch of its own
+            side = side + (decides > edge) + (decides >= edge)
+    return side
+
+
+def _count_kinks(loss: ParamLoss, one: Params, other: Params) -> int:
+    """Return how many branches of the loss's piecewise operations differ between two points."""
+    first, second = _taken(loss, one), _taken(loss, other)
+    changed = abs(len(first) - len(second))
+    for a, b in zip(first, second, strict=False):
+        changed += int((a != b).sum()) if a.shape == b.shape else max(a.numel(), b.numel())
+    return changed
+
+
+def _taken(loss: ParamLoss, params: Params) -> list[Tensor]:
+    with _Branches() as branches:
+        loss({name: value.detach().requires_grad_() for name, value in params.items()})
+    return branches.taken

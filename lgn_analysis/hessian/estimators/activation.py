@@ -27,59 +27,14 @@ from torch import Tensor
 from lgn_analysis.base import distributed
 from lgn_analysis.base.validation import seed_number
 from lgn_analysis.gates.noise import Purpose, derive_seed
-from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
-from lgn_analysis.hessian.estimators.trace import layer_frame
+from lgn_analysis.hessian.estimators.stopping import Advance, Estimator
 from lgn_analysis.hessian.operators.network import NetworkHessian
-from lgn_analysis.hessian.results.tolerances import Tolerances
-from lgn_analysis.hessian.results.trace import TraceResult
 
-SMALLEST: Final = 2
+FEWEST: Final = 2
 """Probes of the first interim analysis; every sample gives an independent variance estimate, so two probes suffice."""
 
 BLOCK: Final = 16
 """Probes that are taken at a time."""
-
-
-def activation_trace(
-    hessian: NetworkHessian,
-    *,
-    rtol: float | None = 0.01,
-    atol: float | None = None,
-    n_probes: int | None = None,
-    min_probes: int = SMALLEST,
-    max_matvecs: int = MAX_MATVECS,
-    seed: int = 0,
-    progress: bool = False,
-) -> TraceResult:
-    """Return the trace of a soft loss's Hessian in the logits of some layers, with its interval.
-
-    Looks at 2, 3, 5, 8, … probes and stops at the first interval that is narrow enough;
-    ``benchmarks/trace_coverage.py`` measures what the intervals cover.
-
-    Args:
-        hessian: the operator, of a loss to which each sample contributes by itself.
-        rtol: half-width at most ``rtol·|estimate|``.
-        atol: half-width at most this; either tolerance suffices.
-        n_probes: exactly so many probes, at least 2, whatever the tolerances.
-        min_probes: the first interim analysis.
-        max_matvecs: the most products to spend.
-        seed: seed of the signs.
-        progress: show a progress bar.
-
-    Returns:
-        a result whose :meth:`TraceResult.extend` adds probes.
-
-    Raises:
-        InvalidInputError: no tolerance, or too few probes.
-    """
-    return run(
-        _Activations(hessian, seed),
-        n_probes=n_probes,
-        tolerances=Tolerances(rtol, atol),
-        smallest=min_probes,
-        max_matvecs=max_matvecs,
-        progress=progress,
-    )
 
 
 @dataclass(frozen=True)
@@ -129,44 +84,47 @@ class _Summary:
     freedom: float
 
 
-class _Activations:
-    """The estimate so far; probes of all pieces of the loss, at every draw of its noise."""
+class Activations(Estimator):
+    """The estimate so far; probes of all pieces of the loss, at every draw of its noise.
+
+    ``benchmarks/trace_coverage.py`` measures what the intervals cover.
+
+    Args:
+        hessian: the operator, of a loss to which each sample contributes by itself.
+        seed: of the signs.
+    """
 
     def __init__(self, hessian: NetworkHessian, seed: int) -> None:
-        self.n_probes = 0
+        self._count = 0
         self._hessian = hessian
-        self._seed = seed_number(seed)
+        self.names, self.seed = list(hessian.slices), seed_number(seed)
         self._exact = hessian.softmax_trace()
         self._pieces: dict[int, _Piece] = {}
         self._summary: _Summary | None = None
 
     @property
+    def n_probes(self) -> int:
+        return self._count
+
+    @property
     def n_matvecs(self) -> int:
-        return self.n_probes
+        return self._count
 
     @property
     def estimate(self) -> float:
         return float(self.summary.layers.sum())
 
-    @property
-    def frobenius(self) -> None:
-        return None
-
-    def limit(self, max_matvecs: int) -> tuple[int, str]:
-        return max_matvecs, f"max_matvecs={max_matvecs}"
-
     def add(self, count: int, advance: Advance) -> None:
         for piece in self._hessian.pieces():
-            index = piece.index + (
-                distributed.world()[0] << 32
-            )  # no two ranks' samples share signs
-            seed = derive_seed(self._seed, Purpose.SIGNS, index)
+            # No two ranks' samples share signs.
+            index = piece.index + (distributed.world()[0] << 32)
+            seed = derive_seed(self.seed, Purpose.SIGNS, index)
             for first in range(self.n_probes, self.n_probes + count, BLOCK):
                 size = min(BLOCK, self.n_probes + count - first)
                 forms, squares = piece.curvature.activation_products(seed, first, size)
                 so_far = self._pieces.get(piece.index) or _Piece.empty(forms)
                 self._pieces[piece.index] = so_far.plus(forms, squares, first)
-        self.n_probes += count
+        self._count += count
         self._summary = None
         advance(count)
 
@@ -203,17 +161,10 @@ class _Activations:
         critical_value = float(stdtrit(self.summary.freedom, 1 - alpha / 2))
         return critical_value * math.sqrt(self.summary.variance)
 
-    def result(self, alpha: float) -> TraceResult:
-        estimate, half, summary = self.estimate, self.half_width(alpha), self.summary
-        return TraceResult(
-            estimate=estimate,
-            stderr=math.sqrt(summary.variance),
-            ci=(estimate - half, estimate + half),
-            per_layer=layer_frame(
-                list(self._hessian.slices), summary.layers, summary.layer_variances.sqrt()
-            ),
-            n_matvecs=self.n_matvecs,
-            converged=False,
-            reason="softmax part exact, activation-space probes",
-            seed=self._seed,
-        )
+    def errors(self) -> tuple[float, Tensor, Tensor]:
+        summary = self.summary
+        return math.sqrt(summary.variance), summary.layers, summary.layer_variances.sqrt()
+
+    @property
+    def reason(self) -> str:
+        return "softmax part exact, activation-space probes"

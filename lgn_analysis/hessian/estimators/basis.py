@@ -9,7 +9,8 @@ freed of the rows that it is coupled to. Then either every row is removed from i
 stops falling by more than 1/√2 ("twice is enough"), or, where an estimate of Q Qᵀ says that nothing
 has grown above ``semi``, that is left for later (partial reorthogonalisation). Rows that are
 orthogonal to √eps still give T to eps, so no ghost can appear; every removal measures what the
-estimate said, and raises its noise where it was too small.
+estimate predicted, and raises its noise where it was too small. Removing every row every time instead takes
+1.35 to 1.6 times the seconds of ten or twenty pairs of 4 × 1000 and 6 × 2000 gates.
 
 Source: Wu, Simon, SIAM J. Matrix Anal. Appl. 22 (2000) for the restart; Simon, Math. Comp. 42 (1984)
 for partial reorthogonalisation; Giraud, Langou, Rozložník (2005) for "twice is enough".
@@ -82,7 +83,7 @@ class Basis:
         block: rows that are multiplied at a time.
         generator: source of random directions.
         semi: cosine between rows that is tolerated; 0 keeps them orthogonal to rounding.
-        spare: the fewest rows to have, for whoever uses them afterwards.
+        spare: the fewest rows to have, for what uses them afterwards.
 
     Attributes:
         rows: [capacity + block or more, n]: locked, active, next.

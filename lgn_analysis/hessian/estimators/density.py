@@ -6,6 +6,7 @@ SIAM J. Sci. Comput. 39 (2017) for deflation.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -15,18 +16,15 @@ from tqdm.auto import tqdm
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import format_bytes, require_memory
-from lgn_analysis.base.validation import positive, seed_number, shown, whole
+from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.hessian.estimators.eigen import least_bytes, top_eigenpairs
 from lgn_analysis.hessian.estimators.lanczos import Recurrence
-from lgn_analysis.hessian.operators.dense import METHODS, dense_bytes, dense_matrix
+from lgn_analysis.hessian.operators.dense import dense_matrix, is_dense
 from lgn_analysis.hessian.operators.linear import MAX_BYTES, SymmetricOperator
 from lgn_analysis.hessian.results.spectrum import DensityResult, EigenResult, Floats
 
 MAX_BLOCK: Final = 16
 """Probes that advance together at most."""
-
-DENSE_LIMIT: Final = 3000
-"""Dimension above which no dense matrix is made without being asked: its solution takes n³."""
 
 _LONGER: Final = 4
 """Length of the continued recurrence, in recurrences."""
@@ -55,7 +53,7 @@ def spectral_density(
     many probes advance together as fit. What the operator takes for itself is not counted.
 
     Args:
-        operator: the operator.
+        operator: H; of a method of a probe, the probe.
         n_probes: Rademacher start vectors.
         steps: Lanczos steps of each; m steps are exact for moments below 2m of their start vector.
         deflate: eigenpairs that enter as they are, with no sampling error; the probes sample what
@@ -88,11 +86,13 @@ def spectral_density(
         raise InvalidInputError(
             f"n_probes and steps must be at least 1, got {n_probes} and {steps}"
         )
-    if method not in METHODS:
-        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {shown(method)}")
+    if method == "dense" and deflate:
+        raise InvalidInputError(
+            "method='dense' has no option 'deflate', since it samples nothing; it has max_bytes"
+        )
     # Products of the identity, in blocks, cost about half as much each.
-    cheap = n <= min(2 * n_probes * min(steps, n), DENSE_LIMIT) and dense_bytes(n) <= max_bytes
-    if method == "dense" or (method == "auto" and cheap and not deflate):
+    products = 0 if deflate else 2 * n_probes * min(steps, n)
+    if is_dense(method, n, products=products, max_bytes=max_bytes):
         matrix = dense_matrix(operator, max_bytes=max_bytes)
         values = np.asarray(np.linalg.eigvalsh((matrix + matrix.T) / 2)[None], dtype=np.float64)
         return DensityResult(
@@ -167,15 +167,7 @@ def _judged(result: DensityResult, tol: float) -> DensityResult:
         share = error / size if size else 0.0
         verdict = "converged" if converged else "not converged"
         reason = f"{verdict}: expected error {share:.1%} of the mean |λ|, tol asks {tol:.1%}"
-    return DensityResult(
-        nodes=result.nodes,
-        weights=result.weights,
-        n=result.n,
-        n_matvecs=result.n_matvecs,
-        converged=converged,
-        reason=reason,
-        seed=result.seed,
-    )
+    return replace(result, converged=converged, reason=reason)
 
 
 def _recurrences(

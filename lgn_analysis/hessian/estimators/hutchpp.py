@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Final, Self
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import format_bytes
-from lgn_analysis.base.validation import seed_number, whole
+from lgn_analysis.base.validation import whole
 from lgn_analysis.gates.noise import Purpose, generator_for
-from lgn_analysis.hessian.estimators.quadratic_forms import (
-    QuadraticForms,
-    block_size,
-    check_probes,
-    draw,
-    multiply,
-    split,
-)
+from lgn_analysis.hessian.estimators.quadratic_forms import check_probes, multiply, split
 from lgn_analysis.hessian.estimators.rows import CHUNK, Rows, append_orthonormal
 from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
-from lgn_analysis.hessian.estimators.trace import SMALLEST, layer_frame
+from lgn_analysis.hessian.estimators.trace import SMALLEST, Hutchinson
 from lgn_analysis.hessian.operators.linear import MAX_BYTES, SymmetricOperator
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
 _MARGIN: Final = 100
@@ -57,19 +49,14 @@ def hutchpp_trace(
     three are exact given Q, and the layers add up to the whole.
 
     Args:
-        operator: the operator.
-        rtol: half-width at most ``rtol·|estimate|``, at most 0.5.
-        atol: half-width at most this.
-        ftol: half-width at most ``ftol·‖H‖_F``, from the sketch's products.
+        operator: H.
         n_probes: exactly so many probes of the rest, at least 2, whatever the tolerances.
         sketch: columns of S, two products each; None is ``n_probes``, the paper's third of all
             products for each part, or ``min_probes`` where a tolerance decides.
-        min_probes: probes of the first interim analysis.
-        max_matvecs: the most products to spend, sketch included.
-        probes: ``"rademacher"`` or ``"gaussian"``, for sketch and rest.
         max_bytes: the most memory for vectors: the sketch takes n · sketch numbers in float64.
-        seed: seed of sketch and probes.
-        progress: show a progress bar.
+
+    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`; probes are of the rest,
+    ``probes`` and ``seed`` of sketch and rest, and ``ftol`` goes by the sketch's products.
 
     Raises:
         InvalidInputError: no tolerance, too few probes, or no room for the sketch.
@@ -90,7 +77,6 @@ def hutchpp_trace(
     estimator = _HutchPlusPlus(
         operator, sketch=sketch, probes=probes, max_bytes=max_bytes, seed=seed
     )
-    tolerances = Tolerances(rtol, atol, ftol)
     # Refused before the sketch is paid for.
     if n_probes is None and 2 * sketch + 2 > whole("max_matvecs", max_matvecs):
         raise InvalidInputError(
@@ -100,7 +86,7 @@ def hutchpp_trace(
     return run(
         estimator,
         n_probes=n_probes,
-        tolerances=tolerances,
+        tolerances=Tolerances(rtol, atol, ftol),
         smallest=min_probes,
         max_matvecs=max_matvecs,
         progress=progress,
@@ -112,39 +98,30 @@ def rounding(operator: SymmetricOperator) -> float:
     return _MARGIN * torch.finfo(operator.dtype).eps
 
 
-class _HutchPlusPlus:
+class _HutchPlusPlus(Hutchinson):
     """The exact part in span(Q), and the mean of the forms of P H P."""
 
     def __init__(
         self, operator: SymmetricOperator, *, sketch: int, probes: str, max_bytes: int, seed: int
     ) -> None:
         check_probes(probes)
-        sketch = whole("sketch", sketch, least=1)
+        self._sketch = whole("sketch", sketch, least=1)
         n = operator.shape[0]
-        if (needed := 8 * n * (sketch + CHUNK)) > max_bytes:
+        if (needed := 8 * n * (self._sketch + CHUNK)) > max_bytes:
             raise InvalidInputError(
                 f"a sketch of {sketch} vectors of {n} numbers takes {format_bytes(needed)}, and "
                 f"max_bytes allows {format_bytes(max_bytes)}; lower sketch, or raise max_bytes"
             )
-        self._operator = operator
-        self._probes = probes
-        self._sketch = sketch
-        self._block = block_size(n, max_bytes, kept=needed, device=operator.device)
-        self._seed = seed_number(seed)
+        super().__init__(operator, probes=probes, max_bytes=max_bytes, seed=seed, kept=needed)
         self._generator = generator_for(seed, Purpose.PROBE, 0)
-        self._basis = Rows(n, torch.float64, operator.device)
+        self._basis = Rows(n, torch.float64, operator.device)  # a copy shares it: it stays as it is
         self._captured: Tensor | None = None  # of each slice
         self._squares = 0.0
-        self._spent = 0
-        self.forms = QuadraticForms(operator.slices, probes)
-
-    @property
-    def n_probes(self) -> int:
-        return self.forms.count
+        self._sketched = 0  # products spent on Q
 
     @property
     def n_matvecs(self) -> int:
-        return self._spent
+        return self._sketched + self.forms.count
 
     @property
     def estimate(self) -> float:
@@ -155,52 +132,30 @@ class _HutchPlusPlus:
     def frobenius(self) -> float:
         return math.sqrt(self._squares / self._sketch)
 
+    @property
+    def reason(self) -> str:
+        return f"exact on {len(self._basis)} sketched directions, probes in the rest"
+
     def limit(self, max_matvecs: int) -> tuple[int, str]:
-        spent = self._spent - self.forms.count if self._spent else 2 * self._sketch
+        spent = self._sketched or 2 * self._sketch
         return max_matvecs - spent, f"max_matvecs={max_matvecs}"
 
     def add(self, count: int, advance: Advance) -> None:
         if self._captured is None:
             self._find_basis(advance)
             self._captured = self._capture(advance)
-        for size in split(count, self._block):
-            rows = self._draw(size, self._generator)
-            images = multiply(self._operator, self._rest(rows))
-            for z, image in zip(rows, self._rest(images), strict=True):
-                self.forms.add(z, image)
-            self._spent += size
-            advance(size)
+        super().add(count, advance)
 
-    def copy(self) -> Self:
-        other = copy.copy(self)  # the basis stays as it is
-        other.forms = self.forms.copy()
-        other._generator = torch.Generator().set_state(self._generator.get_state())
-        return other
+    def errors(self) -> tuple[float, Tensor, Tensor]:
+        assert self._captured is not None
+        stderr, layers, layer_errors = super().errors()
+        return stderr, self._captured + layers, layer_errors
 
     def half_width(self, alpha: float) -> float:
-        return self.forms.half_width(alpha) + rounding(self._operator) * self.frobenius
+        return super().half_width(alpha) + rounding(self._operator) * self.frobenius
 
-    def result(self, alpha: float) -> TraceResult:
-        assert self._captured is not None
-        half = self.half_width(alpha)
-        return TraceResult(
-            estimate=self.estimate,
-            stderr=math.sqrt(self.forms.variance),
-            ci=(self.estimate - half, self.estimate + half),
-            per_layer=layer_frame(
-                list(self._operator.slices),
-                self._captured + self.forms.layers,
-                self.forms.layer_stderr,
-            ),
-            n_matvecs=self.n_matvecs,
-            converged=False,
-            reason=f"exact on {len(self._basis)} sketched directions, probes in the rest",
-            seed=self._seed,
-        )
-
-    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        n = self._operator.shape[0]
-        return draw(count, n, generator, self._probes).to(self._operator.device)
+    def _images(self, rows: Tensor) -> Tensor:
+        return self._rest(super()._images(self._rest(rows)))
 
     def _rest(self, rows: Tensor) -> Tensor:
         """Return P v for every row: one at a time, so that no bit depends on how many there are."""
@@ -208,13 +163,13 @@ class _HutchPlusPlus:
         return torch.cat(parts)
 
     def _find_basis(self, advance: Advance) -> None:
-        generator = generator_for(self._seed, Purpose.PROBE, 1)
+        generator = generator_for(self.seed, Purpose.PROBE, 1)
         tolerance = rounding(self._operator)
         for size in split(self._sketch, self._block):
             for image in multiply(self._operator, self._draw(size, generator)):
                 self._squares += float(image @ image)
                 append_orthonormal(self._basis, image, tolerance)
-            self._spent += size
+            self._sketched += size
             advance(size)
 
     def _capture(self, advance: Advance) -> Tensor:
@@ -227,6 +182,6 @@ class _HutchPlusPlus:
             )
             inside = self._basis.combine(self._basis.inner(images))
             total += (chunk * (2 * images - inside)).sum(0)
-            self._spent += len(chunk)
+            self._sketched += len(chunk)
             advance(len(chunk))
         return torch.stack([total[where].sum() for where in self._operator.slices.values()]).cpu()

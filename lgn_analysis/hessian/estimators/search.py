@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,27 +21,37 @@ _BUFFER: Final = 0.4
 in 50 to 90 vectors: from 0.2 to 0.7 products differ by 8 %; without a buffer they may triple."""
 
 
+class Wanted(NamedTuple):
+    """Which eigenpairs are looked for.
+
+    Attributes:
+        k: number of pairs.
+        which: one of :data:`ENDS`.
+        tol: residual relative to the largest |eigenvalue|.
+        copies: whether to look for hidden copies of multiple eigenvalues.
+    """
+
+    k: int
+    which: str
+    tol: float
+    copies: bool
+
+
 class Search:
-    """Find k wanted eigenpairs; afterwards the first ``count`` rows of the basis are the pairs.
+    """Find the wanted eigenpairs; afterwards the first ``count`` rows of the basis are the pairs.
 
     None are where the basis was lost.
 
     Args:
         basis: an empty basis, which says how much memory there is.
-        k: number of pairs.
-        which: one of :data:`ENDS`.
-        tol: residual relative to the largest |eigenvalue|.
-        copies: look for hidden copies of multiple eigenvalues.
+        wanted: which pairs.
     """
 
-    def __init__(self, basis: Basis, *, k: int, which: str, tol: float, copies: bool) -> None:
+    def __init__(self, basis: Basis, wanted: Wanted) -> None:
         self.basis = basis
         self.spent = 0
         self.count = 0
-        self._k = k
-        self._which = which
-        self._tol = tol
-        self._copies = copies
+        self._k, self._which, self._tol, self._copies = wanted
         self._starts = basis.width
         self._held: Floats = np.empty(0)
 

@@ -6,7 +6,6 @@ import copy
 import math
 from typing import Final, Self
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -21,15 +20,15 @@ from lgn_analysis.hessian.estimators.quadratic_forms import (
     multiply,
     split,
 )
-from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
+from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, Estimator, grow, run
 from lgn_analysis.hessian.operators.linear import MAX_BYTES, SymmetricOperator
 from lgn_analysis.hessian.results.intervals import (
     ALPHA,
     STOPPED_ALPHA,
+    Tolerances,
     form_critical_value,
     interim_analyses,
 )
-from lgn_analysis.hessian.results.tolerances import Tolerances
 from lgn_analysis.hessian.results.trace import FrobeniusResult, TraceResult
 
 SMALLEST: Final = 32
@@ -58,18 +57,11 @@ def hutchinson_trace(
     8 probes give an error, but where H has few entries off the diagonal no interval that holds.
 
     Args:
-        operator: the operator.
-        rtol: half-width at most ``rtol·|estimate|``, at most 0.5.
-        atol: half-width at most this.
-        ftol: half-width at most ``ftol·‖H‖_F``, from the same probes. Any one tolerance suffices:
-            the trace is a difference of large parts and may be near zero.
-        n_probes: exactly so many probes, at least 2, whatever the tolerances.
-        min_probes: the first interim analysis; fewer than 16 cost coverage.
-        max_matvecs: the most products to spend.
+        operator: H.
         probes: ``"rademacher"`` (exact on a diagonal matrix) or ``"gaussian"``.
         max_bytes: the most memory for vectors; it bounds how many are multiplied at a time.
-        seed: seed of the probes.
-        progress: show a progress bar.
+
+    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`.
 
     Returns:
         a result whose :meth:`TraceResult.extend` adds probes.
@@ -84,9 +76,8 @@ def hutchinson_trace(
     >>> result.estimate, result.stderr
     (10.0, 0.0)
     """
-    estimator = _Hutchinson(operator, probes=probes, max_bytes=max_bytes, seed=seed)
     return run(
-        estimator,
+        Hutchinson(operator, probes=probes, max_bytes=max_bytes, seed=seed),
         n_probes=n_probes,
         tolerances=Tolerances(rtol, atol, ftol),
         smallest=min_probes,
@@ -95,20 +86,35 @@ def hutchinson_trace(
     )
 
 
-class _Hutchinson:
-    """The mean of zᵀ H z so far."""
+class Hutchinson(Estimator):
+    """The mean of zᵀ H z so far.
+
+    Args:
+        operator: H.
+        probes: the distribution of z.
+        max_bytes: the most memory for vectors.
+        seed: of the probes.
+        kept: of it, what is kept beside the vectors that are multiplied; None is four of them.
+    """
 
     def __init__(
-        self, operator: SymmetricOperator, *, probes: str, max_bytes: int, seed: int
+        self,
+        operator: SymmetricOperator,
+        *,
+        probes: str,
+        max_bytes: int,
+        seed: int,
+        kept: int | None = None,
     ) -> None:
         check_probes(probes)
         n = operator.shape[0]
+        kept = 32 * n if kept is None else kept
+        self.forms = QuadraticForms(operator.slices, probes)
         self._operator = operator
         self._probes = probes
-        self._block = block_size(n, max_bytes, kept=32 * n, device=operator.device)
-        self._seed = seed_number(seed)
-        self._generator = torch.Generator().manual_seed(self._seed)
-        self.forms = QuadraticForms(operator.slices, probes)
+        self._block = block_size(n, max_bytes, kept=kept, device=operator.device)
+        self.names, self.seed = list(operator.slices), seed_number(seed)
+        self._generator = torch.Generator().manual_seed(self.seed)
 
     @property
     def n_probes(self) -> int:
@@ -126,14 +132,10 @@ class _Hutchinson:
     def frobenius(self) -> float:
         return self.forms.frobenius
 
-    def limit(self, max_matvecs: int) -> tuple[int, str]:
-        return max_matvecs, f"max_matvecs={max_matvecs}"
-
     def add(self, count: int, advance: Advance) -> None:
-        n = self._operator.shape[0]
         for size in split(count, self._block):
-            rows = draw(size, n, self._generator, self._probes).to(self._operator.device)
-            for z, image in zip(rows, multiply(self._operator, rows), strict=True):
+            rows = self._draw(size, self._generator)
+            for z, image in zip(rows, self._images(rows), strict=True):
                 self.forms.add(z, image)
             advance(size)
 
@@ -146,25 +148,16 @@ class _Hutchinson:
     def half_width(self, alpha: float) -> float:
         return self.forms.half_width(alpha)
 
-    def result(self, alpha: float) -> TraceResult:
-        estimate, half = self.forms.estimate, self.half_width(alpha)
-        return TraceResult(
-            estimate=estimate,
-            stderr=math.sqrt(self.forms.variance),
-            ci=(estimate - half, estimate + half),
-            per_layer=layer_frame(
-                list(self._operator.slices), self.forms.layers, self.forms.layer_stderr
-            ),
-            n_matvecs=self.n_matvecs,
-            converged=False,
-            reason="",
-            seed=self._seed,
-        )
+    def errors(self) -> tuple[float, Tensor, Tensor]:
+        return math.sqrt(self.forms.variance), self.forms.layers, self.forms.layer_stderr
 
+    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
+        n = self._operator.shape[0]
+        return draw(count, n, generator, self._probes).to(self._operator.device)
 
-def layer_frame(names: list[str], estimates: Tensor, stderr: Tensor) -> pd.DataFrame:
-    """Return a row a slice: layer, estimate, stderr."""
-    return pd.DataFrame({"layer": names, "estimate": estimates.tolist(), "stderr": stderr.tolist()})
+    def _images(self, rows: Tensor) -> Tensor:
+        """Return what is multiplied with every probe, [k, n] for ``rows`` [k, n]."""
+        return multiply(self._operator, rows)
 
 
 def frobenius_norm(
@@ -186,7 +179,7 @@ def frobenius_norm(
     the logarithm.
 
     Args:
-        operator: the operator.
+        operator: H; of a method of a probe, the probe.
         rtol: half-width at most ``rtol·estimate``.
         n_probes: exactly so many probes, at least 2, whatever the tolerance.
         min_probes: the first interim analysis, as in :func:`hutchinson_trace`.
@@ -212,36 +205,49 @@ def frobenius_norm(
     block = block_size(n, max_bytes, kept=8 * n, device=operator.device)
     generator = torch.Generator().manual_seed(seed_number(seed))
     alpha = STOPPED_ALPHA if n_probes is None else ALPHA
-    squares, fourths, pairs = 0.0, 0.0, 0
+    squares, fourths, pairs, spent = 0.0, 0.0, 0, 0
     before: Tensor | None = None
-    spent, converged, reason = 0, n_probes is not None, f"{most} probes as asked"
+
+    def add(total: int) -> None:
+        nonlocal squares, fourths, pairs, spent, before
+        for size in split(total - spent, block):
+            images = multiply(operator, draw(size, n, generator, probes))
+            inner = (images @ images.T).square()
+            squares += float(inner.diagonal().sqrt().sum())
+            fourths += float(inner.sum() - inner.diagonal().sum()) / 2
+            pairs += size * (size - 1) // 2
+            if before is not None:
+                fourths += float((images @ before).square().sum())
+                pairs += size
+            before = images[-1].clone()
+            bar.update(size)
+        spent = total
+
+    def summary() -> tuple[float, float, tuple[float, float]]:
+        """Return ‖H‖_F, the standard deviation of its logarithm's double, and the interval."""
+        estimate = math.sqrt(squares / spent)
+        # Of log ‖H z‖²: a scale errs in proportion to itself, and its interval holds no zero.
+        deviation = math.sqrt(2 * fourths / pairs / spent) / estimate**2 if estimate else 0.0
+        factor = math.exp(form_critical_value(spent, alpha) * deviation / 2)
+        return estimate, deviation, (estimate / factor, estimate * factor)
+
+    def half_width() -> float:
+        low, high = summary()[2]
+        return (high - low) / 2
+
     with tqdm(desc="frobenius", unit="product", disable=not progress) as bar:
-        for total in interim_analyses(first, most):
-            for size in split(total - spent, block):
-                rows = draw(size, n, generator, probes)
-                images = multiply(operator, rows)
-                inner = (images @ images.T).square()
-                own = inner.diagonal().sqrt()
-                squares += float(own.sum())
-                fourths += float(inner.sum() - inner.diagonal().sum()) / 2
-                pairs += size * (size - 1) // 2
-                if before is not None:
-                    fourths += float((images @ before).square().sum())
-                    pairs += size
-                before = images[-1].clone()
-                bar.update(size)
-            spent = total
-            estimate = math.sqrt(squares / spent)
-            # Of log ‖H z‖²: a scale errs in proportion to itself, and its interval holds no zero.
-            deviation = math.sqrt(2 * fourths / pairs / spent) / estimate**2 if estimate else 0.0
-            factor = math.exp(form_critical_value(spent, alpha) * deviation / 2)
-            ci = (estimate / factor, estimate * factor)
-            if n_probes is None:
-                assert rtol is not None
-                converged = (ci[1] - ci[0]) / 2 <= rtol * estimate
-                reason = "converged (rtol)" if converged else f"stopped at max_matvecs={most}"
-                if converged:
-                    break
+        if n_probes is None:
+            converged, reason = grow(
+                interim_analyses(first, most),
+                add,
+                half_width,
+                lambda: tolerances.allowed(summary()[0], None),
+            )
+            reason = reason if converged else f"stopped at max_matvecs={most}: {reason}"
+        else:
+            add(most)
+            converged, reason = True, f"{most} probes as asked"
+    estimate, deviation, ci = summary()
     return FrobeniusResult(
         estimate=estimate,
         stderr=estimate * deviation / 2,  # of a square root

@@ -33,10 +33,9 @@ from lgn_analysis.gates.noise import Purpose, generator_for
 from lgn_analysis.hessian.estimators.hutchpp import rounding
 from lgn_analysis.hessian.estimators.quadratic_forms import block_size, draw, multiply, split
 from lgn_analysis.hessian.estimators.rows import CHUNK, Rows, append_orthonormal
-from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, run
-from lgn_analysis.hessian.estimators.trace import layer_frame
+from lgn_analysis.hessian.estimators.stopping import MAX_MATVECS, Advance, Estimator, run
 from lgn_analysis.hessian.operators.linear import MAX_BYTES, SymmetricOperator
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.intervals import Tolerances
 from lgn_analysis.hessian.results.trace import TraceResult
 
 SMALLEST: Final = 16
@@ -72,16 +71,12 @@ def xtrace_trace(
     then tr(QᵀHQ) is the trace, and the error estimate bounds what rounding hides.
 
     Args:
-        operator: the operator.
-        rtol: error at most ``rtol·|estimate|``, at most 0.5.
-        atol: error at most this.
-        ftol: error at most ``ftol·‖H‖_F``.
+        operator: H.
         n_probes: exactly so many test vectors, at least 2, whatever the tolerances; two products each.
         min_probes: test vectors of the first interim analysis.
-        max_matvecs: the most products to spend.
         max_bytes: the most memory for vectors; three of n numbers are kept for each test vector.
-        seed: seed of the test vectors.
-        progress: show a progress bar.
+
+    The other arguments are those of :meth:`lgn_analysis.HessianProbe.trace`.
 
     Raises:
         InvalidInputError: no tolerance, too few test vectors, or no room for them.
@@ -124,15 +119,17 @@ class _Summary:
         return self.layers.std(0) / math.sqrt(m)
 
 
-class _XTrace:
+class _XTrace(Estimator):
     """Test vectors, a basis of their images, and the products with that basis."""
+
+    error_kind = "error estimate"
 
     def __init__(self, operator: SymmetricOperator, *, max_bytes: int, seed: int) -> None:
         n = operator.shape[0]
         self._operator = operator
         self._max_bytes = max_bytes
         self._block = block_size(n, max_bytes // _WORK_SHARE, copies=_WORK, device=operator.device)
-        self._seed = seed_number(seed)
+        self.names, self.seed = list(operator.slices), seed_number(seed)
         self._generator = generator_for(seed, Purpose.PROBE, 2)
         self._tests = Rows(n, operator.dtype, operator.device)
         self._basis = Rows(n, torch.float64, operator.device)
@@ -205,24 +202,14 @@ class _XTrace:
     def half_width(self, alpha: float) -> float:
         return float(stdtrit(self.n_probes - 1, 1 - alpha / 2)) * self._summarise().error
 
-    def result(self, alpha: float) -> TraceResult:
+    def errors(self) -> tuple[float, Tensor, Tensor]:
         summary = self._summarise()
-        reason = ""
-        if len(self._basis) < self.n_probes:
-            reason = f"the sketch spans the range, of rank {len(self._basis)}"
-        return TraceResult(
-            estimate=summary.estimate,
-            stderr=summary.error,
-            ci=(math.nan, math.nan),
-            per_layer=layer_frame(
-                list(self._operator.slices), summary.layers.mean(0), summary.layer_errors
-            ),
-            n_matvecs=self.n_matvecs,
-            converged=False,
-            reason=reason,
-            seed=self._seed,
-            error_kind="error estimate",
-        )
+        return summary.error, summary.layers.mean(0), summary.layer_errors
+
+    @property
+    def reason(self) -> str:
+        rank = len(self._basis)
+        return f"the sketch spans the range, of rank {rank}" if rank < self.n_probes else ""
 
     def _room(self) -> int:
         """Return how many test vectors fit: each, its basis vector and that one's image."""

@@ -11,12 +11,24 @@ from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import format_bytes, require_memory
+from lgn_analysis.base.validation import shown
 from lgn_analysis.hessian.operators.linear import SymmetricOperator, row_products
 
 METHODS: Final = ("auto", "lanczos", "dense")
 
+_LIMIT: Final = 3000
+"""Dimension above which no dense matrix is made without being asked: its solution takes n³."""
+
 _COLUMNS: Final = 64
 """Products made at a time."""
+
+
+def is_dense(method: str, n: int, *, products: int, max_bytes: int) -> bool:
+    """Return whether the matrix [n, n] is to be made: asked for, or no dearer than ``products``."""
+    if method not in METHODS:
+        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {shown(method)}")
+    cheap = n <= min(products, _LIMIT) and dense_bytes(n) <= max_bytes
+    return method == "dense" or (method == "auto" and cheap)
 
 
 def dense_bytes(n: int) -> int:

@@ -166,15 +166,10 @@ def check_shapes(loss_fn: Any, outputs: Sequence[int], targets: Sequence[int]) -
     )
 
 
-def weights_of(known: KnownLoss | None) -> Callable[[Tensor], float]:
+def weights_of(loss_fn: Any) -> Callable[[Tensor], float]:
     """Return the function from targets to the weight of a batch: samples, where the loss is unknown."""
+    known = recognise(loss_fn)
     return (lambda y: float(len(y))) if known is None else known.weight_of
-
-
-def check_reduction(known: KnownLoss | None) -> None:
-    """Raise where a loss of torch is asked for a sum."""
-    if known is not None and known.reduction == "sum":
-        raise InvalidInputError(NO_MEAN)
 
 
 NO_MEAN: Final = (
@@ -184,10 +179,12 @@ NO_MEAN: Final = (
 
 
 def check_targets(loss_fn: Any, batches: Sequence[Batch]) -> None:
-    """Raise where the targets of a loss of torch are NaN or infinite, or none of them counts."""
+    """Raise where a loss of torch is asked for a sum, or its targets are NaN or none of them counts."""
     known = recognise(loss_fn)
     if known is None:
         return
+    if known.reduction == "sum":
+        raise InvalidInputError(NO_MEAN)
     place = describe_nonfinite([y for _, y in batches])
     if place:
         raise InvalidInputError(f"the targets hold {place}")

@@ -1,6 +1,6 @@
 """Linear operators that algorithms see: a shape, products, named slices. No logic gates here.
 
-:class:`DenseOperator` wraps a symmetric matrix; :mod:`.module_hessian` and :mod:`.network_hessian` hold
+:class:`DenseOperator` wraps a symmetric matrix; :mod:`.module` and :mod:`.network` hold
 the Hessians of any module and of a logic gate network.
 """
 

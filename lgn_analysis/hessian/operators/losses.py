@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,12 +14,15 @@ from torch.func import functional_call
 
 from lgn_analysis.base.errors import InvalidInputError, NotDifferentiableError
 from lgn_analysis.base.validation import shown
-from lgn_analysis.hessian.operators.forward_context import differentiable_forward
+from lgn_analysis.hessian.operators.forward_context import (
+    Widened,
+    differentiable_forward,
+    widened,
+)
 from lgn_analysis.hessian.operators.known_losses import recognise, strict
 from lgn_analysis.hessian.operators.linear import BatchLoss, LossFn, Params
 from lgn_analysis.hessian.operators.plain_call import TURN, LiveLoss
 from lgn_analysis.hessian.operators.smoothing import GumbelNoise, perturbed_logits
-from lgn_analysis.hessian.operators.widening import Widened, copy_of, widened
 from lgn_analysis.network import LogicNetwork
 
 
@@ -57,9 +60,12 @@ class ModuleLoss:
         module: the user's own.
         loss_fn: ``loss_fn(output, y)``.
         copies: whether to call it on copies of x, y and buffers, since it writes to them.
+        widens: whether to compute in float64 what module and loss ask for in less.
     """
 
-    def __init__(self, module: nn.Module, loss_fn: LossFn, *, copies: bool = True) -> None:
+    def __init__(
+        self, module: nn.Module, loss_fn: LossFn, *, copies: bool = True, widens: bool = False
+    ) -> None:
         self.module = module
         self.loss_fn = loss_fn
         self._strict = strict(loss_fn)
@@ -68,7 +74,7 @@ class ModuleLoss:
         self._device = next(iter(self.frozen.values())).device
         self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
         self._training = [part.training for part in module.modules()]
-        self._widens = False
+        self._widens = widens
         self._mode = {"mode": "soft"} if isinstance(module, LogicNetwork) else {}
         self._vessel = _vessel_of(module)
 
@@ -85,7 +91,7 @@ class ModuleLoss:
         buffers = self._buffers
         if self.copies or any(self._training):  # batch normalisation writes its running statistics
             buffers = {name: value.clone() for name, value in buffers.items()}
-        with TURN, self._in_its_modes(self._vessel), differentiable_forward(), self._widening():
+        with TURN, differentiable_forward(), self._in_its_modes(self._vessel):
             values = {**self.frozen, **buffers, **params}
             output = functional_call(self._vessel, values, (self._given(x),), self._mode)
             return as_mean(self._strict(output, self._given(y)))
@@ -128,14 +134,13 @@ class ModuleLoss:
         """
         try:
             with TURN:
-                module = copy_of(self.module)
+                module = _copy_of(self.module)
             values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             for name, value in {**self.frozen, **self._buffers}.items():
                 values[name].data.copy_(value)
             module.double()
-            wide = ModuleLoss(module, in_double(self.loss_fn), copies=self.copies)
+            wide = ModuleLoss(module, self.loss_fn, copies=self.copies, widens=True)
             wide._training = self._training
-            wide._widens = True
             value = wide.live_loss(x, y).value(params)
             probed = {name: self.frozen[name] for name in params}
             _, reached = self._live(lambda: wide._call(x, y)).value_and_gradients(probed)
@@ -163,12 +168,8 @@ class ModuleLoss:
     def _call(self, x: Tensor, y: Tensor, *, as_they_are: bool = False) -> Tensor:
         """Return the loss of a batch by a plain call of the module, with its graph."""
         x, y = (part if as_they_are else self._given(part) for part in (x, y))
-        with self._in_its_modes(self.module), self._widening():
+        with self._in_its_modes(self.module):
             return as_mean(self._strict(self.module(x, **self._mode), y))
-
-    def _widening(self) -> AbstractContextManager[object]:
-        """Compute in float64 what a module asks for in less, if this is a copy in float64."""
-        return Widened() if self._widens else nullcontext()
 
     def _given(self, part: Tensor) -> Tensor:
         """Return x or y as the module gets it: a forward may ask it to require gradients."""
@@ -179,9 +180,10 @@ class ModuleLoss:
 
     @contextmanager
     def _in_its_modes(self, module: nn.Module) -> Iterator[None]:
-        """Call a module's parts in the training flags that they had; keep the tensors they hold.
+        """Call a module's parts in the training flags that they had, in float64 if this is a copy in it.
 
-        Pruning and old weight norms set a weight anew at each call, from parameters that moved.
+        The tensors that they hold are kept: pruning and old weight norms set a weight anew at each call,
+        from parameters that moved.
         """
         held = [
             (vars(part), {name: v for name, v in vars(part).items() if isinstance(v, Tensor)})
@@ -193,12 +195,24 @@ class ModuleLoss:
             for part, flag in parts:
                 if part.training != flag:
                     part.training = flag
-            yield
+            with Widened() if self._widens else nullcontext():
+                yield
         finally:
             for part, flag in changed:
                 part.training = flag
             for own, values in held:
                 own.update(values)
+
+
+def _copy_of(model: nn.Module) -> nn.Module:
+    """Return a copy of a module, also where a hook such as weight norm's left a graph in an attribute."""
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for part in model.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, memo)
 
 
 def _vessel_of(module: nn.Module) -> nn.Module:

@@ -85,7 +85,7 @@ class ModuleHessian(ParameterOperator):
         ]
         # Weights add to one over batches, losses and ranks.
         self._weighted = [
-            (plan.weigh(y) / weight / len(batch_losses), _at(loss, x, y))
+            (plan.weigh(y) / weight / len(batch_losses), on_batch(loss, x, y))
             for x, y in shares
             if len(y) and plan.weigh(y)
             for loss in batch_losses
@@ -111,10 +111,6 @@ class ModuleHessian(ParameterOperator):
                     total[index] += weight * product.double()
         return distributed.total(total)
 
-    def products(self, loss: ParamLoss, params: Params, rows: Tensor) -> Iterator[Tensor]:
-        """Yield H v of one batch's loss at ``params`` for each row v of ``rows`` [k, n_params]."""
-        return METHODS[self.method](loss, params, rows)
-
     def move_to(self, params: Params) -> None:
         """Take other values of the parameters."""
         super().move_to(params)
@@ -138,10 +134,15 @@ class ModuleHessian(ParameterOperator):
 
     def _piece_products(self, place: int, loss: ParamLoss, rows: Tensor) -> Iterator[Tensor]:
         if not self.keeps_graphs:
-            return self.products(loss, self.params, rows)
+            return METHODS[self.method](loss, self.params, rows)
         if place not in self._graphs:
             self._graphs[place] = _graph(loss, self.params)
         return _backward_again(*self._graphs[place], rows, keep=True)
+
+
+def on_batch(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
+    """Return the loss of one batch as a function of parameters."""
+    return lambda params: loss(params, x, y)
 
 
 def value_and_gradient(loss: ParamLoss, params: Params) -> tuple[float, Tensor]:
@@ -216,7 +217,3 @@ def graph_bytes(loss: ParamLoss, params: Params) -> float:
     except RuntimeError:  # torch.func inside the module forbids hooks on saved tensors
         return math.inf
     return float(sum(held))
-
-
-def _at(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
-    return lambda params: loss(params, x, y)

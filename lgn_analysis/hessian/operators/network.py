@@ -15,7 +15,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
 from lgn_analysis.gates.table import COEFFICIENTS, N_GATES
 from lgn_analysis.hessian.operators.batches import Batch
-from lgn_analysis.hessian.operators.known_losses import is_known, recognise, strict, weights_of
+from lgn_analysis.hessian.operators.known_losses import is_known, strict, weights_of
 from lgn_analysis.hessian.operators.linear import (
     MAX_BYTES,
     LossFn,
@@ -35,11 +35,9 @@ _SHARE: Final = 4
 
 @dataclass(frozen=True)
 class Piece:
-    """The share of one batch under one draw of the noise in the mean loss.
+    """The share of one batch, under one draw of the noise, in the mean loss.
 
-    Attributes:
-        index: its number, the same whatever is kept and on every rank.
-        curvature: the derivatives of its share.
+    ``index`` is its number, the same whatever is kept and on every rank; ``curvature`` its derivatives.
     """
 
     index: int
@@ -92,7 +90,7 @@ class NetworkHessian(ParameterOperator):
         self._network = replace(network, wirings=tuple(w.clone() for w in network.wirings))
         self._loss_fn = strict(loss_fn)
         self._draws_random = not is_known(loss_fn)
-        weigh = weights_of(recognise(loss_fn))
+        weigh = weights_of(loss_fn)
         weight = sum(weigh(y) for _, y in batches)
         self._tau = tau
         self._noise = noise

@@ -38,6 +38,15 @@ def check_noise(noise: object) -> None:
         raise InvalidInputError(f"noise must be a GumbelNoise or None, got {shown(noise)}")
 
 
+def given_tau(tau: float | None, noise: GumbelNoise | None) -> float | None:
+    """Return the gate temperature that is asked for, by itself or with the noise; None if neither is."""
+    tau = None if tau is None else positive("tau", tau)
+    of_noise = noise.tau if noise else None
+    if tau is not None and of_noise is not None and tau != of_noise:
+        raise InvalidInputError(f"tau is {tau} and noise.tau {of_noise}; give one")
+    return of_noise if tau is None else tau
+
+
 def noisy_logits(
     params: Params, noise: GumbelNoise | None, draw: int | None, scale: float = 1.0
 ) -> Params:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.hessian.results.intervals import ALPHA
+from lgn_analysis.hessian.results.table import Tabular
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class EigenResult:
+class EigenResult(Tabular):
     """Eigenpairs at the ends of the spectrum, in falling order.
 
     Attributes:
@@ -92,9 +93,6 @@ class EigenResult:
             f"EigenResult([{ends}], largest residual {worst:.1e}, {self.n_matvecs} products, "
             f"{self.reason})"
         )
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
 
 
 @dataclass(frozen=True)

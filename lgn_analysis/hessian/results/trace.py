@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass, field
 import pandas as pd
 
 from lgn_analysis.base.errors import InvalidInputError
-from lgn_analysis.hessian.results.tolerances import Tolerances
+from lgn_analysis.hessian.results.intervals import Tolerances
+from lgn_analysis.hessian.results.table import Tabular
 
 Continuation = Callable[[int | None, Tolerances, int | None, bool], "TraceResult"]
 """Goes on with an estimate: probes or None, tolerances, max_matvecs or None, progress."""
 
 
 @dataclass(frozen=True)
-class TraceResult:
+class TraceResult(Tabular):
     """An estimate of tr(H) with its error.
 
     Attributes:
@@ -116,12 +117,9 @@ class TraceResult:
             f"{self.n_matvecs} products, {self.reason})"
         )
 
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
-
 
 @dataclass(frozen=True)
-class FrobeniusResult:
+class FrobeniusResult(Tabular):
     """An estimate of ‖H‖_F with its 95 % interval; attributes as in :class:`TraceResult`."""
 
     estimate: float
@@ -143,6 +141,3 @@ class FrobeniusResult:
             f"FrobeniusResult({self.estimate:.6g} ± {self.stderr:.2g} (standard error), 95 % "
             f"[{self.ci[0]:.6g}, {self.ci[1]:.6g}], {self.n_matvecs} products, {self.reason})"
         )
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))

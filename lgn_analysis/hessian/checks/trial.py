@@ -1,4 +1,8 @@
-"""What is found out about a module and its loss before they are probed: whether, and by which method."""
+"""What is found out before a module, or a logic gate network, is probed: whether it can be, and how.
+
+:func:`plan_for` looks at any module, :func:`examine_network_loss` at a network that the kernels know, of
+which all that matters is a function of its outputs.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,39 @@ from torch import Tensor, nn
 
 from lgn_analysis.base import distributed
 from lgn_analysis.base.errors import InvalidInputError, LGNError, NotDifferentiableError
-from lgn_analysis.hessian.checks.agreement import (
+from lgn_analysis.hessian.checks.differences import (
     NOT_FINITE,
     agree,
     choose_method,
+    in_one_line,
     rounding_of,
-    said,
 )
-from lgn_analysis.hessian.checks.means import check_additive, is_additive, some_of_each
+from lgn_analysis.hessian.checks.draws import draws_random, generators_put_back
+from lgn_analysis.hessian.checks.means import (
+    check_additive,
+    couples_samples,
+    is_additive,
+    some_of_each,
+)
 from lgn_analysis.hessian.operators.batches import Batch, describe_nonfinite
-from lgn_analysis.hessian.operators.forward_context import draws_random, generators_put_back
 from lgn_analysis.hessian.operators.known_losses import (
     NO_MEAN,
     check_labels,
     check_shapes,
+    is_known,
     recognise,
+    strict,
     weights_of,
 )
-from lgn_analysis.hessian.operators.linear import BatchLoss, LossFn, ParamLoss, Params
-from lgn_analysis.hessian.operators.losses import ModuleLoss
-from lgn_analysis.hessian.operators.module import Plan, graph_bytes, value_and_gradient
+from lgn_analysis.hessian.operators.linear import BatchLoss, LossFn, Params
+from lgn_analysis.hessian.operators.losses import (
+    ModuleLoss,
+    as_mean,
+    reads_parameters,
+    refuse_hidden_parameters,
+)
+from lgn_analysis.hessian.operators.module import Plan, graph_bytes, on_batch, value_and_gradient
+from lgn_analysis.network import LogicNetwork
 
 _TRIAL: Final = 64
 """Samples that a module is tried on, where it takes so few."""
@@ -43,6 +60,10 @@ _FEW: Final = 16
 
 _SUMMED: Final = 1e-3
 """Relative difference between a sum over samples and that of the sums over two parts."""
+
+
+_SAMPLES: Final = 1024
+"""Outputs that are computed at a time."""
 
 
 def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan:
@@ -60,10 +81,11 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
         few, is_part = _trial(loss, chosen, batches)
     refuse_draws(lambda: loss.live_loss(*few).value(chosen), loss.module)
     loss.copies = any(loss.writes(*batch) for batch in [few, *batches])
-    method = choose_method(_of(loss.functional, *few), loss.live_loss(*few), chosen, loss.module)
+    method = choose_method(
+        on_batch(loss.functional, *few), loss.live_loss(*few), chosen, loss.module
+    )
     at = loss.live if method == "live" else loss.functional
-    known = recognise(loss.loss_fn)
-    weigh = weights_of(known)
+    known, weigh = recognise(loss.loss_fn), weights_of(loss.loss_fn)
     same = _look_at_all(loss, at, chosen, batches, compare=method != "live")
     if not same:
         method, at = "live", loss.live
@@ -72,14 +94,14 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
     rounding = torch.finfo(next(iter(chosen.values())).dtype).eps
 
     def evaluate(x: Tensor, y: Tensor) -> Tensor:
-        value, gradient = value_and_gradient(_of(at, x, y), chosen)
+        value, gradient = value_and_gradient(on_batch(at, x, y), chosen)
         return torch.cat([gradient.new_tensor([value]), gradient])
 
     check_additive(evaluate, batches, weigh=weigh, every=known is None, rounding=rounding)
     shared = distributed.world()[1] == 1 or is_additive(evaluate, batches[0], weigh, rounding)
     held = math.inf
     if method == "double-backward":
-        held = graph_bytes(_of(at, *few), chosen) / len(few[1])
+        held = graph_bytes(on_batch(at, *few), chosen) / len(few[1])
     mixed = spread(batches, weigh)
     if is_part or _runs(loss, chosen, mixed):
         few = mixed
@@ -94,7 +116,7 @@ def _trial(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> tuple[
     """
     known = recognise(loss.loss_fn)
     x, y = first_that_count(loss.loss_fn, batches, _TRIAL)
-    trials = [next(batch for batch in batches if weights_of(known)(batch[1]))]
+    trials = [next(batch for batch in batches if weights_of(loss.loss_fn)(batch[1]))]
     if len(y) < len(trials[0][1]) and (known is not None or len(batches) > 1):
         trials.insert(0, (x, y))
     failure: Exception | None = None
@@ -141,7 +163,7 @@ def spread(batches: Sequence[Batch], weigh: Callable[[Tensor], float]) -> Batch:
 
 def first_that_count(loss_fn: LossFn, batches: Sequence[Batch], n: int = _FEW) -> Batch:
     """Return at most ``n`` samples in their order, from the first whose label is not ignored."""
-    weigh = weights_of(recognise(loss_fn))
+    weigh = weights_of(loss_fn)
     x, y = next((x, y) for x, y in batches if weigh(y))
     first = next(place for place in range(len(y)) if weigh(y[place : place + 1]))
     return x[first : first + n], y[first : first + n]
@@ -157,9 +179,9 @@ NO_GRADIENT: Final = (
 def explained(error: Exception | None, module: nn.Module) -> LGNError:
     """Return the error that says in one sentence what a module or a loss raised."""
     if isinstance(error, IndexError):
-        return InvalidInputError(f"loss_fn refused the labels: {said(error)}")
+        return InvalidInputError(f"loss_fn refused the labels: {in_one_line(error)}")
     return InvalidInputError(
-        f"{type(module).__name__} or loss_fn cannot take these data: {said(error)}"
+        f"{type(module).__name__} or loss_fn cannot take these data: {in_one_line(error)}"
     )
 
 
@@ -207,7 +229,7 @@ def _look_at_all(
     Raises:
         InvalidInputError: one of them is no number, or draws random numbers.
     """
-    weigh, rtol = weights_of(recognise(loss.loss_fn)), rounding_of(chosen)
+    weigh, rtol = weights_of(loss.loss_fn), rounding_of(chosen)
     same = True
 
     def look() -> None:
@@ -215,7 +237,7 @@ def _look_at_all(
         for index, (x, y) in enumerate(batches):
             if not weigh(y):
                 continue
-            found = value_and_gradient(_of(at, x, y), chosen)
+            found = value_and_gradient(on_batch(at, x, y), chosen)
             refuse_nonfinite(torch.tensor(found[0]), batches, index)
             if not bool(torch.isfinite(found[1]).all()):
                 raise NotDifferentiableError(NOT_FINITE)
@@ -242,5 +264,85 @@ def refuse_sum(value: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) 
         raise InvalidInputError(NO_MEAN)
 
 
-def _of(loss: BatchLoss, x: Tensor, y: Tensor) -> ParamLoss:
-    return lambda params: loss(params, x, y)
+def examine_network_loss(model: LogicNetwork, loss_fn: LossFn, batches: Sequence[Batch]) -> str:
+    """Return what a loss of a network's outputs is, or raise where it is no mean with a gradient.
+
+    Returns:
+        ``"separate"``: each sample contributes by itself; ``"coupled"``: samples of a batch have a part
+        in each other's loss; ``"of parameters"``: it depends on logits by another way than outputs.
+
+    Raises:
+        InvalidInputError: data and loss do not fit, or make no mean.
+        NotDifferentiableError: the loss has no gradient in the outputs.
+    """
+    known, weigh, loss = recognise(loss_fn), weights_of(loss_fn), strict(loss_fn)
+    at_outputs = [(soft_outputs(model, x), y.to(model.device)) for x, y in batches]
+    counted = [batch for batch in at_outputs if weigh(batch[1])]
+
+    def evaluate(outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss and the sum of its gradients over samples, by classes."""
+        leaf = outputs.detach().requires_grad_()
+        value = as_mean(loss(leaf, y))
+        refuse_nonfinite(value.detach(), batches)
+        (gradient,) = (
+            torch.autograd.grad(value, leaf, materialize_grads=True)
+            if value.requires_grad
+            else (torch.zeros_like(leaf),)
+        )
+        return torch.cat([value.detach().reshape(1), gradient.sum(0)]).double()
+
+    first = counted[0]
+    try:
+        evaluate(*first)
+        if not is_known(loss_fn):
+            refuse_draws(lambda: as_mean(loss(*first)).detach(), model)
+            if reads_parameters(model, loss, *first):
+                return "of parameters"
+        if not as_mean(loss(first[0].detach().requires_grad_(), first[1])).requires_grad:
+            raise NotDifferentiableError(NO_GRADIENT)
+        for batch in counted[1:]:
+            evaluate(*batch)
+    except LGNError:
+        raise
+    except Exception as error:
+        raise explained(error, model) from error
+    if known is not None:
+        return "separate"
+    if len(batches) == 1:
+        refuse_sum(lambda outputs, y: evaluate(outputs, y)[0], *first)
+        if not is_additive(evaluate, first, weigh):
+            return "coupled"
+    check_additive(evaluate, at_outputs, weigh=weigh)
+
+    def coupled(outputs: Tensor, y: Tensor) -> bool:
+        return couples_samples(lambda part: as_mean(loss(part, y)), outputs)
+
+    return "coupled" if any(coupled(*batch) for batch in at_outputs) else "separate"
+
+
+def soft_outputs(model: LogicNetwork, x: Tensor) -> Tensor:
+    """Return the outputs [batch, n_classes] of a network in soft mode, with no graph."""
+    with torch.no_grad():
+        parts = [model(part.to(model.device), mode="soft") for part in x.split(_SAMPLES)]
+    return torch.cat(parts)
+
+
+def refuse_other_losses(
+    model: LogicNetwork, loss_fn: LossFn, outputs: Sequence[Batch], *, what: str
+) -> None:
+    """Raise where a loss of the user's own is one of more than outputs and targets, or adds up to no mean.
+
+    Args:
+        model: the network.
+        loss_fn: the loss.
+        outputs: of the network, with their targets.
+        what: what asks for such a loss, in a sentence.
+    """
+    if recognise(loss_fn) is not None:
+        return
+    refuse_hidden_parameters(model, loss_fn, *outputs[0], what=what)
+
+    def value(outputs: Tensor, y: Tensor) -> Tensor:
+        return as_mean(loss_fn(outputs, y)).detach().reshape(1)
+
+    check_additive(value, outputs, weigh=weights_of(loss_fn))
