@@ -110,9 +110,9 @@ def test_batches_of_other_lengths_weigh_by_their_elements():
         (torch.randn(n, length, 4).double(), torch.randn(n, length, 3).double())
         for n, length in ((3, 5), (2, 9))
     ]
-    flat = [torch.cat([b[i].reshape(-1, b[i].shape[-1]) for b in batches]) for i in range(2)]
+    x, y = (torch.cat([b[i].reshape(-1, b[i].shape[-1]) for b in batches]) for i in range(2))
     probe = lgn.HessianProbe(model, batches, loss_fn=nn.MSELoss())
-    expected = live_hessian(model, *flat, functional.mse_loss)
+    expected = live_hessian(model, x, y, functional.mse_loss)
     assert torch.allclose(probe.dense(), expected, atol=1e-13)
 
 
