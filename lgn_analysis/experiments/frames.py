@@ -7,11 +7,12 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.settings import Setting
+from lgn_analysis.experiments.settings import NOISE_FREE, Preset, Setting, Sweep
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 
-Group = tuple[Setting, Sequence[RunSpec]]
+Group = tuple[Setting, list[RunSpec]]
+"""A setting, which gives the rows their name, floor and target, and runs that belong to it."""
 
 RUN_COLUMNS: Final = [
     "setting",
@@ -36,6 +37,39 @@ MEASURES: Final = ("accuracy", "loss", "flips")
 """The three measures of a gap; see :func:`gap_measure`."""
 
 
+def runs_of(groups: Iterable[Group]) -> list[RunSpec]:
+    """Return the runs of all groups."""
+    return [run for _, runs in groups for run in runs]
+
+
+def pairs(settings: Iterable[Setting]) -> list[Group]:
+    """Return DLGN and GLGN of each setting, at its own network."""
+    return [(setting, setting.pair()) for setting in settings]
+
+
+def pairs_by_size(sweeps: Iterable[Sweep], size: str) -> list[Group]:
+    """Return DLGN and GLGN at each ``depth`` or ``width`` of the sweeps."""
+    return [
+        (sweep.setting, [run for n in sweep.whole for run in sweep.setting.pair(**{size: n})])
+        for sweep in sweeps
+    ]
+
+
+def each_method(settings: Iterable[Setting], methods: Sequence[str]) -> list[Group]:
+    """Return the runs of several methods on each setting."""
+    return [(item, [run for method in methods for run in item.runs(method)]) for item in settings]
+
+
+def pairs_and_symptoms(preset: Preset) -> list[Group]:
+    """Return DLGN and GLGN, and the deep DLGNs that are drawn beside them."""
+    return [*pairs(preset.pairs), *each_method(preset.symptoms, [NOISE_FREE])]
+
+
+def mark_deep(frame: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+    """Add ``deep``, true for the deep DLGNs of :func:`pairs_and_symptoms`."""
+    return frame.assign(deep=frame["setting"].isin([item.name for item in preset.symptoms]))
+
+
 def gather(records: Records, groups: Iterable[Group], table: str) -> pd.DataFrame:
     """Return the rows of a table, marked with the setting that the run belongs to.
 
@@ -53,15 +87,27 @@ def gather(records: Records, groups: Iterable[Group], table: str) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)
 
 
+def histories(records: Records, groups: Iterable[Group], columns: Sequence[str]) -> pd.DataFrame:
+    """Return columns of the training histories, a row a run, step and split."""
+    return gather(records, groups, "history").reindex(columns=[*RUN_COLUMNS, *columns])
+
+
 def on_test_split(
     records: Records, groups: Iterable[Group], columns: Sequence[str] = GAP_COLUMNS
 ) -> pd.DataFrame:
-    """Return the test split of the histories, a row a run and step."""
-    history = gather(records, groups, "history")
-    if history.empty:
-        return history.reindex(columns=[*RUN_COLUMNS, *columns])
-    history = history[history["split"] == "test"]
-    return history[[*RUN_COLUMNS, *columns]].reset_index(drop=True)
+    """Return columns of the histories on the test split, a row a run and step."""
+    history = histories(records, groups, ["split", *columns])
+    return history[history["split"] == "test"].drop(columns="split").reset_index(drop=True)
+
+
+def probed(
+    records: Records, groups: Sequence[Group], table: str, *, at_end: bool = False
+) -> pd.DataFrame:
+    """Return the rows of a probe's table with the discrete test accuracy, as :func:`with_accuracy`."""
+    rows = gather(records, groups, table)
+    if rows.empty:
+        return rows
+    return with_accuracy(rows, gather(records, groups, "history"), at_end=at_end)
 
 
 def with_accuracy(

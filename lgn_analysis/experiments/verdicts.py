@@ -11,8 +11,7 @@ than the level, whatever the censored values are.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
@@ -51,6 +50,11 @@ class Claim:
     smallest: float = 0.0
     log: bool = False
     null: str = "the methods do not differ"
+
+    @property
+    def number(self) -> str:
+        """The claim without its measure, ``C1``."""
+        return self.id.split()[0]
 
 
 @dataclass(frozen=True)
@@ -210,101 +214,3 @@ def untested(claim: Claim, reason: str) -> Verdict:
     """Return the verdict on a claim that no run here can decide."""
     nan = float("nan")
     return Verdict(claim, "untested", nan, nan, nan, 0, reason, "", "")
-
-
-def smaller_scale(found: Sequence[Verdict], claim: Claim, text: Callable[[float], str]) -> str:
-    """Say what the verdicts on ``claim`` show where another size is out of reach."""
-    said = [
-        f"{text(verdict.effect)} on {verdict.scale}"
-        for verdict in found
-        if verdict.claim.id.startswith(claim.id) and math.isfinite(verdict.effect)
-    ]
-    return f"a smaller scale shows {'; '.join(said)}" if said else "nothing smaller was run"
-
-
-def describe(frame: pd.DataFrame) -> str:
-    """Return the scale of the runs in a frame: data, networks, steps and seeds."""
-    parts = []
-    for name, rows in frame.groupby("dataset", sort=False):
-        items = [
-            f"{_span(rows['depth'])} × {_span(rows['width'])} gates",
-            f"group_tau {_span(rows['group_tau'])}",
-            f"{', '.join(rows['init'].unique())} init",
-            f"{_span(rows['steps'])} steps",
-        ]
-        parts.append(", ".join([str(name), *items]))
-    return f"{'; '.join(parts)}; {frame['seed'].nunique()} seeds"
-
-
-def _span(values: pd.Series) -> str:
-    low, high = values.min(), values.max()
-    return f"{low:g}" if low == high else f"{low:g}–{high:g}"
-
-
-def paired(
-    frame: pd.DataFrame, column: str, *, methods: tuple[str, str] = ("soft", "gumbel-st")
-) -> pd.DataFrame:
-    """Return a row a seed with ``column`` of both methods, and whether both are trained.
-
-    Args:
-        frame: a row a run, with ``relaxation``, ``seed``, ``column``, ``discrete_accuracy`` and
-            ``floor``, the accuracy that both must reach.
-        column: what to pair; that of the first method becomes ``dlgn``, of the second ``glgn``.
-        methods: the two relaxations.
-    """
-    names = dict(zip(methods, ("dlgn", "glgn"), strict=True))
-    chosen = frame[frame["relaxation"].isin(methods)]
-    values = chosen.pivot(index="seed", columns="relaxation", values=column).rename(columns=names)
-    values = values.reindex(columns=list(names.values()))
-    accuracy = chosen.groupby("seed")["discrete_accuracy"].min()
-    floor = chosen.groupby("seed")["floor"].max()
-    table = values.assign(accuracy=accuracy, counts=accuracy >= floor)
-    return table.dropna().reset_index()
-
-
-def label(claim: Claim, setting: str, settings: Sequence[str]) -> str:
-    """Return the claim's id, with the setting where there are several."""
-    return claim.id if len(settings) == 1 else f"{claim.id} ({setting})"
-
-
-def each_setting(
-    claims: Sequence[Claim],
-    frame: pd.DataFrame,
-    effects: pd.DataFrame,
-    *,
-    source: str,
-    by: Sequence[str] = (),
-) -> list[Verdict]:
-    """Return a verdict a claim and setting; ``untested`` where the frame holds no runs.
-
-    Args:
-        claims: what was claimed.
-        frame: the experiment's frame, with ``setting``.
-        effects: a row an effect: ``setting``, ``claim``, ``effect``, ``counts``.
-        source: the CSV that holds the effects.
-        by: columns of cells, in some of which an effect is claimed; none where it is claimed of all.
-    """
-    if frame.empty:
-        return [untested(claim, UNTESTED) for claim in claims]
-    found = []
-    settings = list(frame["setting"].unique())
-    for setting in settings:
-        scale = describe(frame[frame["setting"] == setting])
-        for claim in claims:
-            named = replace(claim, id=label(claim, setting, settings))
-            table = effects
-            if len(effects):
-                table = effects[(effects["setting"] == setting) & (effects["claim"] == named.id)]
-            if by and len(table):
-                found.append(decide_some(named, table, by=by, scale=scale, source=source))
-            else:
-                found.append(decide(named, table, scale=scale, source=source))
-    return found
-
-
-def table_of(rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the effects of several settings and claims in one table, empty for none."""
-    filled = [part for part in rows if len(part)]
-    if not filled:
-        return pd.DataFrame(columns=["setting", "claim", "seed", "effect", "counts"])
-    return pd.concat(filled, ignore_index=True)

@@ -14,7 +14,6 @@ from lgn_analysis.plots.claims.gap_anatomy import (
     bit_flips,
     layer_changes,
 )
-from lgn_analysis.plots.claims.gap_by_size import gap_by_size
 from lgn_analysis.plots.claims.hessian_trace import trace_curves
 from lgn_analysis.plots.claims.landscape import bend_along, landscape_slice, rise_along
 from lgn_analysis.plots.claims.lemma_1 import lemma_orders, lemma_ratio
@@ -25,6 +24,7 @@ from lgn_analysis.plots.claims.temperature import accuracy_by_tau
 from lgn_analysis.plots.claims.unused_gates import entropy_histograms, unused_by_layer
 from lgn_analysis.plots.claims.where_it_pays import winner_map
 from lgn_analysis.plots.curvature_tracking import curvature_curves
+from lgn_analysis.plots.sizes import gap_by_size
 from lgn_analysis.plots.style import style
 
 __all__ = [

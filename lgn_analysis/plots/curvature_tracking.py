@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import pandas as pd
 from matplotlib.axes import Axes
 
 from lgn_analysis.plots.style import (
-    MethodStyle,
     as_frame,
     axes_or_new,
     by_method,
     draw_band,
+    draw_line,
+    legend_where_named,
+    level_line,
+    shade,
     step_axis,
 )
 
@@ -54,29 +56,15 @@ def curvature_curves(
         if "seed" in rows and rows["seed"].nunique() > 1:
             draw_band(ax, rows, "step", name, method_style, marker=method_style.marker)
         else:
-            _draw_run(ax, rows, name, column, prefix, method_style)
-    ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
+            draw_line(ax, rows["step"], rows[name], method_style, marker=method_style.marker)
+            if column == "trace":
+                low, high = rows[f"{prefix}trace_low"], rows[f"{prefix}trace_high"]
+                shade(ax, rows["step"], low, high, method_style.color)
+    level_line(ax, 0, zorder=0)
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     if frame["step"].max() > _SHORT:
         step_axis(ax)
     ax.set_xlabel("training step")
     ax.set_ylabel(_LABELS.get(column, column))
-    if any(label for label in ax.get_legend_handles_labels()[1]):
-        ax.legend()
+    legend_where_named(ax)
     return ax
-
-
-def _draw_run(
-    ax: Axes, rows: pd.DataFrame, name: str, column: str, prefix: str, method_style: MethodStyle
-) -> None:
-    ax.plot(
-        rows["step"],
-        rows[name],
-        color=method_style.color,
-        linestyle=method_style.linestyle,
-        marker=method_style.marker,
-        label=method_style.label,
-    )
-    if column == "trace":
-        low, high = rows[f"{prefix}trace_low"], rows[f"{prefix}trace_high"]
-        ax.fill_between(rows["step"], low, high, color=method_style.color, alpha=0.18, linewidth=0)

@@ -23,6 +23,9 @@ FULL_WIDTH: Final = 7.0
 
 LEVEL: Final = 0.95
 
+GREY: Final = "#555555"
+"""Of what is no data: lines of reference, captions."""
+
 
 @dataclass(frozen=True)
 class MethodStyle:
@@ -132,54 +135,58 @@ def summarise(frame: pd.DataFrame, x: str | Sequence[str], y: str) -> pd.DataFra
     return table.assign(low=table["mean"] - half, high=table["mean"] + half)
 
 
+def draw_line(ax: Axes, x: Any, y: Any, method_style: MethodStyle, **kw: Any) -> None:
+    """Draw ``y`` against ``x`` in the colour and line style of a method."""
+    look = {"color": method_style.color, "linestyle": method_style.linestyle}
+    ax.plot(x, y, **{**look, "label": method_style.label, **kw})
+
+
+def shade(ax: Axes, x: Any, low: Any, high: Any, color: Any) -> None:
+    """Draw an interval as a band."""
+    ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+
+
 def draw_band(
-    ax: Axes,
-    frame: pd.DataFrame,
-    x: str,
-    y: str,
-    method_style: MethodStyle,
-    *,
-    label: str | None = None,
-    **kw: Any,
+    ax: Axes, frame: pd.DataFrame, x: str, y: str, method_style: MethodStyle, **kw: Any
 ) -> None:
     """Draw the mean of ``y`` over seeds against ``x``, with its interval as a band."""
     table = summarise(frame, x, y)
-    options = {"color": method_style.color, "linestyle": method_style.linestyle, **kw}
-    ax.plot(
-        table[x], table["mean"], label=method_style.label if label is None else label, **options
-    )
-    ax.fill_between(
-        table[x], table["low"], table["high"], color=options["color"], alpha=0.18, linewidth=0
-    )
+    draw_line(ax, table[x], table["mean"], method_style, **kw)
+    shade(ax, table[x], table["low"], table["high"], kw.get("color", method_style.color))
 
 
 def draw_points(
-    ax: Axes,
-    frame: pd.DataFrame,
-    x: str,
-    y: str,
-    method_style: MethodStyle,
-    *,
-    label: str | None = None,
-    **kw: Any,
+    ax: Axes, frame: pd.DataFrame, x: str, y: str, method_style: MethodStyle, **kw: Any
 ) -> None:
     """Draw the mean of ``y`` over seeds with error bars, and every seed as a faint point."""
     table = summarise(frame, x, y)
-    options = {
-        "color": method_style.color,
-        "linestyle": method_style.linestyle,
-        "marker": method_style.marker,
-        **kw,
-    }
-    ax.errorbar(
-        table[x],
-        table["mean"],
-        yerr=[table["mean"] - table["low"], table["high"] - table["mean"]],
-        capsize=2.5,
-        label=method_style.label if label is None else label,
-        **options,
-    )
-    ax.scatter(frame[x], frame[y], s=7, color=options["color"], alpha=0.35, linewidths=0)
+    look = {**vars(method_style), "capsize": 2.5, **kw}
+    errors = [table["mean"] - table["low"], table["high"] - table["mean"]]
+    ax.errorbar(table[x], table["mean"], yerr=errors, **look)
+    ax.scatter(frame[x], frame[y], s=7, color=look["color"], alpha=0.35, linewidths=0)
+
+
+def level_line(ax: Axes, y: float, **kw: Any) -> None:
+    """Draw a thin horizontal line of reference."""
+    ax.axhline(y, **{"color": GREY, "linewidth": 0.8, **kw})
+
+
+def legend_where_named(ax: Axes, **kw: Any) -> None:
+    """Draw a legend where something in the axes has a name."""
+    if any(ax.get_legend_handles_labels()[1]):
+        ax.legend(**kw)
+
+
+def on_split(frame: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of a split, where the frame has several."""
+    return frame[frame["split"] == split] if "split" in frame else frame
+
+
+def gap_values(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return a gap as it is drawn: accuracies in percentage points, flips in per cent, loss in nats."""
+    if column == "flips":
+        return 100 * frame["flips"] / frame["n"]
+    return frame[column] if column.endswith("loss") else 100 * frame[column]
 
 
 def fit_means(ax: Axes, *, margin: float = 0.15) -> None:
@@ -203,21 +210,7 @@ def percent_axis(ax: Axes, axis: str = "y") -> None:
     getattr(ax, f"{axis}axis").set_major_formatter(formatter)
 
 
-def caption(figure: Figure, text: str) -> None:
-    """Write the scale and n below the panels."""
-    figure.supxlabel(text, fontsize=7, color="#555555", x=0.01, ha="left")
-
-
-def scale_of(frame: pd.DataFrame) -> str:
-    """Return data, shapes, steps and seeds of the runs in a frame, for a caption."""
-    parts = []
-    for name, rows in frame.groupby("dataset", sort=False):
-        spans = [_span(rows[column]) for column in ("depth", "width", "steps")]
-        parts.append(f"{name}, {spans[0]} × {spans[1]} gates, {spans[2]} steps")
-    seeds = frame.groupby("setting" if "setting" in frame else "dataset")["seed"].nunique()
-    return f"{'; '.join(parts)}; n = {_span(seeds)} seeds"
-
-
-def _span(values: pd.Series) -> str:
+def span(values: pd.Series) -> str:
+    """Return the least and the largest of some numbers, for a caption."""
     low, high = values.min(), values.max()
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -17,7 +17,7 @@ def experiment_names() -> list[str]:
     found = experiments()
 
     def place(name: str) -> tuple[int, str]:
-        numbers = [int(claim.id.split()[0][1:]) for claim in found[name].CLAIMS]
+        numbers = [int(claim.number[1:]) for claim in found[name].CLAIMS]
         return min(numbers, default=len(found) + 1000), name
 
     return sorted(found, key=place)
@@ -35,7 +35,7 @@ def plot(name: str) -> ModuleType:
 
 def numbers_of(name: str) -> list[str]:
     """Return the claims that an experiment decides, as ``C1``, without the letters of measures."""
-    return list(dict.fromkeys(claim.id.split()[0] for claim in experiment(name).CLAIMS))
+    return list(dict.fromkeys(claim.number for claim in experiment(name).CLAIMS))
 
 
 def summary_of(module: ModuleType) -> str:
@@ -43,6 +43,12 @@ def summary_of(module: ModuleType) -> str:
     line = (inspect.getdoc(module) or "").split("\n", 1)[0].rstrip(".")
     said = line.partition(": ")[2] or line
     return said[:1].upper() + said[1:]
+
+
+def explanation_of(module: ModuleType) -> list[str]:
+    """Return the paragraphs below the first line of a module's docstring."""
+    paragraphs = (inspect.getdoc(module) or "").split("\n\n")[1:]
+    return [" ".join(paragraph.split()) for paragraph in paragraphs]
 
 
 def question(number: str) -> str:

@@ -15,7 +15,7 @@ from lgn_analysis.experiments.verdicts import untested
 from lgn_analysis.report.catalogue import claim_order, experiment, experiment_names, numbers_of
 from lgn_analysis.report.drawing import fitting, read_frame, read_table
 from lgn_analysis.report.provenance import Facts, read_facts
-from lgn_analysis.report.wording import format_effect, format_interval, format_smallest, tally
+from lgn_analysis.report.templating import TEMPLATES
 
 LEDGER: Final = "claims"
 
@@ -95,29 +95,11 @@ def _names(kind: type[Claim] | type[Verdict]) -> set[str]:
 
 def ledger_text(verdicts: Sequence[Verdict], facts: dict[str, Facts]) -> str:
     """Return the ledger as Markdown."""
-    lines = [
-        "# Claims of *Mind the Gap*, measured here",
-        "",
-        f"{presets_text(facts.values())} Effects are oriented so that a positive difference, or a",
-        "factor above 1, is what the paper claims. Metric, null (no effect) and smallest effect",
-        "that counts were fixed in `lgn_analysis/experiments/` before the runs. A verdict speaks",
-        "of its scale only. The figures are in [report.html](report.html).",
-        "",
-        f"{tally(verdicts)}.",
-        "",
-        "| claim | verdict | measured here | counts from | the paper | scale | rows |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [_ledger_row(verdict) for verdict in verdicts]
-    decided = [verdict for verdict in verdicts if verdict.outcome != "untested"]
-    if decided:
-        lines += ["", "What decided each verdict:", ""]
-    lines += [f"- **{one.claim.id}** ({one.claim.metric}): {one.reason}." for one in decided]
-    failures = all_failures(facts.values())
-    if failures:
-        lines += ["", "Runs that failed (the next `lgn-analysis reproduce` tries them again):", ""]
-        lines += [f"- {row['label']} (`{row['key']}`): {row['error']}" for row in failures]
-    return "\n".join(lines) + "\n"
+    return TEMPLATES.get_template("claims.md.j2").render(
+        presets=presets_text(facts.values()),
+        verdicts=verdicts,
+        failures=all_failures(facts.values()),
+    )
 
 
 def presets_text(facts: Iterable[Facts]) -> str:
@@ -131,15 +113,3 @@ def presets_text(facts: Iterable[Facts]) -> str:
     ]
     text = "; ".join(said)
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _ledger_row(verdict: Verdict) -> str:
-    claim = verdict.claim
-    name = f"{claim.id}: {claim.title}"
-    if verdict.outcome == "untested":
-        return f"| {name} | untested: {verdict.reason} | – | – | {claim.paper} | – | – |"
-    return (
-        f"| {name} | **{verdict.outcome}** | {format_effect(verdict)}, {format_interval(verdict)} "
-        f"| {format_smallest(verdict)} | {claim.paper} | {verdict.scale} | "
-        f"[{verdict.source}]({verdict.source}) |"
-    )

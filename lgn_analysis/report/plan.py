@@ -11,9 +11,7 @@ import pandas as pd
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import Preset, RunSpec, find_preset
 from lgn_analysis.experiments.sweep.cache import RunCache
-from lgn_analysis.experiments.sweep.calibration import slowness_of
-from lgn_analysis.experiments.sweep.costs import Estimate, estimate_runs
-from lgn_analysis.experiments.sweep.progress import duration
+from lgn_analysis.experiments.sweep.costs import Estimate, duration, estimate_runs, slowness_of
 from lgn_analysis.report.catalogue import experiment, numbers_of, select
 
 

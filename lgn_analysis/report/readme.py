@@ -19,8 +19,8 @@ END: Final = "<!-- end of what `make figures` made -->"
 def summary_table(verdicts: Sequence[Verdict]) -> str:
     """Return a row a claim with the verdicts on its measures, as Markdown."""
     rows = []
-    for number in dict.fromkeys(verdict.claim.id.split()[0] for verdict in verdicts):
-        own = [verdict for verdict in verdicts if verdict.claim.id.split()[0] == number]
+    for number in dict.fromkeys(verdict.claim.number for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict.claim.number == number]
         papers = dict.fromkeys(one.claim.paper for one in own if one.claim.paper != "not reported")
         asked = question(number) or own[0].claim.title
         cells = (f"{number}: {asked}", "; ".join(papers), "<br>".join(map(_cell, own)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -14,7 +14,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import Verdict, find_preset
 from lgn_analysis.experiments.sweep.cache import RunCache
 from lgn_analysis.experiments.sweep.failures import Failure
-from lgn_analysis.experiments.sweep.scheduling import make_runs
+from lgn_analysis.experiments.sweep.scheduling import SweepOptions, make_runs
 from lgn_analysis.report.ahead import FiguresAhead, in_turn
 from lgn_analysis.report.catalogue import experiment_names, numbers_of, select
 from lgn_analysis.report.drawing import draw, drawable
@@ -53,10 +53,8 @@ def reproduce(
     out: Path = Path("figures"),
     cache: Path = Path("runs/cache"),
     workers: int = 2,
-    executor: Executor | None = None,
-    scheduler: str | None = None,
-    retry: bool = True,
     progress: bool = True,
+    **options: Any,
 ) -> Report:
     """Run the experiments of a preset, write their CSVs, figures, the ledger and the report.
 
@@ -71,10 +69,9 @@ def reproduce(
         out: folder of CSVs, figures, ledger and report.
         cache: folder of finished runs; a run that is there is not made again.
         workers: local processes.
-        executor: a ``concurrent.futures`` executor to run on instead.
-        scheduler: address of a Dask scheduler to run on instead.
-        retry: make runs again that failed in an earlier call.
         progress: show progress bars.
+        options: ``executor``, ``scheduler`` and ``retry`` of
+            :class:`lgn_analysis.experiments.sweep.scheduling.SweepOptions`.
 
     Raises:
         InvalidInputError: an unknown preset or claim, or a scheduler that cannot be used.
@@ -82,22 +79,14 @@ def reproduce(
     """
     chosen = find_preset(preset)
     names = select(claims)
+    sweep = SweepOptions(cache=cache, workers=workers, progress=progress, **options)
     with FiguresAhead(names, chosen, RunCache(cache), out, say=progress) as figures:
-        make_runs(
-            in_turn(names, chosen, RunCache(cache)),
-            cache=cache,
-            workers=workers,
-            executor=executor,
-            scheduler=scheduler,
-            retry=retry,
-            progress=progress,
-            heard=figures.heard,
-        )
+        make_runs(in_turn(names, chosen, RunCache(cache)), sweep, heard=figures.heard)
     others = [name for name in drawable(out) if not (out / f"{name}.png").is_file()]
     verdicts = _conclude(out, others, progress=progress)
     asked = {number for name in names for number in numbers_of(name)} if claims else None
     return Report(
-        [v for v in verdicts if asked is None or v.claim.id.split()[0] in asked],
+        [v for v in verdicts if asked is None or v.claim.number in asked],
         figures.failures,
         out,
     )

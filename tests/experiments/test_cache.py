@@ -8,9 +8,9 @@ import pytest
 
 from lgn_analysis.base.errors import DamagedFileError
 from lgn_analysis.experiments.sweep.cache import RunCache
-from lgn_analysis.experiments.sweep.execution import TABLES, install
+from lgn_analysis.experiments.sweep.execution import TABLES
 from lgn_analysis.experiments.sweep.failures import Failure, read_failure
-from lgn_analysis.experiments.sweep.record import write_record
+from lgn_analysis.experiments.sweep.record import install, write_record
 from lgn_analysis.experiments.sweep.workers import Outcome, run_anywhere
 from tests.experiments.sweep_program import tiny_specs
 

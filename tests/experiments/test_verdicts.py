@@ -7,15 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from lgn_analysis.experiments.effects import each_setting, label, paired
 from lgn_analysis.experiments.verdicts import (
     MIN_SEEDS,
     Claim,
     decide,
     decide_some,
-    each_setting,
-    label,
     outcome_of,
-    paired,
     t_interval,
 )
 

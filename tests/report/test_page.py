@@ -5,10 +5,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import Markup
 
 from lgn_analysis import report
-from lgn_analysis.report.markup import marked, pairs, table
 from lgn_analysis.report.page import page
+from lgn_analysis.report.templating import TEMPLATES, marked
 
 pytestmark = pytest.mark.xdist_group("smoke")
 
@@ -116,5 +117,9 @@ def test_what_comes_from_outside_is_escaped():
     assert marked("a < b, `x<y` and *so*") == "a &lt; b, <code>x&lt;y</code> and <em>so</em>"
     assert marked(":func:`~a.b` says") == "<code>a.b</code> says"
     assert marked("2 * 3 * 4") == "2 * 3 * 4"
-    assert pairs([("a<", "<b>1</b>"), ("gone", "")]) == "<dl><dt>a&lt;</dt><dd><b>1</b></dd></dl>"
-    assert '<th scope="col">x&amp;y</th>' in table(["x&y"], [["1"]])
+    macros = TEMPLATES.get_template("macros.html.j2").module
+    said = macros.pairs([("a<", Markup("<b>1</b>")), ("gone", "")])
+    assert said == "<dl><dt>a&lt;</dt><dd><b>1</b></dd></dl>"
+    assert "<dd>&lt;b&gt;" in macros.pairs([("a", "<b>")])
+    assert '<th scope="col">x&amp;y</th>' in macros.table(["x&y"], caller=lambda: "<td>")
+    assert "&lt;td&gt;" in macros.table(["x"], caller=lambda: "<td>")

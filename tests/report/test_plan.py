@@ -6,8 +6,8 @@ import pytest
 
 from lgn_analysis import report
 from lgn_analysis.experiments.sweep.cache import RunCache
+from lgn_analysis.experiments.sweep.costs import duration
 from lgn_analysis.experiments.sweep.failures import Failure
-from lgn_analysis.experiments.sweep.progress import duration
 
 pytestmark = pytest.mark.xdist_group("smoke")
 

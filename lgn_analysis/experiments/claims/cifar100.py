@@ -7,33 +7,23 @@ smaller data say nothing of a hundred classes.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import pandas as pd
 
 from lgn_analysis.experiments.claims.convergence import time_ratios
-from lgn_analysis.experiments.frames import RUN_COLUMNS, gather
-from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting, factor_claim
+from lgn_analysis.experiments.frames import histories, pairs, runs_of
+from lgn_analysis.experiments.settings import PAIR, Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    each_setting,
-    label,
-    table_of,
-    untested,
-)
+from lgn_analysis.experiments.verdicts import Verdict, untested
 
-CIFAR100: Final = Claim(
-    id="C10",
-    title="GLGNs converge on CIFAR-100, DLGNs do not in 48 GPU hours",
+CIFAR100: Final = factor_claim(
+    "C10",
+    "GLGNs converge on CIFAR-100, DLGNs do not in 48 GPU hours",
     paper="about 400k iterations (CIFAR-100)",
     metric="iterations to the target discrete validation accuracy on CIFAR-100, DLGN / GLGN",
-    unit="×",
-    smallest=math.log(1.25),
-    log=True,
     null="both methods take equally long",
 )
 CLAIMS: Final = (CIFAR100,)
@@ -41,27 +31,18 @@ CLAIMS: Final = (CIFAR100,)
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: DLGN and GLGN on CIFAR-100."""
-    return [run for setting in preset.cifar100 for run in setting.pair()]
+    return runs_of(pairs(preset.cifar100))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the training histories, a row a run, step and split."""
-    groups = [(setting, setting.pair()) for setting in preset.cifar100]
     columns = ["step", "split", "n", "seconds", "soft_accuracy", "discrete_accuracy"]
-    return gather(records, groups, "history").reindex(columns=[*RUN_COLUMNS, *columns])
+    return histories(records, pairs(preset.cifar100), columns)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed: ``effect`` = ln(DLGN / GLGN), and its bounds."""
-    settings = list(frame["setting"].unique())
-    return table_of(
-        [
-            time_ratios(runs, "step", (NOISE_FREE, NOISY)).assign(
-                setting=setting, claim=label(CIFAR100, str(setting), settings)
-            )
-            for setting, runs in frame.groupby("setting", sort=False)
-        ]
-    )
+    return effects_by_setting(frame, lambda runs: [(CIFAR100, time_ratios(runs, "step", PAIR))])
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

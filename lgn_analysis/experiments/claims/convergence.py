@@ -11,74 +11,63 @@ says nothing and does not count. Seconds are those of an undisturbed machine, se
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import RUN_COLUMNS, gather, undisturbed_seconds
-from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset
+from lgn_analysis.experiments.effects import (
+    at_paper_size,
+    each_setting,
+    effects_by_setting,
+    factor_claim,
+    smaller_scale,
+)
+from lgn_analysis.experiments.frames import histories, pairs, runs_of, undisturbed_seconds
+from lgn_analysis.experiments.settings import PAIR, Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    decide,
-    describe,
-    each_setting,
-    label,
-    smaller_scale,
-    table_of,
-    untested,
-)
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 from lgn_analysis.metrics import Convergence, convergence
 
-_NULL: Final = "both methods take equally long"
-ITERATIONS: Final = Claim(
-    id="C1 iterations",
-    title="GLGNs converge in fewer iterations",
+ITERATIONS: Final = factor_claim(
+    "C1 iterations",
+    "GLGNs converge in fewer iterations",
     paper="4.75× fewer iterations (CIFAR-10, 12 × 256k)",
     metric="iterations to the target discrete validation accuracy, DLGN / GLGN",
-    unit="×",
-    smallest=math.log(1.25),
-    log=True,
-    null=_NULL,
+    null="both methods take equally long",
 )
-SECONDS: Final = Claim(
-    id="C1 seconds",
-    title="GLGNs converge in less time",
+SECONDS: Final = factor_claim(
+    "C1 seconds",
+    "GLGNs converge in less time",
     paper="4.5× less wall-clock time (CIFAR-10, 12 × 256k)",
     metric="seconds of training to the target discrete validation accuracy, DLGN / GLGN",
-    unit="×",
-    smallest=math.log(1.25),
-    log=True,
-    null=_NULL,
+    null="both methods take equally long",
 )
 PAPER_FACTOR: Final = 4.75
 SIZE: Final = Claim(
     id="C1 size",
     title="The factor is that of the paper",
-    paper="4.75× fewer iterations (CIFAR-10, 12 × 256k)",
+    paper=ITERATIONS.paper,
     metric="iterations DLGN / GLGN at the paper's size, over half the paper's factor",
     unit="×",
     log=True,
     null="the factor is half the paper's",
 )
 CLAIMS: Final = (ITERATIONS, SECONDS, SIZE)
-_MEASURES: Final = ((ITERATIONS, "step"), (SECONDS, "seconds"))
 _SOURCE: Final = "convergence.effects.csv"
 
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: DLGN and GLGN."""
-    return [run for setting in preset.pairs for run in setting.pair()]
+    return runs_of(pairs(preset.pairs))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the training histories, a row a run, step and split; seconds undisturbed by others."""
-    groups = [(setting, setting.pair()) for setting in preset.pairs]
     columns = ["step", "split", "n", "seconds", "loss"]
     columns += ["soft_accuracy", "noisy_accuracy", "discrete_accuracy"]
-    history = gather(records, groups, "history").reindex(columns=[*RUN_COLUMNS, *columns])
+    history = histories(records, pairs(preset.pairs), columns)
     return history if history.empty else undisturbed_seconds(history)
 
 
@@ -87,19 +76,16 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
 
     A censored run stands in ``effect`` with its last step; ``lower`` and ``upper`` say what is known.
     """
-    parts = []
-    settings = list(frame["setting"].unique())
-    for setting, runs in frame.groupby("setting", sort=False):
-        for claim, measure in _MEASURES:
-            table = time_ratios(runs, measure, (NOISE_FREE, NOISY))
-            named = label(claim, str(setting), settings)
-            parts.append(table.assign(setting=setting, claim=named))
-            if claim is ITERATIONS and _is_paper_size(runs):
-                shift = math.log(PAPER_FACTOR / 2)
-                shifted = {name: table[name] - shift for name in ("effect", "lower", "upper")}
-                named = label(SIZE, str(setting), settings)
-                parts.append(table.assign(**shifted, setting=setting, claim=named))
-    return table_of(parts)
+    return effects_by_setting(frame, _ratios)
+
+
+def _ratios(runs: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    iterations = time_ratios(runs, "step", PAIR)
+    yield ITERATIONS, iterations
+    if _is_paper_size(runs):
+        known = ["effect", "lower", "upper"]
+        yield SIZE, iterations.assign(**iterations[known] - math.log(PAPER_FACTOR / 2))
+    yield SECONDS, time_ratios(runs, "seconds", PAIR)
 
 
 def time_ratios(runs: pd.DataFrame, measure: str, methods: tuple[str, str]) -> pd.DataFrame:
@@ -141,20 +127,11 @@ def verdicts(frame: pd.DataFrame) -> list[Verdict]:
     """Return the verdicts on iterations and seconds, and at the paper's size on the factor."""
     table = effects(frame)
     found = each_setting((ITERATIONS, SECONDS), frame, table, source=_SOURCE)
-    settings = list(frame["setting"].unique())
-    sized = [
-        (setting, runs)
-        for setting, runs in frame.groupby("setting", sort=False)
-        if _is_paper_size(runs)
-    ]
-    if not sized:
-        smaller = smaller_scale(found, ITERATIONS, lambda effect: f"{math.exp(effect):.2g}×")
-        return [*found, untested(SIZE, f"needs CIFAR-10 at 12 × 256k; {smaller}")]
-    for setting, runs in sized:
-        named = label(SIZE, str(setting), settings)
-        rows = table[(table["setting"] == setting) & (table["claim"] == named)]
-        found.append(decide(SIZE, rows, scale=describe(runs), source=_SOURCE))
-    return found
+    smaller = smaller_scale(found, ITERATIONS, lambda effect: f"{math.exp(effect):.2g}×")
+    otherwise = f"needs CIFAR-10 at 12 × 256k; {smaller}"
+    return found + at_paper_size(
+        SIZE, frame, table, _is_paper_size, source=_SOURCE, otherwise=otherwise
+    )
 
 
 def _is_paper_size(runs: pd.DataFrame) -> bool:

@@ -7,63 +7,47 @@ the first half of the claim alone: the slope of the DLGN.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from lgn_analysis.experiments.frames import MEASURES, gap_measure, gaps_at_end
-from lgn_analysis.experiments.settings import Preset, Sweep
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting, gap_claims, paired
+from lgn_analysis.experiments.frames import (
+    MEASURES,
+    gap_measure,
+    gaps_at_end,
+    pairs_by_size,
+    runs_of,
+)
+from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    each_setting,
-    label,
-    paired,
-    table_of,
-)
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 MIN_DEPTHS: Final = 3
 """Depths at which both methods must be trained: two points make a slope of anything."""
 
-_PAPER: Final = "depths 6, 8, 10, 12 (CIFAR-10)"
-_NULL: Final = "both gaps grow equally with depth"
-ACCURACY: Final = Claim(
-    id="C4 accuracy",
-    title="The gap grows faster with depth for DLGNs than for GLGNs",
-    paper=_PAPER,
-    metric="slope over depth of the gap in test accuracy at the end, DLGN − GLGN",
-    unit="pp/layer",
-    smallest=0.1,
-    null=_NULL,
+ACCURACY, LOSS, FLIPS = gap_claims(
+    "C4",
+    titles=(
+        "The gap grows faster with depth for DLGNs than for GLGNs",
+        "The gap in loss grows faster with depth for DLGNs than for GLGNs",
+        "Flipped predictions grow faster with depth for DLGNs than for GLGNs",
+    ),
+    metric="slope over depth of {the_gap} at the end, DLGN − GLGN",
+    paper="depths 6, 8, 10, 12 (CIFAR-10)",
+    per="/layer",
+    smallest=(0.1, 0.002, 0.1),
+    null="both gaps grow equally with depth",
 )
-LOSS: Final = Claim(
-    id="C4 loss",
-    title="The gap in loss grows faster with depth for DLGNs than for GLGNs",
-    paper=_PAPER,
-    metric="slope over depth of |soft − discrete| test loss at the end, DLGN − GLGN",
-    unit="nats/layer",
-    smallest=0.002,
-    null=_NULL,
-)
-FLIPS: Final = Claim(
-    id="C4 flips",
-    title="Flipped predictions grow faster with depth for DLGNs than for GLGNs",
-    paper=_PAPER,
-    metric="slope over depth of the share of flipped test predictions at the end, DLGN − GLGN",
-    unit="pp/layer",
-    smallest=0.1,
-    null=_NULL,
-)
-GROWTH: Final = Claim(
+GROWTH: Final = replace(
+    ACCURACY,
     id="C4 growth",
     title="The gap of DLGNs grows with depth",
-    paper=_PAPER,
     metric="slope over depth of the DLGN's gap in test accuracy at the end",
-    unit="pp/layer",
-    smallest=0.1,
     null="the gap does not change with depth",
 )
 CLAIMS: Final = (ACCURACY, LOSS, FLIPS, GROWTH)
@@ -71,32 +55,25 @@ CLAIMS: Final = (ACCURACY, LOSS, FLIPS, GROWTH)
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs of both methods at each depth."""
-    return [run for sweep in preset.depths for run in _runs(sweep)]
-
-
-def _runs(sweep: Sweep) -> list[RunSpec]:
-    return [run for depth in sweep.whole for run in sweep.setting.pair(depth=depth)]
+    return runs_of(pairs_by_size(preset.depths, "depth"))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the gaps at the end of training on the test split, a row a run."""
-    return gaps_at_end(records, [(sweep.setting, _runs(sweep)) for sweep in preset.depths])
+    return gaps_at_end(records, pairs_by_size(preset.depths, "depth"))
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed and claim: slopes over the depths that count, and their difference."""
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, runs in frame.groupby("setting", sort=False):
-        for claim, measure in zip((ACCURACY, LOSS, FLIPS), MEASURES, strict=True):
-            table = slopes(runs.assign(value=gap_measure(runs, measure)))
-            named = label(claim, str(setting), settings)
-            effect = table["dlgn"] - table["glgn"]
-            parts.append(table.assign(setting=setting, claim=named, effect=effect))
-            if claim is ACCURACY:
-                named = label(GROWTH, str(setting), settings)
-                parts.append(table.assign(setting=setting, claim=named, effect=table["dlgn"]))
-    return table_of(parts)
+    return effects_by_setting(frame, _slopes)
+
+
+def _slopes(runs: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    for claim, measure in zip((ACCURACY, LOSS, FLIPS), MEASURES, strict=True):
+        table = slopes(runs.assign(value=gap_measure(runs, measure)))
+        yield claim, table.assign(effect=table["dlgn"] - table["glgn"])
+        if claim is ACCURACY:
+            yield GROWTH, table.assign(effect=table["dlgn"])
 
 
 def slopes(runs: pd.DataFrame) -> pd.DataFrame:

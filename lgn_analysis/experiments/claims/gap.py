@@ -7,80 +7,60 @@ better. Only runs above the setting's floor count: an untrained network has no g
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import MEASURES, gap_measure, last_step, on_test_split
-from lgn_analysis.experiments.settings import NOISE_FREE, Preset
+from lgn_analysis.experiments.effects import (
+    each_setting,
+    effects_by_setting,
+    gap_claims,
+    gap_differences,
+)
+from lgn_analysis.experiments.frames import (
+    last_step,
+    mark_deep,
+    on_test_split,
+    pairs_and_symptoms,
+    runs_of,
+)
+from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    each_setting,
-    label,
-    paired,
-    table_of,
-)
+from lgn_analysis.experiments.verdicts import Verdict
 
-ACCURACY: Final = Claim(
-    id="C2 accuracy",
-    title="GLGNs have a smaller discretization gap",
-    paper="gap reduced by 98 % (CIFAR-10, 12 × 256k)",
-    metric="gap in test accuracy at the end, DLGN − GLGN",
-    unit="pp",
-    smallest=0.5,
-    null="the gaps are equal",
-)
-LOSS: Final = Claim(
-    id="C2 loss",
-    title="GLGNs have a smaller gap in loss",
+_ACCURACY, _LOSS, _FLIPS = gap_claims(
+    "C2",
+    titles=(
+        "GLGNs have a smaller discretization gap",
+        "GLGNs have a smaller gap in loss",
+        "Discretising GLGNs changes fewer predictions",
+    ),
+    metric="{gap} at the end, DLGN − GLGN",
     paper="not reported",
-    metric="|soft − discrete| test loss at the end, DLGN − GLGN",
-    unit="nats",
-    smallest=0.01,
-    null="the gaps are equal",
 )
-FLIPS: Final = Claim(
-    id="C2 flips",
-    title="Discretising GLGNs changes fewer predictions",
-    paper="not reported",
-    metric="share of test predictions that flip at the end, DLGN − GLGN",
-    unit="pp",
-    smallest=0.5,
-    null="equally many predictions flip",
+CLAIMS: Final = (
+    replace(_ACCURACY, paper="gap reduced by 98 % (CIFAR-10, 12 × 256k)"),
+    _LOSS,
+    replace(_FLIPS, metric="share of test predictions that flip at the end, DLGN − GLGN"),
 )
-CLAIMS: Final = (ACCURACY, LOSS, FLIPS)
 
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: the pair, and the deep DLGN for the figure."""
-    pairs = [run for setting in preset.pairs for run in setting.pair()]
-    return pairs + [run for setting in preset.symptoms for run in setting.runs(NOISE_FREE)]
+    return runs_of(pairs_and_symptoms(preset))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the gaps over training on the test split; ``deep`` marks the deep DLGN."""
-    pairs = [(setting, setting.pair()) for setting in preset.pairs]
-    deep = [(setting, setting.runs(NOISE_FREE)) for setting in preset.symptoms]
-    names = [setting.name for setting in preset.symptoms]
-    history = on_test_split(records, [*pairs, *deep])
-    return history.assign(deep=history["setting"].isin(names))
+    return mark_deep(on_test_split(records, pairs_and_symptoms(preset)), preset)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed and claim, from the last step of the pair."""
     last = last_step(frame[~frame["deep"].astype(bool)])
-    settings = list(last["setting"].unique())
-    parts = []
-    for setting, runs in last.groupby("setting", sort=False):
-        for claim, measure in zip(CLAIMS, MEASURES, strict=True):
-            table = paired(runs.assign(value=gap_measure(runs, measure)), "value")
-            named = label(claim, str(setting), settings)
-            effect = table["dlgn"] - table["glgn"]
-            parts.append(table.assign(setting=setting, claim=named, effect=effect))
-    return table_of(parts)
+    return effects_by_setting(last, lambda runs: gap_differences(CLAIMS, runs))
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -12,19 +12,13 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.claims.temperature import runs_over_tau
-from lgn_analysis.experiments.frames import gather, last_step, with_accuracy
-from lgn_analysis.experiments.settings import NOISY, Preset
+from lgn_analysis.experiments.claims.temperature import over_tau
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting, paired
+from lgn_analysis.experiments.frames import last_step, pairs, probed, runs_of
+from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    each_setting,
-    label,
-    paired,
-    table_of,
-)
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 TRACE: Final = Claim(
     id="C8 trace",
@@ -40,27 +34,20 @@ CLAIMS: Final = (TRACE,)
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: the pair, and the GLGNs over tau for the figure."""
-    pairs = [run for setting in preset.pairs for run in setting.pair()]
-    return pairs + [run for sweep in preset.temperatures for run in runs_over_tau(sweep, NOISY)]
+    return runs_of([*pairs(preset.pairs), *over_tau(preset.temperatures)])
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return a row a run and probed step, with the discrete test accuracy of that step."""
+    by_name: dict[str, list[RunSpec]] = {}
+    for setting, runs in [*pairs(preset.pairs), *over_tau(preset.temperatures)]:
+        by_name.setdefault(setting.name, []).extend(runs)
     tables = []
-    over_tau = {sweep.setting.name: runs_over_tau(sweep, NOISY) for sweep in preset.temperatures}
     for setting in preset.pairs:
-        runs = {run.key: run for run in [*setting.pair(), *over_tau.get(setting.name, [])]}
-        groups = [(setting, list(runs.values()))]
-        curvature, history = (
-            gather(records, groups, "curvature"),
-            gather(records, groups, "history"),
-        )
-        if len(curvature):
-            merged = with_accuracy(curvature, history)
-            tables.append(merged.assign(reference_tau=setting.network.tau))
-    if not tables:
-        return gather(records, [], "curvature").assign(reference_tau=1.0)
-    return pd.concat(tables, ignore_index=True)
+        table = probed(records, [(setting, by_name[setting.name])], "curvature")
+        tables.append(table.assign(reference_tau=setting.network.tau))
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled or tables, ignore_index=True)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
@@ -68,17 +55,13 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
 
     A DLGN whose own trace is not positive has none to lack, and does not count.
     """
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, rows in frame[frame["tau"] == frame["reference_tau"]].groupby(
-        "setting", sort=False
-    ):
-        table = paired(last_step(rows), "trace_z")
-        share = 100 * (1 - table["glgn"] / table["dlgn"])
-        counts = table["counts"] & (table["dlgn"] > 0)
-        named = label(TRACE, str(setting), settings)
-        parts.append(table.assign(setting=setting, claim=named, effect=share, counts=counts))
-    return table_of(parts)
+    return effects_by_setting(frame[frame["tau"] == frame["reference_tau"]], _lacking)
+
+
+def _lacking(rows: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]:
+    table = paired(last_step(rows), "trace_z")
+    share = 100 * (1 - table["glgn"] / table["dlgn"])
+    return [(TRACE, table.assign(effect=share, counts=table["counts"] & (table["dlgn"] > 0)))]
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -13,45 +13,36 @@ downwards, 0 for a convex basin. ``bend`` in the frame is the second difference 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from lgn_analysis.experiments.frames import gather, with_accuracy
+from lgn_analysis.experiments.effects import (
+    each_setting,
+    effects_by_setting,
+    factor_claim,
+    paired,
+)
+from lgn_analysis.experiments.frames import pairs, probed, runs_of
 from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    each_setting,
-    label,
-    paired,
-    table_of,
-)
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 _PAPER: Final = "2-D slices look smoother (CIFAR-10)"
-_NULL: Final = "both are equally curved"
-FILTER: Final = Claim(
-    id="C9 curvature",
-    title="The loss of GLGNs is less curved along random directions",
-    paper=_PAPER,
+_FACTOR: Final = partial(factor_claim, paper=_PAPER, null="both are equally curved")
+FILTER: Final = _FACTOR(
+    "C9 curvature",
+    "The loss of GLGNs is less curved along random directions",
     metric="mean |d²L/ds²| within the unit ball, filter-normalised directions, DLGN / GLGN",
-    unit="×",
-    smallest=math.log(1.25),
-    log=True,
-    null=_NULL,
 )
-EIGEN: Final = Claim(
-    id="C9 eigen",
-    title="The loss of GLGNs is less curved along its top eigenvector",
-    paper=_PAPER,
+EIGEN: Final = _FACTOR(
+    "C9 eigen",
+    "The loss of GLGNs is less curved along its top eigenvector",
     metric="mean |d²L/ds²| within the unit ball, along the top eigenvector, DLGN / GLGN",
-    unit="×",
-    smallest=math.log(1.25),
-    log=True,
-    null=_NULL,
 )
 CONCAVE: Final = Claim(
     id="C9 concave",
@@ -67,16 +58,13 @@ CLAIMS: Final = (FILTER, EIGEN, CONCAVE)
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: DLGN and GLGN at the reference tau."""
-    return [run for setting in preset.pairs for run in setting.pair()]
+    return runs_of(pairs(preset.pairs))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return a row a run, direction and point, with the run's final discrete test accuracy."""
-    groups = [(setting, setting.pair()) for setting in preset.pairs]
-    table, history = gather(records, groups, "landscape"), gather(records, groups, "history")
-    if table.empty:
-        return table
-    return with_bends(with_accuracy(table, history, at_end=True))
+    table = probed(records, pairs(preset.pairs), "landscape", at_end=True)
+    return table if table.empty else with_bends(table)
 
 
 def with_bends(table: pd.DataFrame) -> pd.DataFrame:
@@ -118,21 +106,20 @@ def bends(frame: pd.DataFrame) -> pd.DataFrame:
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed and claim: means over the directions of a run, compared."""
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, rows in frame.groupby("setting", sort=False):
-        means = bends(rows).groupby(["kind", "relaxation", "seed"], as_index=False).mean()
-        for claim, kind, column in (
-            (FILTER, "filter", "curvature"),
-            (EIGEN, "eigen", "curvature"),
-            (CONCAVE, "filter", "concave"),
-        ):
-            table = paired(means[means["kind"] == kind], column)
-            dlgn, glgn = table["dlgn"], table["glgn"]
-            effect = np.log(dlgn) - np.log(glgn) if claim.log else 100 * (dlgn - glgn)
-            named = label(claim, str(setting), settings)
-            parts.append(table.assign(setting=setting, claim=named, effect=effect))
-    return table_of(parts)
+    return effects_by_setting(frame, _comparisons)
+
+
+def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    means = bends(rows).groupby(["kind", "relaxation", "seed"], as_index=False).mean()
+    for claim, kind, column in (
+        (FILTER, "filter", "curvature"),
+        (EIGEN, "eigen", "curvature"),
+        (CONCAVE, "filter", "concave"),
+    ):
+        table = paired(means[means["kind"] == kind], column)
+        dlgn, glgn = table["dlgn"], table["glgn"]
+        effect = np.log(dlgn) - np.log(glgn) if claim.log else 100 * (dlgn - glgn)
+        yield claim, table.assign(effect=effect)
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -13,16 +13,18 @@ Gumbel noise is skewed, and fourth derivatives.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import gather, with_accuracy
-from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting
+from lgn_analysis.experiments.frames import pairs, probed, runs_of
+from lgn_analysis.experiments.settings import PAIR, Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import Claim, Verdict, each_setting, label, table_of
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 TOLERANCE: Final = 0.25
 
@@ -42,7 +44,7 @@ FIGURE_OPTIONS: Final = {"tolerance": TOLERANCE}
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: DLGN and GLGN at the reference tau."""
-    return [run for setting in preset.pairs for run in setting.pair()]
+    return runs_of(pairs(preset.pairs))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
@@ -50,9 +52,8 @@ def frame(records: Records, preset: Preset) -> pd.DataFrame:
 
     ``radius``, ``radius_3`` and ``radius_4`` are those of the row's run and step.
     """
-    groups = [(setting, setting.pair()) for setting in preset.pairs]
-    lemma, history = gather(records, groups, "lemma"), gather(records, groups, "history")
-    return lemma if lemma.empty else with_radii(with_accuracy(lemma, history))
+    lemma = probed(records, pairs(preset.pairs), "lemma")
+    return lemma if lemma.empty else with_radii(lemma)
 
 
 def with_radii(lemma: pd.DataFrame) -> pd.DataFrame:
@@ -81,24 +82,22 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
 
     Beside it the radius, and the ratios to the predictions of higher order.
     """
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, rows in frame.groupby("setting", sort=False):
-        early = rows[rows["step"] == rows["step"].min()]
-        for claim, kind in ((AT_DLGN, NOISE_FREE), (AT_GLGN, NOISY)):
-            of_kind = early[early["relaxation"] == kind]
-            table = of_kind[of_kind["scale"] == 1.0]
-            columns = ["seed", "step", *_RATIOS, *_RATIOS.values(), "discrete_accuracy", "floor"]
-            found = table[[column for column in columns if column in table]]
-            parts.append(
-                found.assign(
-                    setting=setting,
-                    claim=label(claim, str(setting), settings),
-                    effect=TOLERANCE - (found["ratio"] - 1).abs(),
-                    counts=found["discrete_accuracy"] >= found["floor"],
-                )
-            )
-    return table_of(parts)
+    return effects_by_setting(frame, _at_scale_one)
+
+
+def _at_scale_one(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    early = rows[rows["step"] == rows["step"].min()]
+    columns = ["seed", "step", *_RATIOS, *_RATIOS.values(), "discrete_accuracy", "floor"]
+    table = early[early["scale"] == 1.0]
+    for claim, kind in zip(CLAIMS, PAIR, strict=True):
+        found = table.loc[table["relaxation"] == kind, [name for name in columns if name in table]]
+        yield (
+            claim,
+            found.assign(
+                effect=TOLERANCE - (found["ratio"] - 1).abs(),
+                counts=found["discrete_accuracy"] >= found["floor"],
+            ),
+        )
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

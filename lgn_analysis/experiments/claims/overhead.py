@@ -8,15 +8,18 @@ not, so the cost of the noise alone is asked too: soft Gumbel against the DLGN, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import gather
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting
+from lgn_analysis.experiments.frames import Group, gather, runs_of
 from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import Claim, Verdict, each_setting, label, table_of
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 MOST: Final = 10.0
 """Per cent of a DLGN's iteration that the paper's "about 5 %" is taken to allow."""
@@ -29,27 +32,27 @@ STEP: Final = Claim(
     unit="%",
     null=f"the extra cost is {MOST:g} %",
 )
-NOISE: Final = Claim(
+NOISE: Final = replace(
+    STEP,
     id="C11 noise",
     title="The noise itself costs little",
-    paper="about 5 % (CIFAR-10, CUDA)",
     metric=f"{MOST:g} % − extra seconds per training step, soft Gumbel over DLGN",
-    unit="%",
-    null=f"the extra cost is {MOST:g} %",
 )
 CLAIMS: Final = (STEP, NOISE)
-METHODS: Final = (NOISE_FREE, "gumbel-soft", NOISY)
 
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the timings."""
-    return [run for timing in preset.overhead for run in timing.setting.timings(timing.plan)]
+    return runs_of(_timings(preset))
+
+
+def _timings(preset: Preset) -> list[Group]:
+    return [(item.setting, item.setting.timings(item.plan)) for item in preset.overhead]
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return a row a seed, method and round; ``relaxation`` names the method."""
-    groups = [(item.setting, item.setting.timings(item.plan)) for item in preset.overhead]
-    table = gather(records, groups, "timing")
+    table = gather(records, _timings(preset), "timing")
     if table.empty:
         return table
     # The steps of these runs are those that were timed.
@@ -59,24 +62,13 @@ def frame(records: Records, preset: Preset) -> pd.DataFrame:
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed and claim: ``extra``, in per cent, and ``effect``, what is left of MOST."""
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, runs in frame.groupby("setting", sort=False):
-        for claim, method in ((STEP, NOISY), (NOISE, "gumbel-soft")):
-            extra = extra_cost(runs, method)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "setting": setting,
-                        "claim": label(claim, str(setting), settings),
-                        "seed": extra.index,
-                        "extra": extra.to_numpy(),
-                        "effect": MOST - extra.to_numpy(),
-                        "counts": True,
-                    }
-                )
-            )
-    return table_of(parts)
+    return effects_by_setting(frame, _costs)
+
+
+def _costs(runs: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    for claim, method in ((STEP, NOISY), (NOISE, "gumbel-soft")):
+        table = extra_cost(runs, method).rename("extra").reset_index()
+        yield claim, table.assign(effect=MOST - table["extra"], counts=True)
 
 
 def extra_cost(runs: pd.DataFrame, method: str) -> pd.Series:

@@ -10,15 +10,18 @@ square, and so are all methods over tau.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import pandas as pd
 
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting
 from lgn_analysis.experiments.frames import gap_measure, last_step, on_test_split
 from lgn_analysis.experiments.settings import Preset, Setting, Sweep
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import Claim, Verdict, each_setting, label, table_of
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 SQUARE: Final = ("soft", "gumbel-soft", "hard-st", "gumbel-st")
 ANNEALED: Final = "soft-annealed"
@@ -26,32 +29,28 @@ METHODS: Final = (*SQUARE, "cage", ANNEALED)
 ANNEAL_BY: Final = 10.0
 """An annealed tau falls from where it begins by this factor."""
 
-_PAPER: Final = "not in the paper; CAGE (arXiv 2603.14157) says: the hard forward"
-HARD: Final = Claim(
+_claim = partial(
+    Claim,
+    paper="not in the paper; CAGE (arXiv 2603.14157) says: the hard forward",
+    unit="pp",
+    smallest=0.5,
+)
+HARD: Final = _claim(
     id="C12 hard",
     title="The hard forward closes the gap",
-    paper=_PAPER,
     metric="flipped test predictions at the end, soft forward − hard forward, with and without noise",
-    unit="pp",
-    smallest=0.5,
     null="the forward makes no difference",
 )
-NOISE: Final = Claim(
+NOISE: Final = _claim(
     id="C12 noise",
     title="The noise closes the gap",
-    paper=_PAPER,
     metric="flipped test predictions at the end, without noise − with noise, soft and hard",
-    unit="pp",
-    smallest=0.5,
     null="the noise makes no difference",
 )
-WHICH: Final = Claim(
+WHICH: Final = _claim(
     id="C12 which",
     title="The hard forward closes more of the gap than the noise",
-    paper=_PAPER,
     metric="flipped test predictions at the end, effect of the hard forward − effect of the noise",
-    unit="pp",
-    smallest=0.5,
     null="both parts close equally much",
 )
 CLAIMS: Final = (HARD, NOISE, WHICH)
@@ -95,31 +94,22 @@ def frame(records: Records, preset: Preset) -> pd.DataFrame:
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed and claim, at the reference tau."""
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, runs in frame[frame["tau"] == frame["reference_tau"]].groupby(
-        "setting", sort=False
-    ):
-        corners = runs[runs["relaxation"].isin(SQUARE)]
-        values = corners.assign(value=gap_measure(corners, "flips"))
-        flips = values.pivot(index="seed", columns="relaxation", values="value")
-        flips = flips.reindex(columns=list(SQUARE)).dropna()
-        accuracy = corners.groupby("seed")["discrete_accuracy"].min().reindex(flips.index)
-        counts = accuracy >= corners["floor"].max()
-        noise_free, noisy = flips[["soft", "hard-st"]], flips[["gumbel-soft", "gumbel-st"]]
-        soft, hard = flips[["soft", "gumbel-soft"]], flips[["hard-st", "gumbel-st"]]
-        of_hard = soft.mean(axis=1) - hard.mean(axis=1)
-        of_noise = noise_free.mean(axis=1) - noisy.mean(axis=1)
-        for claim, effect in ((HARD, of_hard), (NOISE, of_noise), (WHICH, of_hard - of_noise)):
-            table = flips.assign(
-                setting=setting,
-                claim=label(claim, str(setting), settings),
-                effect=effect,
-                accuracy=accuracy,
-                counts=counts,
-            )
-            parts.append(table.reset_index())
-    return table_of(parts)
+    return effects_by_setting(frame[frame["tau"] == frame["reference_tau"]], _sides)
+
+
+def _sides(runs: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    corners = runs[runs["relaxation"].isin(SQUARE)]
+    values = corners.assign(value=gap_measure(corners, "flips"))
+    flips = values.pivot(index="seed", columns="relaxation", values="value")
+    flips = flips.reindex(columns=list(SQUARE)).dropna()
+    accuracy = corners.groupby("seed")["discrete_accuracy"].min().reindex(flips.index)
+    noise_free, noisy = flips[["soft", "hard-st"]], flips[["gumbel-soft", "gumbel-st"]]
+    soft, hard = flips[["soft", "gumbel-soft"]], flips[["hard-st", "gumbel-st"]]
+    of_hard = soft.mean(axis=1) - hard.mean(axis=1)
+    of_noise = noise_free.mean(axis=1) - noisy.mean(axis=1)
+    counts = accuracy >= corners["floor"].max()
+    for claim, effect in ((HARD, of_hard), (NOISE, of_noise), (WHICH, of_hard - of_noise)):
+        yield claim, flips.assign(effect=effect, accuracy=accuracy, counts=counts).reset_index()
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -9,31 +9,24 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import gather
+from lgn_analysis.experiments.effects import no_effects as effects
+from lgn_analysis.experiments.effects import no_verdicts as verdicts
+from lgn_analysis.experiments.frames import gather, pairs, runs_of
 from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import Claim, Verdict
+from lgn_analysis.experiments.verdicts import Claim
+
+__all__ = ["CLAIMS", "effects", "frame", "specs", "verdicts"]
 
 CLAIMS: Final[tuple[Claim, ...]] = ()
 
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: DLGN and GLGN at the reference tau."""
-    return [run for setting in preset.pairs for run in setting.pair()]
+    return runs_of(pairs(preset.pairs))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the quadrature nodes and weights, a row a run, probe and node."""
-    groups = [(setting, setting.pair()) for setting in preset.pairs]
-    return gather(records, groups, "density")
-
-
-def effects(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return no rows: nothing is decided here."""
-    return frame.iloc[:0]
-
-
-def verdicts(frame: pd.DataFrame) -> list[Verdict]:
-    """Return no verdicts."""
-    return []
+    return gather(records, pairs(preset.pairs), "density")

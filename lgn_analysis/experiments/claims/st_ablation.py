@@ -9,74 +9,54 @@ out, and that verdict is inconclusive.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
 import pandas as pd
 
 from lgn_analysis.experiments.claims.convergence import time_ratios
+from lgn_analysis.experiments.effects import (
+    difference,
+    each_setting,
+    effects_by_setting,
+    factor_claim,
+    gap_claims,
+    gap_differences,
+    paired,
+)
 from lgn_analysis.experiments.frames import (
     GAP_COLUMNS,
-    MEASURES,
-    RUN_COLUMNS,
+    each_method,
     gap_measure,
-    gather,
+    histories,
     last_step,
+    runs_of,
 )
-from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset, Setting
+from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    each_setting,
-    label,
-    paired,
-    t_interval,
-    table_of,
-)
+from lgn_analysis.experiments.verdicts import Claim, Verdict, t_interval
 
 SOFT_GUMBEL: Final = "gumbel-soft"
 METHODS: Final = (NOISE_FREE, SOFT_GUMBEL, NOISY)
 
 _PAPER: Final = "soft Gumbel converges faster, with a larger gap (CIFAR-10)"
-_NULL: Final = "the gaps are equal"
-ACCURACY: Final = Claim(
-    id="C6 accuracy",
-    title="Without the straight-through forward the gap is larger",
+GAPS: Final = gap_claims(
+    "C6",
+    titles=(
+        "Without the straight-through forward the gap is larger",
+        "Without the straight-through forward the gap in loss is larger",
+        "Without the straight-through forward more predictions flip",
+    ),
+    metric="{gap} at the end, soft Gumbel − GLGN",
     paper=_PAPER,
-    metric="gap in test accuracy at the end, soft Gumbel − GLGN",
-    unit="pp",
-    smallest=0.5,
-    null=_NULL,
 )
-LOSS: Final = Claim(
-    id="C6 loss",
-    title="Without the straight-through forward the gap in loss is larger",
-    paper=_PAPER,
-    metric="|soft − discrete| test loss at the end, soft Gumbel − GLGN",
-    unit="nats",
-    smallest=0.01,
-    null=_NULL,
-)
-FLIPS: Final = Claim(
-    id="C6 flips",
-    title="Without the straight-through forward more predictions flip",
-    paper=_PAPER,
-    metric="share of flipped test predictions at the end, soft Gumbel − GLGN",
-    unit="pp",
-    smallest=0.5,
-    null="equally many predictions flip",
-)
-CONVERGENCE: Final = Claim(
-    id="C6 convergence",
-    title="Without the straight-through forward networks converge faster",
+CONVERGENCE: Final = factor_claim(
+    "C6 convergence",
+    "Without the straight-through forward networks converge faster",
     paper=_PAPER,
     metric="iterations to the target discrete validation accuracy, GLGN / soft Gumbel",
-    unit="×",
-    smallest=math.log(1.25),
-    log=True,
     null="both take equally long",
 )
 SHARE: Final = Claim(
@@ -88,59 +68,39 @@ SHARE: Final = Claim(
     smallest=0.005,
     null="half of the reduction is the noise's",
 )
-CLAIMS: Final = (ACCURACY, LOSS, FLIPS, CONVERGENCE, SHARE)
-_SOURCE: Final = "st_ablation.effects.csv"
+CLAIMS: Final = (*GAPS, CONVERGENCE, SHARE)
 
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: DLGN, soft Gumbel, GLGN."""
-    return [run for setting in preset.ablation for run in _runs(setting)]
-
-
-def _runs(setting: Setting) -> list[RunSpec]:
-    return [run for method in METHODS for run in setting.runs(method)]
+    return runs_of(each_method(preset.ablation, METHODS))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the histories, a row a run, step and split."""
-    groups = [(setting, _runs(setting)) for setting in preset.ablation]
-    columns = [*RUN_COLUMNS, "split", "seconds", *GAP_COLUMNS]
-    return gather(records, groups, "history").reindex(columns=columns)
+    columns = ["split", "seconds", *GAP_COLUMNS]
+    return histories(records, each_method(preset.ablation, METHODS), columns)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed and claim; ``dlgn`` and ``glgn`` are the first and second method named."""
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, runs in frame.groupby("setting", sort=False):
-        last = last_step(runs[runs["split"] == "test"])
-        for claim, measure in zip((ACCURACY, LOSS, FLIPS), MEASURES, strict=True):
-            values = last.assign(value=gap_measure(last, measure))
-            table = paired(values, "value", methods=(SOFT_GUMBEL, NOISY))
-            parts.append(
-                table.assign(
-                    setting=setting,
-                    claim=label(claim, str(setting), settings),
-                    effect=table["dlgn"] - table["glgn"],
-                )
-            )
-            if claim is LOSS:
-                named = label(SHARE, str(setting), settings)
-                parts.append(_shares(values).assign(setting=setting, claim=named))
-        times = time_ratios(runs, "step", (NOISY, SOFT_GUMBEL))
-        named = label(CONVERGENCE, str(setting), settings)
-        parts.append(times.assign(setting=setting, claim=named))
-    return table_of(parts)
+    return effects_by_setting(frame, _comparisons)
+
+
+def _comparisons(runs: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    last = last_step(runs[runs["split"] == "test"])
+    yield from gap_differences(GAPS, last, methods=(SOFT_GUMBEL, NOISY))
+    yield SHARE, _shares(last.assign(value=gap_measure(last, "loss")))
+    yield CONVERGENCE, time_ratios(runs, "step", (NOISY, SOFT_GUMBEL))
 
 
 def _shares(values: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed: the contrast of the three gaps, and the reduction that it divides."""
-    ends = paired(values, "value").set_index("seed")
+    ends = difference(values, "value").rename(columns={"effect": "reduction"}).set_index("seed")
     middle = paired(values, "value", methods=(SOFT_GUMBEL, NOISY)).set_index("seed")
     both = ends.join(middle[["dlgn", "counts"]].rename(columns={"dlgn": "soft", "counts": "too"}))
     both = both.dropna()
     return both.assign(
-        reduction=both["dlgn"] - both["glgn"],
         effect=both["soft"] - (both["dlgn"] + both["glgn"]) / 2,
         counts=both["counts"].astype(bool) & both["too"].astype(bool),
     ).reset_index()
@@ -149,7 +109,7 @@ def _shares(values: pd.DataFrame) -> pd.DataFrame:
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:
     """Return the verdicts; that on the share needs a reduction that excludes zero."""
     table = effects(frame)
-    found = each_setting(CLAIMS, frame, table, source=_SOURCE)
+    found = each_setting(CLAIMS, frame, table, source="st_ablation.effects.csv")
     return [
         _needs_reduction(verdict, table) if verdict.claim.id.startswith(SHARE.id) else verdict
         for verdict in found

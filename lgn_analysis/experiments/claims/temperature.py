@@ -7,15 +7,17 @@ share the level (Bonferroni), since the best of them is the one that is reported
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import GAP_COLUMNS, last_step, on_test_split
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting
+from lgn_analysis.experiments.frames import GAP_COLUMNS, Group, last_step, on_test_split, runs_of
 from lgn_analysis.experiments.settings import NOISY, Preset, Sweep
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import Claim, Verdict, each_setting, label, table_of
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 SWEET_SPOT: Final = Claim(
     id="C7",
@@ -31,48 +33,43 @@ CLAIMS: Final = (SWEET_SPOT,)
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the GLGN runs over tau."""
-    return [run for sweep in preset.temperatures for run in runs_over_tau(sweep, NOISY)]
+    return runs_of(over_tau(preset.temperatures))
 
 
-def runs_over_tau(sweep: Sweep, relaxation: str) -> list[RunSpec]:
-    """Return the runs of one method at each tau."""
-    return [run for tau in sweep.values for run in sweep.setting.runs(relaxation, tau=tau)]
+def over_tau(sweeps: Iterable[Sweep]) -> list[Group]:
+    """Return the GLGNs at each tau of the sweeps."""
+    return [
+        (sweep.setting, [run for tau in sweep.values for run in sweep.setting.runs(NOISY, tau=tau)])
+        for sweep in sweeps
+    ]
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the test split over training, a row a run and step."""
-    groups = [(sweep.setting, runs_over_tau(sweep, NOISY)) for sweep in preset.temperatures]
-    return on_test_split(records, groups, [*GAP_COLUMNS, "noisy_accuracy", "unused"])
+    columns = [*GAP_COLUMNS, "noisy_accuracy", "unused"]
+    return on_test_split(records, over_tau(preset.temperatures), columns)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row an interior tau and seed: its accuracy less that of the better end."""
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, runs in frame.groupby("setting", sort=False):
-        last = last_step(runs)
-        accuracy = 100 * last.pivot(index="seed", columns="tau", values="discrete_accuracy")
-        accuracy = accuracy.dropna()
-        taus = sorted(accuracy.columns)
-        better_end = accuracy[[taus[0], taus[-1]]].max(axis=1)
-        # A tau may fail to train, that is part of the effect; where all fail there is none to see.
-        trained = accuracy.max(axis=1) >= 100 * last["floor"].max()
-        rows = [
-            {
-                "setting": setting,
-                "claim": label(SWEET_SPOT, str(setting), settings),
-                "tau": tau,
-                "seed": seed,
-                "accuracy": accuracy.loc[seed, tau],
-                "better_end": better_end[seed],
-                "effect": accuracy.loc[seed, tau] - better_end[seed],
-                "counts": trained[seed],
-            }
-            for tau in taus[1:-1]
-            for seed in accuracy.index
-        ]
-        parts.append(pd.DataFrame(rows))
-    return table_of(parts)
+    return effects_by_setting(frame, _over_the_better_end)
+
+
+def _over_the_better_end(runs: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]:
+    last = last_step(runs)
+    accuracy = 100 * last.pivot(index="seed", columns="tau", values="discrete_accuracy")
+    accuracy = accuracy.dropna()
+    lowest, *interior, highest = sorted(accuracy.columns)
+    table = accuracy[interior].melt(ignore_index=False, value_name="accuracy")
+    better_end = accuracy[[lowest, highest]].max(axis=1).reindex(table.index)
+    # A tau may fail to train, that is part of the effect; where all fail there is none to see.
+    trained = accuracy.max(axis=1) >= 100 * last["floor"].max()
+    table = table.assign(
+        better_end=better_end,
+        effect=table["accuracy"] - better_end,
+        counts=trained.reindex(table.index),
+    )
+    return [(SWEET_SPOT, table.reset_index())]
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -12,18 +12,12 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import gather, with_accuracy
-from lgn_analysis.experiments.settings import NOISE_FREE, Preset
+from lgn_analysis.experiments.effects import difference, each_setting, effects_by_setting
+from lgn_analysis.experiments.frames import mark_deep, pairs_and_symptoms, probed, runs_of
+from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import (
-    Claim,
-    Verdict,
-    each_setting,
-    label,
-    paired,
-    table_of,
-)
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 UNUSED: Final = Claim(
     id="C3",
@@ -39,41 +33,30 @@ CLAIMS: Final = (UNUSED,)
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: the pair, and the deep DLGN for the figure."""
-    pairs = [run for setting in preset.pairs for run in setting.pair()]
-    return pairs + [run for setting in preset.symptoms for run in setting.runs(NOISE_FREE)]
+    return runs_of(pairs_and_symptoms(preset))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return a row a run and layer, with the run's final discrete test accuracy."""
-    groups = [(setting, setting.pair()) for setting in preset.pairs]
-    groups += [(setting, setting.runs(NOISE_FREE)) for setting in preset.symptoms]
-    usage, history = gather(records, groups, "usage"), gather(records, groups, "history")
-    if usage.empty:
-        return usage.assign(deep=False)
-    names = [setting.name for setting in preset.symptoms]
-    merged = with_accuracy(usage, history, at_end=True)
-    return merged.assign(deep=merged["setting"].isin(names))
+    usage = probed(records, pairs_and_symptoms(preset), "usage", at_end=True)
+    return mark_deep(usage, preset)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a seed: the difference of the shares over all layers, in percentage points."""
-    pair = frame[~frame["deep"].astype(bool)]
-    settings = list(pair["setting"].unique())
-    parts = []
-    for setting, rows in pair.groupby("setting", sort=False):
-        weighted = rows.assign(unused_gates=rows["unused"] * rows["n_gates"])
-        runs = weighted.groupby(["relaxation", "seed"], as_index=False).agg(
-            unused_gates=("unused_gates", "sum"),
-            n_gates=("n_gates", "sum"),
-            discrete_accuracy=("discrete_accuracy", "first"),
-            floor=("floor", "first"),
-        )
-        runs["share"] = 100 * runs["unused_gates"] / runs["n_gates"]
-        table = paired(runs, "share")
-        effect = table["dlgn"] - table["glgn"]
-        named = label(UNUSED, str(setting), settings)
-        parts.append(table.assign(setting=setting, claim=named, effect=effect))
-    return table_of(parts)
+    return effects_by_setting(frame[~frame["deep"].astype(bool)], _shares)
+
+
+def _shares(rows: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]:
+    weighted = rows.assign(unused_gates=rows["unused"] * rows["n_gates"])
+    runs = weighted.groupby(["relaxation", "seed"], as_index=False).agg(
+        unused_gates=("unused_gates", "sum"),
+        n_gates=("n_gates", "sum"),
+        discrete_accuracy=("discrete_accuracy", "first"),
+        floor=("floor", "first"),
+    )
+    runs["share"] = 100 * runs["unused_gates"] / runs["n_gates"]
+    return [(UNUSED, difference(runs, "share"))]
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -9,35 +9,33 @@ trained: that the other is not is the effect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pandas as pd
 
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting
 from lgn_analysis.experiments.frames import on_test_split, undisturbed_seconds
 from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
-from lgn_analysis.experiments.verdicts import Claim, Verdict, each_setting, label, table_of
+from lgn_analysis.experiments.verdicts import Claim, Verdict
 
-_PAPER: Final = "not in the paper"
 STEPS: Final = Claim(
     id="C13 steps",
     title="Somewhere GLGNs are more accurate at equal steps",
-    paper=_PAPER,
+    paper="not in the paper",
     metric="discrete test accuracy at equal steps, GLGN − DLGN, in the best cell of the map",
     unit="pp",
     smallest=1.0,
     null="in no cell the GLGN is more accurate",
 )
-SECONDS: Final = Claim(
+SECONDS: Final = replace(
+    STEPS,
     id="C13 seconds",
     title="Somewhere GLGNs are more accurate at equal seconds",
-    paper=_PAPER,
     metric="discrete test accuracy at equal seconds, GLGN − DLGN, in the best cell of the map",
-    unit="pp",
-    smallest=1.0,
-    null="in no cell the GLGN is more accurate",
 )
 CLAIMS: Final = (STEPS, SECONDS)
 CELL: Final = ("init", "depth", "width", "steps")
@@ -96,22 +94,19 @@ def compared(history: pd.DataFrame, lengths: Sequence[int]) -> pd.DataFrame:
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a claim, cell and seed: the difference in percentage points."""
-    settings = list(frame["setting"].unique())
-    parts = []
-    for setting, rows in frame.groupby("setting", sort=False):
-        for claim, comparison in ((STEPS, BY_STEPS), (SECONDS, BY_SECONDS)):
-            chosen = rows[rows["comparison"] == comparison]
-            columns = [*CELL, "seed", "dlgn", "glgn", "glgn_steps"]
-            best = chosen[["dlgn", "glgn"]].max(axis=1)
-            parts.append(
-                chosen[columns].assign(
-                    setting=setting,
-                    claim=label(claim, str(setting), settings),
-                    effect=100 * (chosen["glgn"] - chosen["dlgn"]),
-                    counts=best >= chosen["floor"],
-                )
-            )
-    return table_of(parts)
+    return effects_by_setting(frame, _differences)
+
+
+def _differences(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
+    for claim, comparison in ((STEPS, BY_STEPS), (SECONDS, BY_SECONDS)):
+        chosen = rows[rows["comparison"] == comparison]
+        best = chosen[["dlgn", "glgn"]].max(axis=1)
+        yield (
+            claim,
+            chosen[[*CELL, "seed", "dlgn", "glgn", "glgn_steps"]].assign(
+                effect=100 * (chosen["glgn"] - chosen["dlgn"]), counts=best >= chosen["floor"]
+            ),
+        )
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -7,6 +7,7 @@ needs more than 120 000 steps on digits, with residual initialisation a few thou
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from lgn_analysis.experiments.settings import Map, Preset, Setting, Sweep, Timing
@@ -30,12 +31,11 @@ _PROBES: Final = ProbePlan(
     plane_grid=25,
 )
 
-_DIGITS: Final = Setting(
+_on_digits = partial(Setting, floor=0.85, target=0.88, seeds=_FEW)
+_DIGITS: Final = _on_digits(
     name="digits",
     network=NetworkConfig(width=1000, depth=4, group_tau=20.0),
     steps=30_000,
-    floor=0.85,
-    target=0.88,
     seeds=_SEEDS,
     eval_every=250,
     probes=replace(_PROBES, lemma_steps=(10_000, 30_000)),
@@ -57,40 +57,30 @@ _MNIST: Final = Setting(
         lemma_draws=64,
     ),
 )
-_RESIDUAL: Final = Setting(
+_RESIDUAL: Final = _on_digits(
     name="digits residual",
     network=NetworkConfig(width=1000, depth=4, group_tau=20.0, init="residual"),
     steps=8000,
-    floor=0.85,
-    target=0.88,
     seeds=_SEEDS,
     eval_every=400,
 )
-_LONG: Final = Setting(
+_LONG: Final = _on_digits(
     name="digits normal",
     network=NetworkConfig(width=1000, depth=4, group_tau=20.0),
     steps=150_000,
-    floor=0.85,
-    target=0.88,
-    seeds=_FEW,
     eval_every=5000,
 )
-_SHALLOW: Final = Setting(
+_SHALLOW: Final = _on_digits(
     name="digits shallow",
     network=NetworkConfig(width=1000, depth=2, group_tau=7.0),
     steps=10_000,
-    floor=0.85,
-    target=0.88,
     seeds=_SEEDS,
     eval_every=500,
 )
-_MAP: Final = Setting(
+_MAP: Final = _on_digits(
     name="digits map",
     network=NetworkConfig(width=1000, depth=4, group_tau=20.0),
     steps=16_000,
-    floor=0.85,
-    target=0.88,
-    seeds=_FEW,
     eval_every=250,
 )
 _TURNS: Final = TimingPlan(("soft", "gumbel-soft", "gumbel-st"), rounds=30, steps=30)
@@ -101,13 +91,10 @@ CPU: Final = Preset(
     seeds=_SEEDS,
     pairs=(_DIGITS, _MNIST),
     symptoms=(
-        Setting(
+        _on_digits(
             name="digits deep",
             network=NetworkConfig(width=1000, depth=10, group_tau=10.0),
             steps=6000,
-            floor=0.85,
-            target=0.88,
-            seeds=_FEW,
         ),
     ),
     temperatures=(Sweep(_DIGITS, (0.01, 0.1, 0.25, 0.5, 1.0, 2.0)),),

@@ -8,7 +8,6 @@ twice.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.experiments.specs import RunSpec
-from lgn_analysis.experiments.sweep.execution import TABLES, Records, install
+from lgn_analysis.experiments.sweep.execution import TABLES, Records
 from lgn_analysis.experiments.sweep.failures import Failure, forget_failure, read_failure
-from lgn_analysis.experiments.sweep.record import read_record
+from lgn_analysis.experiments.sweep.record import new_record, read_record
 from lgn_analysis.experiments.sweep.workers import Outcome
 
 _ABANDONED: Final = 3600.0
@@ -86,13 +85,9 @@ class RunCache:
         )
 
     def _put(self, key: str, files: Mapping[str, bytes]) -> None:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
-        try:
+        with new_record(self.folder, key) as made:
             for name, content in files.items():
-                (temporary / name).write_bytes(content)
-            install(temporary, self.folder / key)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                (made / name).write_bytes(content)
 
 
 def _gather(records: Sequence[tuple[RunSpec, dict[str, pd.DataFrame]]], table: str) -> pd.DataFrame:

@@ -13,9 +13,12 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.data import DATASETS
-from lgn_analysis.experiments.specs import RunSpec
+from lgn_analysis.data import DATASETS, load_dataset
+from lgn_analysis.experiments.measures import timing_table
+from lgn_analysis.experiments.specs import RunSpec, TimingPlan
+from lgn_analysis.experiments.sweep.compilation import compiled, parts_of
 from lgn_analysis.gates.footprint import EVALUATED
+from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
 
 _STEP_NS: Final = {
     "soft": 80.0,
@@ -57,6 +60,15 @@ _GRAPH_BYTES: Final = 8 * 16
 _MOST_GRAPH: Final = 2**30
 
 
+_CALIBRATION: Final = RunSpec(
+    data=DataConfig(),
+    network=NetworkConfig(width=500, depth=2, group_tau=10.0),
+    training=TrainingConfig(),
+    timing=TimingPlan(("soft", "gumbel-st"), rounds=5, steps=200),
+)
+"""A third of a second, where costs were measured."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a set of runs will cost.
@@ -82,7 +94,7 @@ class Estimate:
     def __repr__(self) -> str:
         devices = ", ".join(sorted(self.runs["device"].unique())) if len(self.runs) else "no device"
         return (
-            f"Estimate({len(self.runs)} runs on {devices}: {_duration(self.seconds)} one after "
+            f"Estimate({len(self.runs)} runs on {devices}: {duration(self.seconds)} one after "
             f"another, up to {self.bytes / 2**30:.1f} GiB a run)"
         )
 
@@ -125,6 +137,17 @@ def cost(spec: RunSpec) -> float:
     return seconds + evaluations * interim_analyses + _probes(spec, gates)
 
 
+def slowness_of(specs: Iterable[RunSpec]) -> float | None:
+    """Return what training steps take now over what :func:`cost` says; None where unknown.
+
+    It is known of runs on this machine's CPU whose kernels are compiled already.
+    """
+    if any(spec.device != "cpu" for spec in specs) or not compiled(parts_of([_CALIBRATION])):
+        return None
+    taken = timing_table(_CALIBRATION, load_dataset(_CALIBRATION.data.name))["seconds"].sum()
+    return float(taken) / cost(_CALIBRATION)
+
+
 def _step(spec: RunSpec, gates: int, method: str) -> float:
     batch = spec.training.batch_size
     if spec.device != "cpu":
@@ -163,9 +186,13 @@ def memory(spec: RunSpec) -> float:
     return _PROCESS_BYTES + sum(data.sizes) * features + logits + max(activations, probing)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def duration(seconds: float) -> str:
+    """Return a length of time for a person.
+
+    >>> duration(42), duration(150), duration(5000), duration(200_000)
+    ('42 s', '2.5 min', '1.4 h', '2.3 days')
+    """
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{max(1.0, seconds):.0f} s"

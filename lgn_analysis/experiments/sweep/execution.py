@@ -6,8 +6,6 @@ written beside its place and renamed into it, so a sweep that is killed keeps ev
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -22,7 +20,7 @@ from lgn_analysis.data import Dataset, load_dataset
 from lgn_analysis.experiments import measures
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.failures import Failure
-from lgn_analysis.experiments.sweep.record import write_record
+from lgn_analysis.experiments.sweep.record import new_record, write_record
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.runs import train
 
@@ -77,22 +75,9 @@ def execute(spec: RunSpec, cache: Path) -> Path:
     else:
         tables = {"timing": measures.timing_table(spec, data)}
     facts = {**asdict(spec), "seconds": time.perf_counter() - started, "torch": torch.__version__}
-    temporary = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", dir=cache))
-    try:
-        write_record(temporary, tables, facts)
-        install(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_record(cache, spec.key) as folder:
+        write_record(folder, tables, facts)
     return place
-
-
-def install(made: Path, place: Path) -> None:
-    """Rename a whole record into its place, unless another sweep was there first."""
-    try:
-        made.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
 
 
 def _train_and_measure(spec: RunSpec, data: Dataset) -> dict[str, pd.DataFrame]:

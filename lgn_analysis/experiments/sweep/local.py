@@ -5,19 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.failures import Failure
+from lgn_analysis.experiments.sweep.pools import outcomes
 from lgn_analysis.experiments.sweep.workers import Outcome, run_here, start_worker
-
-TICK: Final = 1.0
-"""Seconds between two signs of life while no run ends."""
 
 _DIED: Final = (
     "the process that did the run died, twice; most likely the system ended it for want of memory: "
@@ -25,73 +21,67 @@ _DIED: Final = (
 )
 
 
-def local_outcomes(
-    specs: Sequence[RunSpec], folder: Path, *, workers: int
-) -> Generator[Outcome | None, None, None]:
-    """Do runs in local processes; yield each outcome, and None now and then while none ends.
+class LocalPool:
+    """Processes on this machine, which write into the cache themselves.
 
     A process that dies takes the pool with it, and does not say which run it did: those in flight
     are done again, one at a time, and one that kills a process of its own is a failure.
 
     Args:
-        specs: the runs, in the order in which they start.
-        folder: the cache, which the processes write into.
-        workers: processes.
+        folder: the cache.
+        workers: processes; no more runs are in flight, so that few are suspected.
+        again: the runs have been in flight when a process died.
     """
-    queue = list(specs)
-    suspects: list[RunSpec] = []
-    while queue or suspects:
-        alone = bool(suspects)
-        source, count = (suspects, 1) if alone else (queue, workers)
-        in_flight: dict[Future[Outcome], RunSpec] = {}
+
+    def __init__(self, folder: Path, workers: int, *, again: bool = False) -> None:
+        self.slots = workers
+        self._folder = folder
+        self._again = again
+        # spawn: a forked process would inherit locks of threads that it does not have.
+        self._context = multiprocessing.get_context("spawn")
+        # Workers end at once when this end of the pipe is closed, or its process is killed.
+        self._lifeline, self._end = self._context.Pipe(duplex=False)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> LocalPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:  # runs in flight are given up
+            self._end.close()
+        self._shut_down()
+        self._end.close()
+        self._lifeline.close()
+
+    def submit(self, spec: RunSpec) -> Future[Outcome]:
+        """Submit a run; the processes that this starts ignore Ctrl-C from their first instant."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.slots,
+                mp_context=self._context,
+                initializer=start_worker,
+                initargs=(self._lifeline,),
+            )
+        if threading.current_thread() is not threading.main_thread():
+            return self._pool.submit(run_here, spec, self._folder)  # signals are the main thread's
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            with _pool(min(count, len(source))) as pool:
-                while source or in_flight:
-                    # No more in flight than there are processes, to know the suspects.
-                    while source and len(in_flight) < count:
-                        spec = source.pop(0)
-                        in_flight[_submit(pool, spec, folder)] = spec
-                    done, _ = wait(in_flight, timeout=TICK, return_when=FIRST_COMPLETED)
-                    if not done:
-                        yield None
-                    for future in done:
-                        outcome = future.result()
-                        del in_flight[future]
-                        yield outcome
-        except BrokenProcessPool:
-            if alone:
-                (spec,) = in_flight.values()
-                yield Outcome(spec.key, 0.0, failure=Failure.of(spec.key, spec.label, spec, _DIED))
-            else:
-                suspects = list(in_flight.values())
+            return self._pool.submit(run_here, spec, self._folder)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
+    def recover(self, lost: Sequence[RunSpec], error: Exception) -> Iterator[Outcome | None]:
+        """Do the runs again, one at a time; those that were are failures."""
+        self._shut_down()
+        if self._again:
+            for spec in lost:
+                failure = Failure.of(spec.key, spec.label, spec, _DIED)
+                yield Outcome(spec.key, 0.0, failure=failure)
+        else:
+            with LocalPool(self._folder, 1, again=True) as pool:
+                yield from outcomes(lost, pool)
 
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    # spawn: a forked process would inherit locks of threads that it does not have.
-    context = multiprocessing.get_context("spawn")
-    lifeline, end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=start_worker, initargs=(lifeline,)
-    )
-    try:
-        yield pool
-    except BaseException:
-        # Runs in flight are given up: the workers end at once, and nobody waits for them.
-        end.close()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        end.close()
-        lifeline.close()
-
-
-def _submit(pool: ProcessPoolExecutor, spec: RunSpec, folder: Path) -> Future[Outcome]:
-    """Submit a run; the processes that this starts ignore Ctrl-C from their first instant."""
-    if threading.current_thread() is not threading.main_thread():
-        return pool.submit(run_here, spec, folder)  # signals are the main thread's business
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        return pool.submit(run_here, spec, folder)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def _shut_down(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None

@@ -9,7 +9,7 @@ from typing import Final
 from tqdm.auto import tqdm
 
 from lgn_analysis.experiments.specs import RunSpec
-from lgn_analysis.experiments.sweep.costs import cost
+from lgn_analysis.experiments.sweep.costs import cost, duration
 from lgn_analysis.experiments.sweep.workers import Outcome
 
 _MEASURED: Final = 0.05
@@ -125,15 +125,3 @@ class SweepProgress:
         if label:
             parts.append(label)
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time for a person.
-
-    >>> duration(42), duration(150), duration(5000), duration(200_000)
-    ('42 s', '2.5 min', '1.4 h', '2.3 days')
-    """
-    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{max(1.0, seconds):.0f} s"

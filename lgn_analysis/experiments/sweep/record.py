@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +21,26 @@ from lgn_analysis.base.errors import DamagedFileError
 from lgn_analysis.base.files import checksum
 
 FACTS: Final = "spec.json"
+
+
+@contextmanager
+def new_record(folder: Path, key: str) -> Iterator[Path]:
+    """Yield a folder that is the record ``key`` in ``folder`` when the block has ended well."""
+    made = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder))
+    try:
+        yield made
+        install(made, folder / key)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def install(made: Path, place: Path) -> None:
+    """Rename a whole record into its place, unless another sweep was there first."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
 
 
 def write_record(

@@ -10,22 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from lgn_analysis.plots.layout import (
-    footnote,
-    legend_above,
-    nothing,
-    setting_rows,
-    targets_of,
-    titled,
-)
+from lgn_analysis.plots.layout import setting_rows, targets_of, without_legends
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     by_method,
     draw_band,
+    level_line,
     percent_axis,
     step_axis,
 )
+
+_SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
 def accuracy_curves(
@@ -48,16 +44,8 @@ def accuracy_curves(
         table = rows if x == "step" else _mean_seconds(rows)
         name = f"{method_style.label}, " if method_style.label else ""
         draw_band(ax, table, x, "discrete_accuracy", method_style, label=f"{name}discrete")
-        draw_band(
-            ax,
-            table,
-            x,
-            "soft_accuracy",
-            method_style,
-            label=f"{name}soft",
-            linewidth=0.7,
-            alpha=0.8,
-        )
+        thin = {"label": f"{name}soft", "linewidth": 0.7, "alpha": 0.8}
+        draw_band(ax, table, x, "soft_accuracy", method_style, **thin)
     if x == "step":
         step_axis(ax)
     else:
@@ -72,27 +60,17 @@ def accuracy_curves(
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: over iterations, and over seconds."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 2)
-    settings = frame["setting"].nunique()
-    for index, (name, part, (left, right)) in enumerate(rows):
-        target = float(part["target"].iloc[0])
-        accuracy_curves(part, left)
-        left.set_title(titled(name, "in iterations", settings))
-        accuracy_curves(part[part["step"] > 0], right, x="seconds")
-        right.set_title(titled(name, "in time", settings))
-        for ax in (left, right):
-            ax.axhline(target, color="#555555", linewidth=0.8, linestyle=":")
-            ax.set_ylim(0, 1.02)
-            ax.legend().remove()
-        if not index:
-            legend_above(fig, left, columns=4)
-    footnote(fig, frame, f"dotted: target, {targets_of(frame)}")
-    return fig
+    return setting_rows(frame, 2, _row, legend=4, note=f"dotted: target, {targets_of(frame)}")
 
 
-_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    accuracy_curves(part, axes[0])
+    accuracy_curves(part[part["step"] > 0], axes[1], x="seconds")
+    for ax in axes:
+        level_line(ax, float(part["target"].iloc[0]), linestyle=":")
+        ax.set_ylim(0, 1.02)
+    without_legends(axes)
+    return ["in iterations", "in time"]
 
 
 def _mean_seconds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
-from lgn_analysis.plots.style import as_frame, axes_or_new, by_method
+from lgn_analysis.plots.layout import setting_rows
+from lgn_analysis.plots.style import GREY, as_frame, axes_or_new, by_method
 
 _LINEAR: Final = 1e-3
 """Nats below which the axes are linear."""
@@ -32,8 +32,7 @@ def change_against(
     ax = axes_or_new(ax)
     frame = as_frame(checkpoints)
     trace = column.startswith("trace")
-    y = frame["delta_loss"].abs() if trace else frame["delta_loss"]
-    frame = frame.assign(y=y)
+    frame = frame.assign(y=frame["delta_loss"].abs() if trace else frame["delta_loss"])
     for method_style, rows in by_method(frame):
         trained = rows["discrete_accuracy"] >= floor
         for part, face, label in (
@@ -60,7 +59,7 @@ def change_against(
     low = float(min(frame[column].min(), frame["y"].min()))
     high = float(max(frame[column].max(), frame["y"].max()))
     line = np.array([low, 0.0, high])
-    ax.plot(line, line, color="#555555", linewidth=0.8, label="_")
+    ax.plot(line, line, color=GREY, linewidth=0.8, label="_")
     ax.set_xlabel(
         "predicted, first order" if column == "first_order" else "predicted, second order"
     )
@@ -69,23 +68,13 @@ def change_against(
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: against the first order, the second, and the trace."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 3, height=2.6)
-    settings = frame["setting"].nunique()
-    titles = {"first_order": "gradient alone", "prediction": "with curvature", "trace_z": "trace"}
-    for index, (name, part, axes) in enumerate(rows):
-        for ax, (column, text) in zip(axes, titles.items(), strict=True):
-            change_against(part, ax, column=column)
-            ax.set_title(titled(name, text, settings))
-            ax.tick_params(axis="x", rotation=45, labelsize=7)
-            ax.tick_params(axis="y", labelsize=7)
-        if not index:
-            legend_above(fig, axes[0])
-    footnote(
-        fig,
-        frame,
-        f"a point a checkpoint and seed, hollow below {_FLOOR:.0%} discrete accuracy; on the line: right",
-        intervals=False,
-    )
-    return fig
+    note = f"a point a checkpoint and seed, hollow below {_FLOOR:.0%} discrete accuracy; on the line: right"
+    return setting_rows(frame, 3, _row, height=2.6, note=note, intervals=False)
+
+
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    for ax, column in zip(axes, ("first_order", "prediction", "trace_z"), strict=True):
+        change_against(part, ax, column=column)
+        ax.tick_params(axis="x", rotation=45, labelsize=7)
+        ax.tick_params(axis="y", labelsize=7)
+    return ["gradient alone", "with curvature", "trace"]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
+from lgn_analysis.plots.layout import setting_rows, without_legends
 from lgn_analysis.plots.style import (
     METHOD_STYLES,
     as_frame,
@@ -16,6 +16,10 @@ from lgn_analysis.plots.style import (
     by_method,
     draw_band,
     fit_means,
+    gap_values,
+    legend_where_named,
+    level_line,
+    on_split,
     percent_axis,
     step_axis,
 )
@@ -34,50 +38,42 @@ def gap_curves(
             share of predictions that differ.
     """
     ax = axes_or_new(ax)
-    frame = as_frame(history)
-    if "split" in frame:
-        frame = frame[frame["split"] == split]
-    if column == "flips":
-        value, text = 100 * frame["flips"] / frame["n"], "flipped predictions (%)"
-    elif column.endswith("loss"):
-        value, text = frame[column], "gap in loss (nats)"
-    else:
-        value, text = 100 * frame[column], "gap in accuracy (pp)"
-    frame = frame.assign(value=value)
+    frame = on_split(as_frame(history), split)
+    kind = "flips" if column == "flips" else "loss" if column.endswith("loss") else "accuracy"
+    frame = frame.assign(value=gap_values(frame, column))
     for method_style, rows in by_method(frame):
         draw_band(ax, rows, "step", "value", method_style)
-    ax.axhline(0, color="#555555", linewidth=0.8)
+    level_line(ax, 0)
     fit_means(ax)
     if column == "flips":
         ax.set_ylim(bottom=0)
     step_axis(ax)
-    ax.set_ylabel(text)
-    if any(label for label in ax.get_legend_handles_labels()[1]):
-        ax.legend(loc="upper right")
+    ax.set_ylabel(_LABELS[kind])
+    legend_where_named(ax, loc="upper right")
     return ax
 
 
-_COLUMNS: Final = {"gap": "accuracy", "gap_loss": "loss", "flips": "flips"}
+_LABELS: Final = {
+    "accuracy": "gap in accuracy (pp)",
+    "loss": "gap in loss (nats)",
+    "flips": "flipped predictions (%)",
+}
 
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: gap in accuracy and loss, flips; the deep DLGN's below."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 3, height=2.1)
-    settings = frame["setting"].nunique()
-    for index, (name, part, axes) in enumerate(rows):
-        for ax, (column, text) in zip(axes, _COLUMNS.items(), strict=True):
-            gap_curves(part, ax, column=column)
-            ax.set_title(titled(name, text, settings))
-            ax.legend().remove()
-        if not index:
-            legend_above(fig, axes[0])
-        if part["deep"].all():
-            _two_accuracies(axes[0], part)
-            axes[0].set_title(titled(name, "both accuracies", settings))
-    footnote(fig, frame, "gap = soft − discrete accuracy, discrete − soft loss")
-    return fig
+    note = "gap = soft − discrete accuracy, discrete − soft loss"
+    return setting_rows(frame, 3, _row, height=2.1, note=note)
+
+
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    for ax, column in zip(axes, ("gap", "gap_loss", "flips"), strict=True):
+        gap_curves(part, ax, column=column)
+    without_legends(axes)
+    if part["deep"].all():
+        _two_accuracies(axes[0], part)
+        return ["both accuracies", "loss", "flips"]
+    return ["accuracy", "loss", "flips"]
 
 
 def _two_accuracies(ax: Axes, deep: pd.DataFrame) -> None:
@@ -85,16 +81,8 @@ def _two_accuracies(ax: Axes, deep: pd.DataFrame) -> None:
     ax.clear()
     method_style = METHOD_STYLES["soft"]
     draw_band(ax, deep, "step", "soft_accuracy", method_style, label="soft")
-    draw_band(
-        ax,
-        deep,
-        "step",
-        "discrete_accuracy",
-        method_style,
-        label="discrete",
-        color="#000000",
-        linestyle="-",
-    )
+    other = {"label": "discrete", "color": "#000000", "linestyle": "-"}
+    draw_band(ax, deep, "step", "discrete_accuracy", method_style, **other)
     step_axis(ax)
     ax.grid(visible=True)
     ax.set_ylabel("test accuracy")

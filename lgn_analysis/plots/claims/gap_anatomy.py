@@ -9,13 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
+from lgn_analysis.plots.layout import setting_rows, without_legends
 from lgn_analysis.plots.style import (
+    GREY,
     MethodStyle,
     as_frame,
     axes_or_new,
     by_method,
+    draw_line,
     draw_points,
+    level_line,
     percent_axis,
 )
 
@@ -50,17 +53,9 @@ def anatomy_curves(anatomy: Any, ax: Axes | None = None, *, column: str = "delta
     frame = frame[frame["n_discrete"] > 0]
     for scheme, method_style in _SCHEMES.items():
         rows = frame[frame["scheme"] == scheme]
-        ax.plot(
-            rows["layer"] + 1,
-            rows[column],
-            color=method_style.color,
-            linestyle=method_style.linestyle,
-            marker=method_style.marker,
-            markerfacecolor="white" if scheme == "alone" else method_style.color,
-            label=method_style.label,
-        )
+        _draw_layers(ax, rows, column, method_style, hollow=scheme == "alone")
     if column in ("delta_loss", "flips"):
-        ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
+        level_line(ax, 0, zorder=0)
     if column == "accuracy":
         percent_axis(ax)
     if column == "flips":
@@ -84,7 +79,7 @@ def anatomy_expansion(anatomy: Any, ax: Axes | None = None) -> Axes:
     whole = frame[frame["scheme"] == "from input"].nlargest(1, "n_discrete")
     rows = pd.concat([alone, whole])
     places = [*range(1, len(alone) + 1), len(alone) + 2]  # a gap sets the whole network apart
-    ax.bar(places, rows["delta_loss"], _WIDTH, color="#BBBBBB", edgecolor="#555555", label="true")
+    ax.bar(places, rows["delta_loss"], _WIDTH, color="#BBBBBB", edgecolor=GREY, label="true")
     ax.plot(
         places, rows["first_order"], linestyle="", marker="s", color="#D55E00",
         markerfacecolor="white", label="1st order",
@@ -93,7 +88,7 @@ def anatomy_expansion(anatomy: Any, ax: Axes | None = None) -> Axes:
         places, rows["prediction"], linestyle="", marker="o", color="#0072B2",
         label="2nd order",
     )  # fmt: skip
-    ax.axhline(0, color="#555555", linewidth=0.8)
+    level_line(ax, 0)
     ax.set_xticks(places, [*map(str, places[:-1]), "all"])
     ax.set_xlabel("discrete layer (1 = input)")
     ax.set_ylabel("change in loss (nats)")
@@ -111,48 +106,29 @@ def bit_flips(anatomy: Any, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax)
     frame = anatomy if isinstance(anatomy, pd.DataFrame) else anatomy.layers
     for column, method_style in _BITS.items():
-        ax.plot(
-            frame["layer"] + 1,
-            frame[column],
-            color=method_style.color,
-            linestyle=method_style.linestyle,
-            marker=method_style.marker,
-            markerfacecolor="white" if column == "own_bit_flips" else method_style.color,
-            label=method_style.label,
-        )
-    ax.set_ylim(bottom=0)
-    _layer_axis(ax)
-    percent_axis(ax)
-    ax.set_ylabel("bits that flip")
+        _draw_layers(ax, frame, column, method_style, hollow=column == "own_bit_flips")
+    _bits_axis(ax)
     _legend_above(ax, "soft layers", columns=2)
     return ax
 
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: layers made discrete alone, early and late; flipped bits."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 3, height=2.4)
-    settings = frame["setting"].nunique()
-    for index, (name, part, axes) in enumerate(rows):
-        steps = sorted(part["step"].unique())
-        for ax, step in zip(axes, (steps[0], steps[-1]), strict=False):
-            rows_then = part[part["step"] == step]
-            layer_changes(rows_then, ax)
-            ax.set_title(titled(name, f"loss, step {step}", settings))
-            ax.legend().remove()
-        if not index:
-            legend_above(fig, axes[0])
-        alone = part[(part["step"] == steps[0]) & (part["scheme"] == "alone")]
-        for method_style, method in by_method(alone.assign(number=alone["layer"] + 1)):
-            draw_points(axes[2], method, "number", "bit_flips", method_style)
-        _layer_axis(axes[2])
-        axes[2].set_ylabel("bits that flip")
-        axes[2].set_ylim(bottom=0)
-        percent_axis(axes[2])
-        axes[2].set_title(titled(name, f"bits, step {steps[0]}", settings))
-    footnote(fig, frame, "training samples; cross: second-order prediction, mean over seeds")
-    return fig
+    note = "training samples; cross: second-order prediction, mean over seeds"
+    return setting_rows(frame, 3, _row, height=2.4, note=note)
+
+
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    first, last = part["step"].min(), part["step"].max()
+    for ax, step in zip(axes, (first, last), strict=False):
+        layer_changes(part[part["step"] == step], ax)
+    without_legends(axes)
+    bits = axes[2]
+    alone = part[(part["step"] == first) & (part["scheme"] == "alone")]
+    for method_style, method in by_method(alone.assign(number=alone["layer"] + 1)):
+        draw_points(bits, method, "number", "bit_flips", method_style)
+    _bits_axis(bits)
+    return [f"loss, step {first}", f"loss, step {last}", f"bits, step {first}"]
 
 
 def layer_changes(anatomies: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -175,13 +151,28 @@ def layer_changes(anatomies: pd.DataFrame, ax: Axes | None = None) -> Axes:
             predicted.index, predicted, linestyle="", marker="x", markersize=5, color="#000000",
             markeredgewidth=0.8, label="_", zorder=5,
         )  # fmt: skip
-    ax.axhline(0, color="#555555", linewidth=0.8, zorder=0)
+    level_line(ax, 0, zorder=0)
     ticks = [*range(1, depth + 1), depth + 2]
     ax.set_xticks(ticks, [*map(str, ticks[:-1]), "all"])
     ax.set_xlabel("discrete layer (1 = input)")
     ax.set_ylabel("change in loss (nats)")
     ax.legend(fontsize=7)
     return ax
+
+
+def _draw_layers(
+    ax: Axes, rows: pd.DataFrame, column: str, method_style: MethodStyle, *, hollow: bool
+) -> None:
+    face = "white" if hollow else method_style.color
+    look = {"marker": method_style.marker, "markerfacecolor": face}
+    draw_line(ax, rows["layer"] + 1, rows[column], method_style, **look)
+
+
+def _bits_axis(ax: Axes) -> None:
+    _layer_axis(ax)
+    ax.set_ylabel("bits that flip")
+    ax.set_ylim(bottom=0)
+    percent_axis(ax)
 
 
 def _layer_axis(ax: Axes) -> None:

@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lgn_analysis.plots.claims.temperature import tau_axis
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
+from lgn_analysis.plots.layout import setting_rows, without_legends
 from lgn_analysis.plots.style import (
     METHOD_STYLES,
     as_frame,
     axes_or_new,
     by_method,
     draw_points,
+    legend_where_named,
+    level_line,
     percent_axis,
     step_axis,
 )
@@ -34,60 +36,45 @@ def trace_curves(curvature: Any, ax: Axes | None = None, *, column: str = "trace
     ax = axes_or_new(ax)
     for method_style, rows in by_method(as_frame(curvature)):
         draw_points(ax, rows, "step", column, method_style)
-    ax.axhline(0, color="#555555", linewidth=0.8)
+    level_line(ax, 0)
     step_axis(ax)
     ax.set_yscale("symlog", linthresh=1e-3)
     low, high = ax.get_ylim()
     ax.set_ylim(low, 2 * high)  # the markers of the largest are cut off otherwise
     ax.set_ylabel("tr(H) in z" if column == "trace_z" else "tr(H) in u = z / tau")
-    if any(label for label in ax.get_legend_handles_labels()[1]):
-        ax.legend(loc="lower left")
+    legend_where_named(ax, loc="lower left")
     return ax
 
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: over training, over tau at the end, against the error."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 3)
-    settings = frame["setting"].nunique()
-    for index, (name, part, (left, middle, right)) in enumerate(rows):
-        pair = part[part["tau"] == part["reference_tau"]]
-        noisy = part[(part["relaxation"] == "gumbel-st") & (part["step"] == part["steps"])]
-        trace_curves(pair, left)
-        left.set_title(titled(name, "over training", settings))
-        if noisy["tau"].nunique() > 1:
-            _over_tau(middle, noisy)
-            middle.set_title(titled(name, "GLGNs over tau", settings))
-        else:
-            middle.set_axis_off()
-        _against_error(right, pair)
-        right.set_ylim(left.get_ylim())
-        right.set_title(titled(name, "at equal error", settings))
-        left.legend().remove()
-        if not index:
-            legend_above(fig, left)
-    footnote(fig, frame, "tr_z = tr_u / tau²")
-    return fig
+    return setting_rows(frame, 3, _row, note="tr_z = tr_u / tau²")
+
+
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    left, middle, right = axes
+    pair = part[part["tau"] == part["reference_tau"]]
+    noisy = part[(part["relaxation"] == "gumbel-st") & (part["step"] == part["steps"])]
+    trace_curves(pair, left)
+    without_legends([left])
+    several = noisy["tau"].nunique() > 1
+    if several:
+        _over_tau(middle, noisy)
+    else:
+        middle.set_axis_off()
+    _against_error(right, pair)
+    right.set_ylim(left.get_ylim())
+    return ["over training", "GLGNs over tau" if several else "", "at equal error"]
 
 
 def _over_tau(ax: Axes, noisy: pd.DataFrame) -> None:
     method_style = METHOD_STYLES["gumbel-st"]
+    other = {"label": "in u = z / tau", "color": "#56B4E9", "linestyle": "--", "marker": "^"}
     draw_points(ax, noisy, "tau", "trace_z", method_style, label="in z")
-    draw_points(
-        ax,
-        noisy,
-        "tau",
-        "trace_u",
-        method_style,
-        label="in u = z / tau",
-        color="#56B4E9",
-        linestyle="--",
-        marker="^",
-    )
+    draw_points(ax, noisy, "tau", "trace_u", method_style, **other)
     tau_axis(ax, noisy["tau"])
     ax.set_yscale("symlog", linthresh=1e-3)
-    ax.axhline(0, color="#555555", linewidth=0.8)
+    level_line(ax, 0)
     ax.set_ylabel("tr(H) at the end")
     ax.legend()
 
@@ -104,7 +91,7 @@ def _against_error(ax: Axes, pair: pd.DataFrame) -> None:
             alpha=0.7,
             linewidths=0,
         )
-    ax.axhline(0, color="#555555", linewidth=0.8)
+    level_line(ax, 0)
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=1e-3)
     ax.invert_xaxis()

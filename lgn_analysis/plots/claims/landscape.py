@@ -11,19 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, titled
+from lgn_analysis.plots.layout import setting_rows, without_legends
 from lgn_analysis.plots.style import (
+    GREY,
     as_frame,
     axes_or_new,
     by_method,
     draw_band,
-    panels,
+    draw_line,
+    legend_where_named,
     percent_axis,
+    shade,
     summarise,
 )
 
 _LABELS: Final = {"loss": "loss (nats)", "accuracy": "accuracy"}
 _AXES: Final = {"soft → discrete": "t (0: soft, 1: discrete)"}
+_AT_MODEL: Final = 1e-9
+_LEAST: Final = 1e-12
 
 
 def landscape_slice(
@@ -51,52 +56,38 @@ def landscape_slice(
         ax.set_ylabel(_direction(frame["y_direction"].iloc[0]))
     else:
         for method_style, rows in by_method(frame):
-            ax.plot(
-                rows["x"],
-                rows[column],
-                color=method_style.color,
-                linestyle=method_style.linestyle,
-                label=method_style.label,
-            )
-        ax.axvline(0, color="#555555", linewidth=0.8, zorder=0)
+            draw_line(ax, rows["x"], rows[column], method_style)
+        ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
         ax.set_ylabel(_LABELS[column])
         if column == "accuracy":
             percent_axis(ax)
-        if any(label for label in ax.get_legend_handles_labels()[1]):
-            ax.legend()
+        legend_where_named(ax)
     ax.set_xlabel(_direction(frame["x_direction"].iloc[0]))
     return ax
 
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, two rows a setting: lines and their bends; planes of the first seed."""
-    if frame.empty:
-        return nothing()
-    names = list(frame["setting"].unique())
-    fig, axes = panels(3, rows=2 * len(names), height=4.2 * len(names) + 0.6)
-    for index, name in enumerate(names):
-        part = frame[frame["setting"] == name]
-        random, top, planes = (part[part["kind"] == kind] for kind in ("filter", "eigen", "plane"))
-        above, below = axes[6 * index : 6 * index + 3], axes[6 * index + 3 : 6 * index + 6]
-        rise_along(random, above[0]).set_title(titled(name, "random", len(names)))
-        rise_along(top, above[1]).set_title(titled(name, "top eigenvector", len(names)))
-        bend_along(random, above[2]).set_title(titled(name, "bend, random", len(names)))
-        bend_along(top, below[2]).set_title(titled(name, "bend, top", len(names)))
-        for ax in (*above, below[2]):
-            ax.legend().remove()
-        for ax in below[:2]:
-            ax.set_axis_off()
-        for ax, (method_style, plane) in zip(below[:2], by_method(planes), strict=False):
-            ax.set_axis_on()
-            seed = plane["seed"].min()
-            landscape_slice(plane[plane["seed"] == seed], ax, bar=False)
-            ax.set_title(titled(name, f"{method_style.label.split()[0]}, seed {seed}", len(names)))
-        if not index:
-            legend_above(fig, above[0])
-    footnote(
-        fig, frame, "s = 1 moves each gate by the length of its own logits; contours: loss in nats"
-    )
-    return fig
+    note = "s = 1 moves each gate by the length of its own logits; contours: loss in nats"
+    return setting_rows(frame, 3, _rows, rows=2, height=4.2, note=note)
+
+
+def _rows(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    random, top, planes = (part[part["kind"] == kind] for kind in ("filter", "eigen", "plane"))
+    rise_along(random, axes[0])
+    rise_along(top, axes[1])
+    bend_along(random, axes[2])
+    bend_along(top, axes[5])
+    without_legends(axes)
+    names = []
+    for ax, (method_style, plane) in zip(axes[3:5], by_method(planes), strict=False):
+        seed = plane["seed"].min()
+        landscape_slice(plane[plane["seed"] == seed], ax, bar=False)
+        names.append(f"{method_style.label.split()[0]}, seed {seed}")
+    for ax in axes[3 + len(names) : 5]:
+        ax.set_axis_off()
+        names.append("")
+    return ["random", "top eigenvector", "bend, random", *names, "bend, top"]
 
 
 def rise_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -135,24 +126,13 @@ def bend_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
     means = means.assign(size=np.log10(means["size"].clip(lower=_LEAST)))
     for method_style, rows in by_method(means):
         table = summarise(rows, "x", "size")
-        ax.plot(
-            table["x"],
-            10 ** table["mean"],
-            color=method_style.color,
-            linestyle=method_style.linestyle,
-            label=method_style.label,
-        )
-        low, high = 10 ** table["low"], 10 ** table["high"]
-        ax.fill_between(table["x"], low, high, color=method_style.color, alpha=0.18, linewidth=0)
+        draw_line(ax, table["x"], 10 ** table["mean"], method_style)
+        shade(ax, table["x"], 10 ** table["low"], 10 ** table["high"], method_style.color)
     ax.set_yscale("log")
     ax.set_xlabel("s")
     ax.set_ylabel("|d²L/ds²| (nats)")
     ax.legend(fontsize=7)
     return ax
-
-
-_AT_MODEL: Final = 1e-9
-_LEAST: Final = 1e-12
 
 
 def _contours(ax: Axes, frame: pd.DataFrame, column: str, levels: int, bar: bool) -> None:

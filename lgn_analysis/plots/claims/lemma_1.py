@@ -8,13 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import footnote, nothing, setting_rows, titled
+from lgn_analysis.plots.layout import setting_rows
 from lgn_analysis.plots.style import (
+    GREY,
     as_frame,
     axes_or_new,
     by_method,
     draw_band,
+    draw_line,
     draw_points,
+    legend_where_named,
+    level_line,
     style_of,
 )
 
@@ -47,19 +51,10 @@ def lemma_ratio(lemma: Any, ax: Axes | None = None) -> Axes:
         )
         for order, style in ((3, ":"), (4, "-.")):
             if f"ratio_{order}" in rows:
-                ax.plot(
-                    rows["scale"],
-                    rows[f"ratio_{order}"],
-                    color=method_style.color,
-                    linestyle=style,
-                    alpha=0.7,
-                    label=f"predicted to order {order}",
-                )
-    ax.axhline(1, color="#555555", linewidth=0.8)
-    ax.set_xlabel("noise scale s (training: 1)")
-    ax.set_ylabel("measured / predicted gain")
-    if any(label for label in ax.get_legend_handles_labels()[1]):
-        ax.legend()
+                look = {"linestyle": style, "label": f"predicted to order {order}", "alpha": 0.7}
+                draw_line(ax, rows["scale"], rows[f"ratio_{order}"], method_style, **look)
+    _ratio_axes(ax)
+    legend_where_named(ax)
     return ax
 
 
@@ -81,52 +76,42 @@ def lemma_orders(lemma: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for method_style, rows in by_method(lemma):
         for column, (label, style) in _ORDERS.items():
             if column in rows and rows[column].notna().any():
-                draw_band(
-                    ax,
-                    rows,
-                    "scale",
-                    column,
-                    method_style,
-                    label=label,
-                    linestyle=style,
-                    marker=".",
-                )
-    ax.axhline(1, color="#555555", linewidth=0.8)
-    ax.set_xlabel("noise scale s (training: 1)")
-    ax.set_ylabel("measured / predicted gain")
+                look = {"label": label, "linestyle": style, "marker": "."}
+                draw_band(ax, rows, "scale", column, method_style, **look)
+    _ratio_axes(ax)
     ax.legend(fontsize=7)
     return ax
 
 
+def _ratio_axes(ax: Axes) -> None:
+    level_line(ax, 1)
+    ax.set_xlabel("noise scale s (training: 1)")
+    ax.set_ylabel("measured / predicted gain")
+
+
 def figure(frame: pd.DataFrame, tolerance: float) -> Figure:
     """Return the figure, a row a setting: each method by order, early, and the lemma at the end."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 3)
-    settings = frame["setting"].nunique()
-    for name, part, (left, middle, right) in rows:
-        early = part[part["step"] == part["step"].min()]
-        late = part[part["step"] == part["step"].max()]
-        for ax, kind in ((left, "soft"), (middle, "gumbel-st")):
-            chosen = early[early["relaxation"] == kind]
+
+    def draw(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+        early, late = part["step"].min(), part["step"].max()
+        titles = []
+        for ax, kind in zip(axes, ("soft", "gumbel-st"), strict=False):
+            chosen = part[(part["step"] == early) & (part["relaxation"] == kind)]
             lemma_orders(chosen, ax)
             _mark(ax, chosen, tolerance)
-            text = f"{style_of(kind).label.split()[0]}, step {early['step'].iloc[0]}"
-            ax.set_title(titled(name, text, settings))
-        lemma_ratio(late, right)
-        _mark(right, late, tolerance)
-        right.set_title(titled(name, f"both, step {late['step'].iloc[0]}", settings))
-    footnote(
-        fig,
-        frame,
-        f"grey: within {tolerance:.0%} of 1; arrow: radius, the mean of the largest scale inside",
-    )
-    return fig
+            titles.append(f"{style_of(kind).label.split()[0]}, step {early}")
+        at_end = part[part["step"] == late]
+        lemma_ratio(at_end, axes[2])
+        _mark(axes[2], at_end, tolerance)
+        return [*titles, f"both, step {late}"]
+
+    note = f"grey: within {tolerance:.0%} of 1; arrow: radius, the mean of the largest scale inside"
+    return setting_rows(frame, 3, draw, legend=None, note=note)
 
 
 def _mark(ax: Axes, rows: pd.DataFrame, tolerance: float) -> None:
     """Shade the tolerance, point at the mean radius of the lemma, and keep rare draws off the axis."""
-    ax.axhspan(1 - tolerance, 1 + tolerance, color="#555555", alpha=0.1, linewidth=0)
+    ax.axhspan(1 - tolerance, 1 + tolerance, color=GREY, alpha=0.1, linewidth=0)
     means = rows.groupby(["relaxation", "scale"])["ratio"].mean()
     ax.set_ylim(min(0, means.min()) - 0.3, min(max(2, 1.35 * means.max()), 12))
     if "radius" in rows:

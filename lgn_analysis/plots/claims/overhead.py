@@ -9,7 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lgn_analysis.plots.layout import footnote, legend_above, nothing
-from lgn_analysis.plots.style import as_frame, axes_or_new, by_method, draw_points, panels
+from lgn_analysis.plots.style import (
+    as_frame,
+    axes_or_new,
+    by_method,
+    draw_points,
+    level_line,
+    panels,
+)
 
 
 def extra_seconds(turns: Any, ax: Axes | None = None) -> Axes:
@@ -33,7 +40,7 @@ def extra_seconds(turns: Any, ax: Axes | None = None) -> Axes:
         shift = 0.2 * (index - (len(methods) - 1) / 2)
         placed = rows.assign(place=rows["setting"].map(names.index) + shift)
         draw_points(ax, placed, "place", "extra", method_style, linestyle="")
-    ax.axhline(0, color="#555555", linewidth=0.8)
+    level_line(ax, 0)
     ax.set_xticks(range(len(names)), names)
     ax.set_xlim(-0.5, len(names) - 0.5)
     ax.set_ylabel("extra time a step (%)")
@@ -47,7 +54,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         return nothing()
     fig, (ax,) = panels(1, height=2.8, width=5.0)
     extra_seconds(frame, ax)
-    ax.axhline(5, color="#000000", linewidth=0.8, linestyle=":")
+    level_line(ax, 5, color="#000000", linestyle=":")
     ax.annotate(
         "the paper: 5 %",
         (ax.get_xlim()[1], 5),

@@ -9,14 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lgn_analysis.plots.claims.temperature import tau_axis
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
-from lgn_analysis.plots.style import as_frame, axes_or_new, by_method, draw_points, percent_axis
+from lgn_analysis.plots.layout import setting_rows
+from lgn_analysis.plots.style import (
+    as_frame,
+    axes_or_new,
+    by_method,
+    draw_points,
+    gap_values,
+    percent_axis,
+)
 
-_TITLES: Final = {
-    "flips": "predictions",
-    "gap_loss": "gap in loss",
-    "discrete_accuracy": "accuracy",
-}
 _SHORT: Final = {"DLGN (noise-free)": "soft", "GLGN (Gumbel-ST)": "Gumbel ST"}
 
 
@@ -30,12 +32,8 @@ def parts_over_tau(ends: Any, ax: Axes | None = None, *, column: str = "flips") 
     """
     ax = axes_or_new(ax)
     frame = as_frame(ends)
-    if column == "flips":
-        frame = frame.assign(value=100 * frame["flips"] / frame["n"])
-    elif column == "gap_loss":
-        frame = frame.assign(value=frame["gap_loss"].abs())
-    else:
-        frame = frame.assign(value=frame[column])
+    value = frame[column] if column == "discrete_accuracy" else gap_values(frame, column).abs()
+    frame = frame.assign(value=value)
     methods = list(by_method(frame))
     single = frame["tau"].nunique() == 1
     for index, (method_style, rows) in enumerate(methods):
@@ -64,15 +62,11 @@ def parts_over_tau(ends: Any, ax: Axes | None = None, *, column: str = "flips") 
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: flips, gap in loss and accuracy of all methods."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 3, height=2.6)
-    settings = frame["setting"].nunique()
-    for name, part, axes in rows:
-        for ax, (column, text) in zip(axes, _TITLES.items(), strict=True):
-            parts_over_tau(part, ax, column=column)
-            ax.set_title(titled(name, text, settings))
-        if not fig.legends:
-            legend_above(fig, axes[0])
-    footnote(fig, frame, "falling tau: from tau to a tenth of it")
-    return fig
+    note = "falling tau: from tau to a tenth of it"
+    return setting_rows(frame, 3, _row, height=2.6, note=note)
+
+
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    for ax, column in zip(axes, ("flips", "gap_loss", "discrete_accuracy"), strict=True):
+        parts_over_tau(part, ax, column=column)
+    return ["predictions", "gap in loss", "accuracy"]

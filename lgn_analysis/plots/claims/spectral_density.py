@@ -9,12 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import footnote, nothing, setting_rows, titled
+from lgn_analysis.plots.layout import setting_rows, without_legends
 from lgn_analysis.plots.style import (
     MethodStyle,
     as_frame,
     axes_or_new,
     by_method,
+    draw_line,
+    legend_where_named,
 )
 
 WIDTH: Final = 0.01
@@ -42,20 +44,18 @@ def density_curve(density: Any, ax: Axes | None = None, *, width: float = WIDTH)
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
     ax.set_xlabel("eigenvalue of H (in z)")
     ax.set_ylabel("spectral density")
-    if any(label for label in ax.get_legend_handles_labels()[1]):
-        ax.legend()
+    legend_where_named(ax)
     return ax
 
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: the density, and the spectrum's mass by magnitude."""
-    if frame.empty:
-        return nothing()
-    fig, panel_rows = setting_rows(frame, 2)
-    settings = frame["setting"].nunique()
-    for index, (name, part, (left, right)) in enumerate(panel_rows):
+    first = frame["setting"].iloc[0] if len(frame) else ""
+
+    def draw(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+        left, right = axes
         density_curve(part, left)
-        left.set_title(titled(name, "spectral density", settings))
+        without_legends([left])
         for method_style, rows in by_method(part):
             _draw_tail(right, rows, method_style)
         right.set_xscale("log")
@@ -63,12 +63,11 @@ def figure(frame: pd.DataFrame) -> Figure:
         right.set_ylim(1e-6, 2)
         right.set_xlabel("x")
         right.set_ylabel("share with |λ| > x")
-        right.set_title(titled(name, "spectral tail", settings))
-        if not index:
+        if part["setting"].iloc[0] == first:
             right.legend(loc="lower left")
-        left.legend().remove()
-    footnote(fig, frame, "thin: single seeds")
-    return fig
+        return ["spectral density", "spectral tail"]
+
+    return setting_rows(frame, 2, draw, legend=None, note="thin: single seeds")
 
 
 def _draw(
@@ -82,14 +81,7 @@ def _draw(
     if len(curves) > 1:
         for curve in curves:
             ax.plot(grid, curve, color=method_style.color, linewidth=0.5, alpha=0.4)
-    mean = np.mean(curves, axis=0)
-    ax.plot(
-        grid,
-        mean,
-        color=method_style.color,
-        linestyle=method_style.linestyle,
-        label=method_style.label,
-    )
+    draw_line(ax, grid, np.mean(curves, axis=0), method_style)
 
 
 def _draw_tail(ax: Axes, rows: pd.DataFrame, method_style: MethodStyle) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from lgn_analysis.plots.layout import footnote, nothing, setting_rows, titled
+from lgn_analysis.plots.layout import setting_rows
 from lgn_analysis.plots.style import (
     METHOD_STYLES,
     MethodStyle,
@@ -18,6 +18,7 @@ from lgn_analysis.plots.style import (
     axes_or_new,
     draw_band,
     draw_points,
+    on_split,
     percent_axis,
     step_axis,
 )
@@ -34,9 +35,7 @@ def accuracy_by_tau(history: Any, ax: Axes | None = None, *, split: str = "test"
         split: which split, where the history has several.
     """
     ax = axes_or_new(ax)
-    frame = as_frame(history)
-    if "split" in frame:
-        frame = frame[frame["split"] == split]
+    frame = on_split(as_frame(history), split)
     last = frame[frame["step"] == frame["steps"]]
     draw_points(ax, last, "tau", "discrete_accuracy", METHOD_STYLES["gumbel-st"], label="discrete")
     draw_points(
@@ -62,29 +61,25 @@ def tau_axis(ax: Axes, taus: pd.Series) -> None:
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: curves of each tau, accuracies and unused gates at the end."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 3, height=2.5)
-    settings = frame["setting"].nunique()
-    for name, part, (left, middle, right) in rows:
-        taus = sorted(part["tau"].unique())
-        for index, tau in enumerate(taus):
-            shade = colormaps["viridis"](0.9 * index / max(1, len(taus) - 1))
-            method_style = MethodStyle(f"tau = {tau:g}", shade, _STYLES[index % len(_STYLES)], "")
-            draw_band(left, part[part["tau"] == tau], "step", "discrete_accuracy", method_style)
-        left.set_title(titled(name, "GLGN over training", settings))
-        step_axis(left)
-        left.set_ylabel("discrete test accuracy")
-        left.set_ylim(0, 1.02)
-        percent_axis(left)
-        left.legend(loc="upper left", fontsize=7)
-        accuracy_by_tau(part, middle)
-        middle.set_title(titled(name, "accuracy at the end", settings))
-        last = part[part["step"] == part["steps"]]
-        draw_points(right, last, "tau", "unused", METHOD_STYLES["gumbel-st"], label="")
-        tau_axis(right, last["tau"])
-        right.set_ylabel("share of unused gates")
-        right.set_title(titled(name, "unused at the end", settings))
-        percent_axis(right)
-    footnote(fig, frame)
-    return fig
+    return setting_rows(frame, 3, _row, height=2.5, legend=None)
+
+
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    left, middle, right = axes
+    taus = sorted(part["tau"].unique())
+    for index, tau in enumerate(taus):
+        shade = colormaps["viridis"](0.9 * index / max(1, len(taus) - 1))
+        method_style = MethodStyle(f"tau = {tau:g}", shade, _STYLES[index % len(_STYLES)], "")
+        draw_band(left, part[part["tau"] == tau], "step", "discrete_accuracy", method_style)
+    step_axis(left)
+    left.set_ylabel("discrete test accuracy")
+    left.set_ylim(0, 1.02)
+    percent_axis(left)
+    left.legend(loc="upper left", fontsize=7)
+    accuracy_by_tau(part, middle)
+    last = part[part["step"] == part["steps"]]
+    draw_points(right, last, "tau", "unused", METHOD_STYLES["gumbel-st"], label="")
+    tau_axis(right, last["tau"])
+    right.set_ylabel("share of unused gates")
+    percent_axis(right)
+    return ["GLGN over training", "accuracy at the end", "unused at the end"]

@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lgn_analysis.metrics import UNUSED_ENTROPY
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, titled
+from lgn_analysis.plots.layout import footnote, legend_above, nothing, titled, without_legends
 from lgn_analysis.plots.style import (
+    GREY,
     as_frame,
     axes_or_new,
     by_method,
     draw_points,
+    legend_where_named,
     panels,
     percent_axis,
     style_of,
@@ -52,8 +54,7 @@ def unused_by_layer(usage: Any, ax: Axes | None = None, *, notion: str = "unused
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(-0.03, 1.03)
     percent_axis(ax)
-    if any(label for label in ax.get_legend_handles_labels()[1]):
-        ax.legend()
+    legend_where_named(ax)
     return ax
 
 
@@ -80,7 +81,7 @@ def entropy_histograms(usage: Any, ax: Axes | None = None) -> Axes:
                 color=method_style.color,
                 alpha=0.55,
             )
-            ax.axhline(place, color="#555555", linewidth=0.4)
+            ax.axhline(place, color=GREY, linewidth=0.4)
     ax.axvline(UNUSED_ENTROPY, color="#000000", linewidth=0.8, linestyle=":")
     ax.set_yticks([place + 0.3 for place in range(len(shares))], [*map(str, shares.index + 1)])
     ax.set_ylim(0, len(shares))
@@ -107,7 +108,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         for ax, notion in zip(axes[3 * row :], _NOTIONS, strict=False):
             unused_by_layer(part, ax, notion=notion)
             ax.set_title(titled(name, _NOTIONS[notion], len(settings)))
-            ax.legend().remove()
+            without_legends([ax])
             if not row and notion == "unused":
                 legend_above(fig, ax)
             if notion != "unused":

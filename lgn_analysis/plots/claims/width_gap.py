@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pandas as pd
-from matplotlib.figure import Figure
+from functools import partial
+from typing import Final
 
-from lgn_analysis.plots.claims.gap_by_size import figure_by_size
+from lgn_analysis.plots.sizes import figure_by_size
 
-
-def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure, a row a setting: accuracy, and the gap in accuracy, loss and predictions."""
-    return figure_by_size(frame, "width")
+figure: Final = partial(figure_by_size, size="width")

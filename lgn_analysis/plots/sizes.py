@@ -9,8 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, setting_rows, titled
-from lgn_analysis.plots.style import as_frame, axes_or_new, by_method, draw_points, percent_axis
+from lgn_analysis.plots.layout import setting_rows
+from lgn_analysis.plots.style import (
+    as_frame,
+    axes_or_new,
+    by_method,
+    draw_points,
+    gap_values,
+    level_line,
+    percent_axis,
+)
 
 MIN_RUNS: Final = 3
 """Trained runs below which a size's gap is not drawn: its interval would fill the panel."""
@@ -42,22 +50,16 @@ def gap_by_size(
     """
     ax = axes_or_new(ax)
     frame = as_frame(ends)
-    trained = frame["discrete_accuracy"] >= frame["floor"]
     if column == "discrete_accuracy":
         rows = frame.assign(value=frame[column])
-        ax.axhline(frame["floor"].iloc[0], color="#555555", linewidth=0.8, linestyle=":")
+        level_line(ax, frame["floor"].iloc[0], linestyle=":")
         percent_axis(ax)
     else:
-        rows = frame[trained]
-        enough = rows.groupby([size, "relaxation"])["seed"].transform("nunique") >= MIN_RUNS
-        rows = rows[enough]
-        if column == "gap":
-            rows = rows.assign(value=100 * rows["gap"])
-        elif column == "gap_loss":
-            rows = rows.assign(value=rows["gap_loss"].abs())
-        else:
-            rows = rows.assign(value=100 * rows["flips"] / rows["n"])
-        ax.axhline(0, color="#555555", linewidth=0.8)
+        rows = frame[frame["discrete_accuracy"] >= frame["floor"]]
+        rows = rows[rows.groupby([size, "relaxation"])["seed"].transform("nunique") >= MIN_RUNS]
+        values = gap_values(rows, column)
+        rows = rows.assign(value=values.abs() if column == "gap_loss" else values)
+        level_line(ax, 0)
     for method_style, part in by_method(rows):
         draw_points(ax, part, size, "value", method_style)
     if size == "width":
@@ -74,18 +76,15 @@ def gap_by_size(
 
 def figure_by_size(frame: pd.DataFrame, size: str) -> Figure:
     """Return the figure, a row a setting: accuracy, and the gap in accuracy, loss and predictions."""
-    if frame.empty:
-        return nothing()
-    fig, rows = setting_rows(frame, 4, height=2.3)
-    for index, (name, part, axes) in enumerate(rows):
+
+    def draw(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
         for ax, (column, text) in zip(axes, _TITLES.items(), strict=True):
             gap_by_size(part, ax, size=size, column=column)
-            ax.set_title(titled(name if column == "discrete_accuracy" else "", text, 1))
-        axes[0].set_title(name)
-        if not index:
-            legend_above(fig, axes[0])
-    more = (
+            ax.set_title(text)
+        axes[0].set_title(part["setting"].iloc[0])
+        return [""] * len(axes)
+
+    note = (
         f"dotted: floor below which a run's gap says nothing; gaps where {MIN_RUNS} runs are above"
     )
-    footnote(fig, frame, more)
-    return fig
+    return setting_rows(frame, 4, draw, note=note)
