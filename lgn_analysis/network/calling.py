@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,10 +77,10 @@ def _has_modes(forward: Callable[..., Any]) -> bool:
     return {"mode", "draw"} <= parameters.keys()
 
 
-def watched_outputs(model: LogicNetwork, layers: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+def watched_outputs(model: LogicNetwork, x: Tensor) -> list[Tensor]:
     """Return what every layer returned in a discrete pass over the network as it is called."""
     # A module may stand in several places: then its calls are those of the places, in order.
-    outputs: dict[nn.Module, list[Any]] = {layer: [] for layer in layers}
+    outputs: dict[nn.Module, list[Any]] = {layer: [] for layer in model.layers}
     handles = [
         layer.register_forward_hook(lambda module, inputs, output: outputs[module].append(output))
         for layer in outputs
@@ -91,7 +91,7 @@ def watched_outputs(model: LogicNetwork, layers: Iterable[nn.Module], x: Tensor)
     finally:
         for handle in handles:
             handle.remove()
-    layers = list(layers)
+    layers: list[nn.Module] = list(model.layers)
     if lacking := [index for index, layer in enumerate(layers) if not outputs[layer]]:
         raise InvalidInputError(
             f"this network was changed by hand and does not call its layers {lacking}, so they "

@@ -20,11 +20,30 @@ from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import parts
 from lgn_analysis.network.group_sum import GroupSum
 from lgn_analysis.network.layer import layer_departure
+from lgn_analysis.network.modes import has_kernels
 
 if TYPE_CHECKING:
     from lgn_analysis.network.network import LogicNetwork
 
 _NONE: Final[frozenset[str]] = frozenset()
+
+
+def departure(network: LogicNetwork, kind: type, resolved: str, *, training: bool = False) -> str:
+    """Return why the kernels cannot compute a pass over a network; "" where they can.
+
+    Args:
+        network: the network.
+        kind: LogicNetwork.
+        resolved: the pass: train, noisy, soft or discrete.
+        training: whether whole training steps are meant, gradients and Adam included.
+    """
+    reason = structural_departure(network, kind, discrete=resolved == "discrete")
+    reason = reason or hook_departure(network)
+    if not reason and not has_kernels(resolved, network.layers[0].relaxation):
+        reason = f"no kernel computes {type(network.relaxation).__name__}"
+    if training:
+        reason = reason or training_departure(network)
+    return reason
 
 
 def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = False) -> str:

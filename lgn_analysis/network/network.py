@@ -22,6 +22,7 @@ from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import parts
 from lgn_analysis.network.calling import call_layer, draws_noise, watched_outputs
 from lgn_analysis.network.departures import (
+    departure,
     hook_departure,
     make_spec,
     structural_departure,
@@ -35,7 +36,7 @@ from lgn_analysis.network.layer import (
     check_relaxation,
     temperatures,
 )
-from lgn_analysis.network.modes import Mode, chooses_gates, has_kernels, is_fusible, resolve_mode
+from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
 
 _REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 
@@ -208,8 +209,8 @@ class LogicNetwork(nn.Module):
         Each item is [n_out, ceil(batch / 64)]; see ``kernels.Backend.unpack_bits``. Of a network that
         was changed by hand they are what its layers return in ``model(x, mode="discrete")``.
         """
-        if self._departs("discrete"):
-            for outputs in watched_outputs(self, self.layers, x):
+        if departure(self, LogicNetwork, "discrete"):
+            for outputs in watched_outputs(self, x):
                 yield self._kernels.pack_bits(as_bits(outputs).reshape(-1, outputs.shape[-1]).T)
             return
         check_features(x, self.n_features)
@@ -379,15 +380,9 @@ class LogicNetwork(nn.Module):
 
     def backend_for(self, resolved: str) -> NetworkBackend | None:
         """Return the backend that runs a pass over the whole network; see :func:`specify`."""
-        if self._departs(resolved):
+        if departure(self, LogicNetwork, resolved):
             return None
         return select_network_backend(self.device, self.backend)
-
-    def _departs(self, resolved: str) -> bool:
-        discrete = resolved == "discrete"
-        if structural_departure(self, LogicNetwork, discrete=discrete) or hook_departure(self):
-            return True
-        return not has_kernels(resolved, self.layers[0].relaxation)
 
     @property
     def n_gates(self) -> int:

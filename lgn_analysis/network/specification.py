@@ -9,12 +9,11 @@ from torch import nn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network.departures import (
+    departure,
     hook_departure,
     make_spec,
     structural_departure,
-    training_departure,
 )
-from lgn_analysis.network.modes import has_kernels
 from lgn_analysis.network.network import LogicNetwork
 
 
@@ -46,12 +45,7 @@ def specify(model: nn.Module, resolved: str = "train", *, training: bool = False
     """
     if not isinstance(model, LogicNetwork):
         return Specification(None, f"it is a {type(model).__name__}")
-    reason = structural_departure(model, LogicNetwork, discrete=resolved == "discrete")
-    reason = reason or hook_departure(model)
-    if not reason and not has_kernels(resolved, model.layers[0].relaxation):
-        reason = f"no kernel computes {type(model.relaxation).__name__}"
-    if training:
-        reason = reason or training_departure(model)
+    reason = departure(model, LogicNetwork, resolved, training=training)
     return Specification(None, reason) if reason else Specification(make_spec(model, resolved), "")
 
 
