@@ -277,10 +277,26 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotDifferentiableError(_NO_SECOND_DERIVATIVE)
+        raise NotDifferentiableError(NO_SECOND_DERIVATIVE)
 
 
-class _OnlyOnce(torch.autograd.Function):
+class GradientFunction(torch.autograd.Function):
+    """A straight-through gradient: a function whose own derivative is refused."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotDifferentiableError(NO_SECOND_DERIVATIVE)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotDifferentiableError(NO_SECOND_DERIVATIVE)
+
+
+class _OnlyOnce(GradientFunction):
     """The identity in ``grad``, whose own derivative is refused.
 
     ``soft`` ties it to the logits: without, a ``grad`` that depends on none (one layer, a linear
@@ -293,20 +309,8 @@ class _OnlyOnce(torch.autograd.Function):
     def forward(grad: Tensor, soft: Tensor) -> Tensor:
         return grad.clone()
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise NotDifferentiableError(_NO_SECOND_DERIVATIVE)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotDifferentiableError(_NO_SECOND_DERIVATIVE)
-
-
-_NO_SECOND_DERIVATIVE: Final = (
+NO_SECOND_DERIVATIVE: Final = (
     "a straight-through gradient is the gradient of no function, so it has no derivative and no "
     'Hessian; differentiate the network in soft mode instead: model(x, mode="soft")'
 )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import NotDifferentiableError
 from lgn_analysis.gates.noise import NoiseKey
+from lgn_analysis.gates.relaxations import GradientFunction
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.interface import NetworkSpec, is_transformed
 
@@ -139,7 +140,7 @@ class _TrainingForward(_Function):
         return torch.vmap(call.reference, in_dims=tuple(in_dims[1:]))(*inputs), 0
 
 
-class _TrainingBackward(_Function):
+class _TrainingBackward(_Function, GradientFunction):
     """The gradient, whose own derivative is refused."""
 
     @staticmethod
@@ -149,21 +150,3 @@ class _TrainingBackward(_Function):
             call.network, call.key, x, logits, tape, grad, inputs_too
         )
         return of_x, *of_logits
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotDifferentiableError(_NO_SECOND_DERIVATIVE)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotDifferentiableError(_NO_SECOND_DERIVATIVE)
-
-
-_NO_SECOND_DERIVATIVE: Final = (
-    "a straight-through gradient is the gradient of no function, so it has no derivative and no "
-    'Hessian; differentiate the network in soft mode instead: model(x, mode="soft")'
-)
