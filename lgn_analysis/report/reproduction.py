@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -53,8 +53,10 @@ def reproduce(
     out: Path = Path("figures"),
     cache: Path = Path("runs/cache"),
     workers: int = 2,
+    executor: Executor | None = None,
+    scheduler: str | None = None,
+    retry: bool = True,
     progress: bool = True,
-    **options: Any,
 ) -> Report:
     """Run the experiments of a preset, write their CSVs, figures, the ledger and the report.
 
@@ -69,9 +71,10 @@ def reproduce(
         out: folder of CSVs, figures, ledger and report.
         cache: folder of finished runs; a run that is there is not made again.
         workers: local processes.
+        executor: a ``concurrent.futures`` executor to run on instead.
+        scheduler: address of a Dask scheduler to run on instead.
+        retry: make runs again that failed in an earlier call.
         progress: show progress bars.
-        options: ``executor``, ``scheduler`` and ``retry`` of
-            :class:`lgn_analysis.experiments.sweep.scheduling.SweepOptions`.
 
     Raises:
         InvalidInputError: an unknown preset or claim, or a scheduler that cannot be used.
@@ -79,7 +82,7 @@ def reproduce(
     """
     chosen = find_preset(preset)
     names = select(claims)
-    sweep = SweepOptions(cache=cache, workers=workers, progress=progress, **options)
+    sweep = SweepOptions(cache, workers, executor, scheduler, retry, progress)
     with FiguresAhead(names, chosen, RunCache(cache), out, say=progress) as figures:
         make_runs(in_turn(names, chosen, RunCache(cache)), sweep, heard=figures.heard)
     others = [name for name in drawable(out) if not (out / f"{name}.png").is_file()]

@@ -13,7 +13,6 @@ from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments.specs import RunSpec
@@ -57,20 +56,29 @@ class SweepOptions:
             raise InvalidInputError(f"workers must be at least 1, got {self.workers}")
 
 
-def run_sweep(specs: Sequence[RunSpec], **options: Any) -> Records:
+def run_sweep(
+    specs: Sequence[RunSpec],
+    *,
+    cache: Path,
+    workers: int = 1,
+    executor: Executor | None = None,
+    scheduler: str | None = None,
+    retry: bool = True,
+    progress: bool = True,
+) -> Records:
     """Return the records of all specs, making those that the cache lacks.
 
     The longest runs begin first, so that no worker is left alone with one at the end.
 
     Args:
         specs: the runs.
-        options: ``cache`` and other fields of :class:`SweepOptions`.
+        cache, workers, executor, scheduler, retry, progress: see :class:`SweepOptions`.
 
     Raises:
         InvalidInputError: contradicting options, or a scheduler that cannot be used.
         SweepError: the executor broke down; finished runs are kept.
     """
-    sweep = SweepOptions(**options)
+    sweep = SweepOptions(cache, workers, executor, scheduler, retry, progress)
     make_runs(sorted(specs, key=cost, reverse=True), sweep)
     return RunCache(sweep.cache).records(specs)
 
