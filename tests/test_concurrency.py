@@ -200,6 +200,51 @@ def test_probes_in_threads_have_the_bits_of_one_after_the_other(kind: str, share
         assert_same(found, expected)
 
 
+class Slow(nn.Module):
+    """Stays in its forward, with other values than its own, until another thread was let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 36, dtype=torch.float64).view(3, 12))
+        self.bias = nn.Parameter(torch.linspace(0, 1, 3, dtype=torch.float64))
+        self.is_held, self.others = threading.Event(), threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if float(self.weight.detach().square().sum()) > 100 and not self.is_held.is_set():
+            self.is_held.set()
+            self.others.wait(LONG)
+            time.sleep(0.1)
+        return torch.tanh(x @ self.weight.T + self.bias)
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["handed", "in its place"])
+@pytest.mark.parametrize("params", [None, "bias"])
+def test_a_probe_copies_no_values_that_another_one_put_into_the_module(
+    hidden: bool, params: str | None
+) -> None:
+    """The module of the other probe holds a hundred times its own weights meanwhile."""
+    module = Slow()
+    pair = random_bits(20, 12).double(), torch.arange(20) % 3
+
+    def penalised(output: Tensor, y: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(output, y)
+        return loss + module.weight.square().sum() if hidden else loss
+
+    def probe() -> lgn.HessianProbe:
+        return lgn.HessianProbe(module, pair, loss_fn=penalised, params=params)
+
+    def late() -> Tensor:
+        assert module.is_held.wait(LONG)
+        module.others.set()
+        return probe().grad()
+
+    expected = probe().grad()
+    first = lgn.HessianProbe(module, pair, loss_fn=penalised)
+    first.operator.move_to({name: 100 * value for name, value in first.operator.params.items()})
+    _, found = at_once([first.grad, late])
+    assert torch.equal(found, expected)
+
+
 def test_a_network_can_be_called_while_another_thread_moves_its_logits_about() -> None:
     """Noise and slices are other logits, which the model itself must never hold."""
     model, x = fresh(), random_bits(20, 12)

@@ -30,12 +30,12 @@ from lgn_analysis.hessian.operators.linear import (
     MAX_BYTES,
     LossFn,
     ParameterOperator,
-    Params,
     isolated,
 )
 from lgn_analysis.hessian.operators.losses import ModuleLoss, batch_losses, check_loss
 from lgn_analysis.hessian.operators.module import ModuleHessian
 from lgn_analysis.hessian.operators.network import NetworkHessian, is_plain
+from lgn_analysis.hessian.operators.plain_call import TURN
 from lgn_analysis.hessian.operators.selection import select_parameters
 from lgn_analysis.hessian.operators.smoothing import GumbelNoise, check_noise, given_tau
 from lgn_analysis.network import LogicNetwork, require_plain
@@ -120,11 +120,12 @@ class HessianProbe(EstimatorMethods):
             check_network_data(loss_fn, self._batches, model.n_features)
         check_targets(loss_fn, self._batches)
         self._tau = self._choose_tau(tau)
-        chosen = select_parameters(model, params)
-        known = is_plain(model) and is_known(loss_fn)
+        with TURN:
+            chosen = select_parameters(model, params)
+            known = is_plain(model) and is_known(loss_fn)
         self._draws = not known
         with isolated(next(iter(chosen.values())).device, draws=self._draws):
-            self.operator = self._make_operator(chosen, max_bytes)
+            self.operator = self._make_operator(list(chosen), max_bytes)
         if check or (check is None and not known):
             self._check_differences()
 
@@ -213,30 +214,37 @@ class HessianProbe(EstimatorMethods):
             return None  # every layer its own
         return float(self.model.relaxation.tau if given is None else given)
 
-    def _make_operator(self, chosen: Params, max_bytes: int) -> ParameterOperator:
-        model, loss_fn = self.model, self.loss_fn
-        if not is_plain(model):
-            return self._module_hessian(chosen, max_bytes)
+    def _make_operator(self, names: Sequence[str], max_bytes: int) -> ParameterOperator:
+        with TURN:  # another thread's probe may have moved what this one is to copy
+            if is_plain(self.model):
+                return self._network_hessian(self.model, names, max_bytes)
+        return self._module_hessian(names, max_bytes)
+
+    def _network_hessian(
+        self, model: LogicNetwork, names: Sequence[str], max_bytes: int
+    ) -> ParameterOperator:
+        loss_fn = self.loss_fn
         check_labels(loss_fn, self._batches, model.n_classes)
         couples = False
         if loss_fn is not functional.cross_entropy:  # of which all is known
             kind = examine_network_loss(model, loss_fn, self._batches)
             if kind == "of parameters":
-                return self._module_hessian(chosen, max_bytes)
+                return self._module_hessian(names, max_bytes)
             couples = kind == "coupled"
         return NetworkHessian(
             model,
             self._batches,
             loss_fn,
-            layers=[int(name.split(".")[1]) for name in chosen],
+            layers=[int(name.split(".")[1]) for name in names],
             noise=self.noise,
             tau=self._tau or model.relaxation.tau,
             couples=couples,
             max_bytes=max_bytes,
         )
 
-    def _module_hessian(self, chosen: Params, max_bytes: int) -> ModuleHessian:
+    def _module_hessian(self, names: Sequence[str], max_bytes: int) -> ModuleHessian:
         loss = ModuleLoss(self.model, self.loss_fn)
+        chosen = {name: loss.frozen[name] for name in names}
         plan = plan_for(loss, chosen, self._batches)
         live = plan.method == "live"
         if live and isinstance(self.model, LogicNetwork):

@@ -66,6 +66,6 @@ def peaks() -> dict[str, list[int]]:
     ],
 )
 def test_work_takes_what_was_predicted(work: str, peaks: dict[str, list[int]]) -> None:
-    """At most a tenth more, and at least three fifths of it."""
+    """At most a tenth more, and at least three fifths of it; the kernel's counts err by a megabyte."""
     predicted, measured = peaks[work]
-    assert 0.6 * predicted <= measured <= 1.1 * predicted
+    assert 0.6 * predicted - 1e6 <= measured <= 1.1 * predicted + 1e6

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from lgn_analysis.hessian.checks.draws import draws_random
+from lgn_analysis.hessian.checks.draws import all_generators, draws_random
 from lgn_analysis.hessian.operators.forward_context import differentiable_forward
 from lgn_analysis.hessian.operators.unfused import UNFUSED
 
@@ -318,7 +318,7 @@ def test_what_draws_is_named_every_time_and_costs_no_random_numbers(name):
 
     before = states()
     with differentiable_forward():
-        assert {draws_random(lambda: model(X), model) for _ in range(5)} == {name}
+        assert {draws_random(lambda: model(X), all_generators(model)) for _ in range(5)} == {name}
     assert states() == before
 
 
@@ -346,7 +346,7 @@ QUIET = {
 def test_what_draws_nothing_that_counts_is_not_accused(name, fused):
     model = QUIET[name]
     if fused:
-        assert draws_random(lambda: model(X), model) is None
+        assert draws_random(lambda: model(X), all_generators(model)) is None
     else:
         with differentiable_forward():
-            assert draws_random(lambda: model(X), model) is None
+            assert draws_random(lambda: model(X), all_generators(model)) is None

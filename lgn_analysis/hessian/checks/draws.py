@@ -7,7 +7,7 @@ import inspect
 import pickle
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
@@ -20,44 +20,42 @@ from torch import Tensor, nn
 from lgn_analysis.hessian.operators.forward_context import OperationMode
 
 
-def draws_random(call: Callable[[], object], module: nn.Module | None = None) -> str | None:
+def draws_random(call: Callable[[], object], generators: Sequence[Generator]) -> str | None:
     """Return the name of what draws random numbers in ``call()``, or None.
 
-    Seen are PyTorch's generators and all of Python's ``random`` and of NumPy, whoever holds them. What
-    a call seeds itself, the same each time, is no draw: so where there are draws a second call must
-    find the generators in other states. Put back are the states of torch, of Python's and NumPy's global
-    generators and of those that the module is seen to hold; another one may be another thread's.
+    Seen are what PyTorch draws, and draws from ``generators``, whose states are put back. What a call
+    seeds itself, the same each time, is no draw: so where there are draws a second call must find the
+    generators in other states.
 
     Args:
         call: takes no arguments; called once or twice.
-        module: what it holds of generators has names there.
+        generators: :func:`all_generators`.
     """
     watched = _Draws()
-    with generators_put_back(module) as sources:
-        untouched = _after(sources)
+    with put_back(generators):
+        untouched = _after(generators)
         try:
-            first = [*watched.found_in(call), *_after(sources)]
+            first = [*watched.found_in(call), *_after(generators)]
             second = first
             if first != untouched:
-                second = [*watched.found_in(call), *_after(sources)]
+                second = [*watched.found_in(call), *_after(generators)]
         finally:
             watched.put_back()
     return next((name for name, _ in _differences(first, second)), None)
 
 
 @contextmanager
-def generators_put_back(module: nn.Module | None = None) -> Iterator[list[_Source]]:
-    """Yield the generators of PyTorch, Python and NumPy, and put back the states they had."""
-    sources = _sources(module)
-    start, states = [source.get() for source in sources], _after(sources)
+def put_back(generators: Sequence[Generator]) -> Iterator[None]:
+    """Give generators at the end the states that they had, where they moved."""
+    start, states = [generator.get() for generator in generators], _after(generators)
     try:
-        yield sources
+        yield
     finally:
-        for source, state, before, after in zip(
-            sources, start, states, _after(sources), strict=True
+        for generator, state, before, after in zip(
+            generators, start, states, _after(generators), strict=True
         ):
             if before != after:
-                source.put(state)
+                generator.put(state)
 
 
 Draw = tuple[str, bytes]
@@ -132,54 +130,74 @@ def _calling_module() -> str | None:
     return None
 
 
-_GENERATORS: Final = (random.Random, np.random.RandomState, np.random.Generator)
+_KINDS: Final = (random.Random, np.random.RandomState, np.random.Generator)
 
 
-class _Source(NamedTuple):
-    """A generator whose state can be read, and put back."""
+class Generator(NamedTuple):
+    """A source of random numbers whose state can be read, and put back."""
 
     name: str
     get: Callable[[], Any]
     put: Callable[[Any], object]
 
 
-def _leave_as_it_is(state: Any) -> None:
-    pass
-
-
-def _sources(module: nn.Module | None) -> list[_Source]:
-    sources = [
-        _Source("PyTorch's generator", torch.get_rng_state, torch.set_rng_state),
-        _Source("Python's random", random.getstate, random.setstate),
-        _Source("numpy.random", np.random.get_state, np.random.set_state),
+def own_generators(module: nn.Module) -> list[Generator]:
+    """Return the generators of torch, the global ones of Python and NumPy, and what a module holds."""
+    generators = [
+        Generator("PyTorch's generator", torch.get_rng_state, torch.set_rng_state),
+        Generator("Python's random", random.getstate, random.setstate),
+        Generator("numpy.random", np.random.get_state, np.random.set_state),
     ]
     if torch.cuda.is_initialized():
         cuda = torch.cuda
-        sources.append(
-            _Source("PyTorch's CUDA generators", cuda.get_rng_state_all, cuda.set_rng_state_all)
+        generators.append(
+            Generator("PyTorch's CUDA generators", cuda.get_rng_state_all, cuda.set_rng_state_all)
         )
-    labels = {
-        id(value): f"{name} of {type(part).__name__}"
-        for part in (module.modules() if module is not None else ())
+    held = _held(module).values()
+    return generators + [_generator(value, label) for value, label in held if _has_state(value)]
+
+
+def all_generators(module: nn.Module) -> list[Generator]:
+    """Return :func:`own_generators`, and all others of Python's ``random`` and of NumPy.
+
+    What the module is not seen to hold may be another thread's: its state is read, and never put back.
+    """
+    kept = gc.get_objects()  # all of the process: a tenth of a second and more
+    kinds = {kind for kind in set(map(type, kept)) if issubclass(kind, _KINDS)}
+    held = _held(module)
+    others = (value for value in kept if type(value) in kinds and id(value) not in held)
+    return own_generators(module) + [
+        _generator(value, f"a {type(value).__name__}")._replace(put=_leave_as_it_is)
+        for value in others
+        if _has_state(value)
+    ]
+
+
+def _held(module: nn.Module) -> dict[int, tuple[Any, str]]:
+    """Return by id the generators that a module is seen to hold, with a name for each."""
+    return {
+        id(value): (value, f"{name} of {type(part).__name__}")
+        for part in module.modules()
         for name, value in _reachable(part).items()
+        if isinstance(value, _KINDS)
     }
-    kept = gc.get_objects()
-    kinds = {kind for kind in set(map(type, kept)) if issubclass(kind, _GENERATORS)}
-    for value in (value for value in kept if type(value) in kinds):
-        label = labels.get(id(value), f"a {type(value).__name__}")
-        if isinstance(value, random.SystemRandom):  # has no state
-            continue
-        if isinstance(value, random.Random):
-            source = _Source(label, value.getstate, value.setstate)
-        elif isinstance(value, np.random.RandomState):
-            source = _Source(label, value.get_state, value.set_state)
-        else:
-            bits = value.bit_generator
-            get, put = partial(getattr, bits, "state"), partial(setattr, bits, "state")
-            source = _Source(label, get, put)
-        # What the module is not seen to hold may be another thread's: not ours to put back.
-        sources.append(source if id(value) in labels else source._replace(put=_leave_as_it_is))
-    return sources
+
+
+def _has_state(value: Any) -> bool:
+    return not isinstance(value, random.SystemRandom)
+
+
+def _generator(value: Any, name: str) -> Generator:
+    if isinstance(value, random.Random):
+        return Generator(name, value.getstate, value.setstate)
+    if isinstance(value, np.random.RandomState):
+        return Generator(name, value.get_state, value.set_state)
+    bits = value.bit_generator
+    return Generator(name, partial(getattr, bits, "state"), partial(setattr, bits, "state"))
+
+
+def _leave_as_it_is(state: Any) -> None:
+    pass
 
 
 def _reachable(part: nn.Module) -> dict[str, Any]:
@@ -191,8 +209,8 @@ def _reachable(part: nn.Module) -> dict[str, Any]:
     return {**names.globals, **names.nonlocals, **vars(part)}
 
 
-def _after(sources: list[_Source]) -> list[Draw]:
-    return [(source.name, pickle.dumps(_plain(source.get()))) for source in sources]
+def _after(generators: Sequence[Generator]) -> list[Draw]:
+    return [(one.name, pickle.dumps(_plain(one.get()))) for one in generators]
 
 
 def _plain(state: Any) -> Any:

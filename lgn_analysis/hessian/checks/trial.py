@@ -22,7 +22,13 @@ from lgn_analysis.hessian.checks.differences import (
     in_one_line,
     rounding_of,
 )
-from lgn_analysis.hessian.checks.draws import draws_random, generators_put_back
+from lgn_analysis.hessian.checks.draws import (
+    Generator,
+    all_generators,
+    draws_random,
+    own_generators,
+    put_back,
+)
 from lgn_analysis.hessian.checks.means import (
     check_additive,
     couples_samples,
@@ -77,16 +83,17 @@ def plan_for(loss: ModuleLoss, chosen: Params, batches: Sequence[Batch]) -> Plan
         NotDifferentiableError: there is no gradient in these parameters, or it has no derivative.
     """
     chosen = {name: value.clone() for name, value in chosen.items()}  # some modules write to them
-    with generators_put_back(loss.module):
+    with put_back(own_generators(loss.module)):
         few, is_part = _trial(loss, chosen, batches)
-    refuse_draws(lambda: loss.live_loss(*few).value(chosen), loss.module)
+    generators = all_generators(loss.module)  # those that a first call makes among them
+    refuse_draws(lambda: loss.live_loss(*few).value(chosen), generators)
     loss.copies = any(loss.writes(*batch) for batch in [few, *batches])
     method = choose_method(
         on_batch(loss.functional, *few), loss.live_loss(*few), chosen, loss.module
     )
     at = loss.live if method == "live" else loss.functional
     known, weigh = recognise(loss.loss_fn), weights_of(loss.loss_fn)
-    same = _look_at_all(loss, at, chosen, batches, compare=method != "live")
+    same = _look_at_all(loss, at, chosen, batches, generators, compare=method != "live")
     if not same:
         method, at = "live", loss.live
     if len(batches) == 1 and known is None:
@@ -200,9 +207,9 @@ def refuse_nonfinite(value: Tensor, batches: Sequence[Batch], index: int = 0) ->
     raise InvalidInputError(f"the loss is {float(value)}; there is nothing to probe")
 
 
-def refuse_draws(call: Callable[[], Tensor], module: nn.Module) -> None:
+def refuse_draws(call: Callable[[], Tensor], generators: Sequence[Generator]) -> None:
     """Raise where a call draws random numbers, or two calls differ."""
-    name = draws_random(call, module)
+    name = draws_random(call, generators)
     if name is not None:
         raise InvalidInputError(_draws(name))
     first, second = float(call()), float(call())
@@ -222,7 +229,13 @@ def _draws(name: str) -> str:
 
 
 def _look_at_all(
-    loss: ModuleLoss, at: BatchLoss, chosen: Params, batches: Sequence[Batch], *, compare: bool
+    loss: ModuleLoss,
+    at: BatchLoss,
+    chosen: Params,
+    batches: Sequence[Batch],
+    generators: Sequence[Generator],
+    *,
+    compare: bool,
 ) -> bool:
     """Return whether the loss of every batch is that of a plain call, where that is asked.
 
@@ -244,7 +257,7 @@ def _look_at_all(
             if compare and same:
                 same = agree(found, value_and_gradient(loss.live_loss(x, y), chosen), rtol)
 
-    name = draws_random(look, loss.module)
+    name = draws_random(look, generators)
     if name is not None:
         raise InvalidInputError(_draws(name))
     return same
@@ -295,7 +308,7 @@ def examine_network_loss(model: LogicNetwork, loss_fn: LossFn, batches: Sequence
     try:
         evaluate(*first)
         if not is_known(loss_fn):
-            refuse_draws(lambda: as_mean(loss(*first)).detach(), model)
+            refuse_draws(lambda: as_mean(loss(*first)).detach(), all_generators(model))
             if reads_parameters(model, loss, *first):
                 return "of parameters"
         if not as_mean(loss(first[0].detach().requires_grad_(), first[1])).requires_grad:

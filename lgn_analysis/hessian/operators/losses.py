@@ -70,13 +70,14 @@ class ModuleLoss:
         self.loss_fn = loss_fn
         self._strict = strict(loss_fn)
         self.copies = copies
-        self.frozen = {name: p.detach().clone() for name, p in module.named_parameters()}
+        with TURN:  # not while another probe's values stand in the module
+            self.frozen = {name: p.detach().clone() for name, p in module.named_parameters()}
+            self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
+            self._training = [part.training for part in module.modules()]
+            self._vessel = _vessel_of(module)
         self._device = next(iter(self.frozen.values())).device
-        self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
-        self._training = [part.training for part in module.modules()]
         self._widens = widens
         self._mode = {"mode": "soft"} if isinstance(module, LogicNetwork) else {}
-        self._vessel = _vessel_of(module)
 
     def live(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of a batch by a plain call of the module; see :class:`LiveLoss`."""
