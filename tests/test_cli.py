@@ -121,11 +121,23 @@ def test_probing_a_run_prints_intervals(trained, capsys):
     assert "TraceResult" in out
 
 
-def test_the_data_sets_are_listed(capsys):
+def test_the_data_sets_are_listed(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("LGN_ANALYSIS_DATA", str(tmp_path))
+    monkeypatch.setattr("lgn_analysis.data.vision.DISTRIBUTION", tmp_path)
     status, out, _ = run(capsys, "datasets")
     assert status == 0
     for name in lgn.DATASETS:
         assert name in out
+    assert "found in" not in out
+
+
+def test_the_list_says_where_files_were_found(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("LGN_ANALYSIS_DATA", str(tmp_path))
+    folder = tmp_path / "adult"
+    folder.mkdir()
+    for file in ("adult.data", "adult.test"):
+        (folder / file).touch()
+    assert f"found in {folder}" in run(capsys, "datasets")[1]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -78,18 +78,19 @@ def probe(
 
 
 def datasets() -> None:
-    """List the data sets, their sizes, and what each needs."""
-    from lgn_analysis.data import DATASETS
+    """List the data sets, their sizes, what each needs, and where its files were found."""
+    from lgn_analysis.data.registry import DATASETS, data_root
 
     echo(f"{'name':<15} {'bits':>6} {'classes':>7} {'train':>6} {'val':>6} {'test':>6}  needs")
     for spec in DATASETS.values():
         sizes = " ".join(f"{size:>6}" for size in spec.sizes)
-        need = f"lgn_analysis[{spec.needs}]" if spec.needs else "nothing more"
-        if not spec.offline:
-            need += ", a download" if spec.needs else ""
-            need = need.replace("nothing more", "a download")
+        folder = spec.find(data_root())
+        needs = [f"lgn_analysis[{spec.needs}]"] if spec.needs and not folder else []
+        if not (spec.offline or folder):
+            needs.append("a download")
+        need = ", ".join(needs) or "nothing more"
         echo(f"{spec.name:<15} {spec.n_features:>6} {spec.n_classes:>7} {sizes}  {need}")
-        echo(f"{'':<15} {spec.description}")
+        echo(f"{'':<15} {spec.description}" + (f"; found in {folder}" if folder else ""))
 
 
 def _model_and_data(path: Path, dataset: str | None) -> tuple[Any, Any]:

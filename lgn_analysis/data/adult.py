@@ -122,6 +122,8 @@ ATTRIBUTES: Final = (
     ),
 )
 N_FEATURES: Final = sum(len(attribute.values) for attribute in ATTRIBUTES)
+FILES: Final = ("adult.data", "adult.test")
+"""UCI's names."""
 
 
 def load_adult(root: Path, download: bool, split_seed: int) -> RawSplits:
@@ -130,8 +132,7 @@ def load_adult(root: Path, download: bool, split_seed: int) -> RawSplits:
     Raises:
         DataError: neither is there, or what is there is torn or something else.
     """
-    files = ("adult.data", "adult.test")
-    tables = read_rows(root, "adult", files, _OPENML_ID, COLUMNS, download)
+    tables = read_rows(root, "adult", FILES, _OPENML_ID, COLUMNS, download)
     source = root / "adult" if len(tables) == 2 else "OpenML's table"
     train, test = tables if len(tables) == 2 else _part_openml(tables[0], root)
     train, test = drop_missing(train), drop_missing(test)

@@ -47,6 +47,8 @@ ATTRIBUTES: Final = (
 N_FEATURES: Final = sum(len(attribute.values) for attribute in ATTRIBUTES)
 
 # UCI's file has the class first; OpenML calls it "Class".
+FILES: Final = ("breast-cancer.data",)
+"""UCI's name."""
 _COLUMNS: Final = ("Class", *(attribute.name for attribute in ATTRIBUTES))
 
 
@@ -56,8 +58,7 @@ def load_breast_cancer(root: Path, download: bool, split_seed: int) -> RawSplits
     Raises:
         DataError: neither is there, or what is there is torn or something else.
     """
-    files = ("breast-cancer.data",)
-    (rows,) = read_rows(root, "breast-cancer", files, _OPENML_ID, _COLUMNS, download)
+    (rows,) = read_rows(root, "breast-cancer", FILES, _OPENML_ID, _COLUMNS, download)
     rows = drop_missing(rows)
     require_rows(rows, N_ROWS, "the table of 'breast-cancer'")
     x, y = encode_rows(rows, _COLUMNS, ATTRIBUTES, CLASSES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
@@ -52,6 +52,7 @@ class DatasetSpec:
         n_classes: number of classes.
         sizes: samples for training, validation and test.
         offline: whether it is complete once the package and its extra are installed.
+        find: from the data folder to the folder that holds its files; None where they are not there.
         needs: the extra that it needs, as in ``pip install 'lgn_analysis[vision]'``; None if none.
         default_thresholds: used where the caller names none; None for data that comes as bits.
         value_range: lowest and highest value, the scale of the thresholds.
@@ -66,6 +67,7 @@ class DatasetSpec:
     sizes: tuple[int, int, int]
     offline: bool
     load: Loader = field(repr=False)
+    find: Callable[[Path], Path | None] = field(repr=False, default=lambda root: None)
     needs: str | None = None
     default_thresholds: tuple[float, ...] | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
@@ -75,6 +77,16 @@ class DatasetSpec:
     def n_features(self) -> int:
         """Features at the default thresholds."""
         return self.n_values * len(self.default_thresholds or (None,))
+
+
+def _folder_of_images(root: Path, *, name: str) -> Path | None:
+    found = vision.find_images(name, root)
+    return found.train[0].parent if found else None
+
+
+def _folder_of_tables(root: Path, *, name: str, files: tuple[str, ...]) -> Path | None:
+    folder = root / name
+    return folder if all((folder / file).is_file() for file in files) else None
 
 
 def _image_spec(name: str, description: str, default_thresholds: tuple[float, ...]) -> DatasetSpec:
@@ -88,6 +100,7 @@ def _image_spec(name: str, description: str, default_thresholds: tuple[float, ..
         sizes=(source.n_train, source.n_val, source.n_test),
         offline=False,
         load=partial(vision.load_images, name=name),
+        find=partial(_folder_of_images, name=name),
         needs="vision",
         default_thresholds=default_thresholds,
         divisor=255,
@@ -151,6 +164,7 @@ _SPECS = (
         sizes=(adult.N_TRAIN - adult.N_VALIDATION, adult.N_VALIDATION, adult.N_TEST),
         offline=False,
         load=adult.load_adult,
+        find=partial(_folder_of_tables, name="adult", files=adult.FILES),
     ),
     DatasetSpec(
         name="breast-cancer",
@@ -165,6 +179,7 @@ _SPECS = (
         ),
         offline=False,
         load=breast_cancer.load_breast_cancer,
+        find=partial(_folder_of_tables, name="breast-cancer", files=breast_cancer.FILES),
     ),
 )
 DATASETS: Final[Mapping[str, DatasetSpec]] = MappingProxyType({s.name: s for s in _SPECS})

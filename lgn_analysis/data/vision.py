@@ -1,8 +1,9 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 from the files that their authors publish.
 
-Files already under the data folder are read as they are, by this package's own readers. Missing
-ones are downloaded by torchvision (an optional dependency, imported only then), which checks their
-checksums. The official test set stays whole; validation is a stratified part of the training set.
+Files that are there are read as they are, by this package's own readers: under the data folder, in
+the data folder itself, or where a Linux distribution's package puts them. Missing ones are downloaded
+by torchvision (an optional dependency, imported only then), which checks their checksums. The official
+test set stays whole; validation is a stratified part of the training set.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from lgn_analysis.data.cifar import read_cifar_binary, read_cifar_pickle
 from lgn_analysis.data.idx import read_idx
 from lgn_analysis.data.splits import RawSplits, split_off_validation
 
+DISTRIBUTION: Final = Path("/usr/share/datasets")
+"""Where packages of Debian and its kin put data sets, each in a folder of its name."""
+
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
@@ -37,7 +41,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image data set: its sizes, and where its files may be."""
+    """An image data set: its sizes, and where its files may be.
+
+    Attributes:
+        package: the Debian package that holds it; None if there is none.
+        first_labels: of the test set, where another data set has files of the same names.
+    """
 
     torchvision_class: str
     n_pixels: int
@@ -46,6 +55,17 @@ class ImageSource:
     n_val: int
     n_test: int
     layouts: tuple[Layout, ...]
+    package: str | None = None
+    first_labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a data set that were found, all in one folder."""
+
+    layout: Layout
+    train: list[Path]
+    test: list[Path]
 
 
 def _read_idx_pair(paths: list[Path]) -> Images:
@@ -60,7 +80,9 @@ def _read_batches(paths: list[Path], *, read_batch: Callable[[Path], Images]) ->
     return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
 
 
-def _idx_source(torchvision_class: str) -> ImageSource:
+def _idx_source(
+    torchvision_class: str, first_labels: tuple[int, ...], package: str | None = None
+) -> ImageSource:
     layout = Layout(
         f"{torchvision_class}/raw",
         train=("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -68,7 +90,8 @@ def _idx_source(torchvision_class: str) -> ImageSource:
         read=_read_idx_pair,
         suffixes=("", ".gz"),
     )
-    return ImageSource(torchvision_class, 784, 10, 55_000, 5_000, 10_000, (layout,))
+    sizes = (55_000, 5_000, 10_000)
+    return ImageSource(torchvision_class, 784, 10, *sizes, (layout,), package, first_labels)
 
 
 # The binary form comes first: it needs no pickle at all.
@@ -102,8 +125,10 @@ _CIFAR100 = (
 )
 
 SOURCES: Final[dict[str, ImageSource]] = {
-    "mnist": _idx_source("MNIST"),
-    "fashion-mnist": _idx_source("FashionMNIST"),
+    "mnist": _idx_source("MNIST", (7, 2, 1, 0, 4, 1, 4, 9, 5, 9)),
+    "fashion-mnist": _idx_source(
+        "FashionMNIST", (9, 2, 1, 1, 6, 1, 4, 6, 5, 7), "dataset-fashion-mnist"
+    ),
     "cifar10": ImageSource("CIFAR10", 3072, 10, 45_000, 5_000, 10_000, _CIFAR10),
     "cifar100": ImageSource("CIFAR100", 3072, 100, 45_000, 5_000, 10_000, _CIFAR100),
 }
@@ -123,38 +148,61 @@ def load_images(root: Path, download: bool, split_seed: int, *, name: str) -> Ra
         MissingDependencyError: files missing and torchvision not usable.
     """
     source = SOURCES[name]
-    found = _find(source, root)
+    found = find_images(name, root)
     if found is None and download:
         _download(name, root)
-        found = _find(source, root)
+        found = find_images(name, root)
     if found is None:
         folders = " or ".join(str(root / layout.folder) for layout in source.layouts)
         names = ", ".join(source.layouts[0].train + source.layouts[0].test)
         raise DataError(
             f"the files of {name!r} are not in {folders}; put them there (the first would hold "
-            f"{names}), or load with download=True"
+            f"{names}){_by_package(source)}, or load with download=True"
         )
-    layout, train_paths, test_paths = found
-    x_train, y_train = _checked(layout, train_paths, source.n_train + source.n_val, source)
-    x_test, y_test = _checked(layout, test_paths, source.n_test, source)
+    x_train, y_train = _checked(found.layout, found.train, source.n_train + source.n_val, source)
+    x_test, y_test = _checked(found.layout, found.test, source.n_test, source)
     return split_off_validation(
         x_train, y_train, x_test, y_test, n_val=source.n_val, seed=split_seed
     )
 
 
-def _find(source: ImageSource, root: Path) -> tuple[Layout, list[Path], list[Path]] | None:
-    """Return the first layout of which every file is there, and its files."""
+def find_images(name: str, root: Path) -> Files | None:
+    """Return the files of a data set of ``SOURCES``; None where some are missing.
+
+    In the folder of its own under ``root``, by torchvision's or the data set's name; in ``root``
+    itself, where they are no other data set's; or in that of a Linux distribution's package.
+    """
+    source = SOURCES[name]
     for layout in source.layouts:
-        folder = root / layout.folder
-        found = [
-            next((p for s in layout.suffixes if (p := folder / (name + s)).is_file()), None)
-            for name in (*layout.train, *layout.test)
-        ]
-        paths = [path for path in found if path is not None]
-        if len(paths) == len(found):
-            n_train = len(layout.train)
-            return layout, paths[:n_train], paths[n_train:]
+        for folder in (root / layout.folder, root / name, root, DISTRIBUTION / name):
+            found = _files_in(folder, layout)
+            if found and (folder != root or _is_of(found, source)):
+                return found
     return None
+
+
+def _files_in(folder: Path, layout: Layout) -> Files | None:
+    found = [
+        next((p for s in layout.suffixes if (p := folder / (name + s)).is_file()), None)
+        for name in (*layout.train, *layout.test)
+    ]
+    paths = [path for path in found if path is not None]
+    if len(paths) < len(found):
+        return None
+    n_train = len(layout.train)
+    return Files(layout, paths[:n_train], paths[n_train:])
+
+
+def _is_of(found: Files, source: ImageSource) -> bool:
+    """Return whether files of names that several data sets have hold this one's labels."""
+    n = len(source.first_labels)
+    return (
+        not n or tuple(read_idx(found.test[1], item_shape=())[:n].tolist()) == source.first_labels
+    )
+
+
+def _by_package(source: ImageSource) -> str:
+    return f", install Debian's package {source.package}" if source.package else ""
 
 
 def _checked(layout: Layout, paths: list[Path], n_expected: int, source: ImageSource) -> Images:
@@ -181,7 +229,8 @@ def _download(name: str, root: Path) -> None:
         raise MissingDependencyError(
             f"{name!r} is not under {root} and is downloaded through torchvision, which cannot be "
             f"imported ({error}); install the one that fits your torch, for instance with "
-            "pip install 'lgn_analysis[vision]', or put the data set's files there yourself"
+            f"pip install 'lgn_analysis[vision]'{_by_package(SOURCES[name])}, or put the data set's files "
+            "there yourself"
         ) from error
     dataset_class = getattr(torchvision.datasets, SOURCES[name].torchvision_class)
     root.mkdir(parents=True, exist_ok=True)

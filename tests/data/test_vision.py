@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lgn_analysis.base.errors import DataError, MissingDependencyError
-from lgn_analysis.data import load_dataset, vision
+from lgn_analysis.data import DATASETS, load_dataset, vision
 
 RNG = np.random.Generator(np.random.Philox(1))
 N_TRAIN, N_VAL, N_TEST = 20, 5, 10
@@ -32,6 +32,14 @@ def small_sizes(monkeypatch):
 def no_torchvision(monkeypatch):
     """An import of torchvision fails unless a test puts one here."""
     monkeypatch.setitem(sys.modules, "torchvision", None)
+
+
+@pytest.fixture(autouse=True)
+def no_packages(monkeypatch, tmp_path_factory):
+    """No package of the distribution has put a data set on this machine."""
+    folder = tmp_path_factory.mktemp("packages")
+    monkeypatch.setattr(vision, "DISTRIBUTION", folder)
+    return folder
 
 
 @pytest.fixture
@@ -90,6 +98,29 @@ def test_idx_files_become_bits_above_one_half(tmp_path, write_mnist, name, folde
 def test_mnist_is_not_taken_for_fashion_mnist(tmp_path, write_mnist):
     write_mnist(tmp_path / "MNIST" / "raw")
     with pytest.raises(DataError, match="files of 'fashion-mnist' are not in"):
+        load_dataset("fashion-mnist", root=tmp_path, download=False)
+
+
+@pytest.mark.parametrize("place", ["root", "name", "package"])
+def test_files_are_found_by_any_way_to_name_their_folder(tmp_path, write_idx, no_packages, place):
+    """torchvision's folder is tried above; here the data folder itself, its name, and Debian's."""
+    folders = {"root": tmp_path, "name": tmp_path / "fashion-mnist"}
+    where = folders.get(place, no_packages / "fashion-mnist")
+    first = vision.SOURCES["fashion-mnist"].first_labels
+    for kind, part in (("train", TRAIN), ("t10k", TEST)):
+        write_idx(where / f"{kind}-images-idx3-ubyte.gz", GREY[part])
+        labels = LABELS[part] if kind == "train" else np.array(first)
+        write_idx(where / f"{kind}-labels-idx1-ubyte.gz", labels)
+    data = load_dataset("fashion-mnist", root=tmp_path, download=False)
+    assert tuple(data.y_test.tolist()) == first
+    assert DATASETS["fashion-mnist"].find(tmp_path) == where
+    assert DATASETS["mnist"].find(tmp_path) is None
+
+
+def test_a_machine_without_fashion_mnist_is_told_the_package(tmp_path):
+    with pytest.raises(MissingDependencyError, match="Debian's package dataset-fashion-mnist"):
+        load_dataset("fashion-mnist", root=tmp_path)
+    with pytest.raises(DataError, match="Debian's package dataset-fashion-mnist"):
         load_dataset("fashion-mnist", root=tmp_path, download=False)
 
 
