@@ -93,7 +93,7 @@ class Estimator(ABC):
 
     @property
     def frobenius(self) -> float | None:
-        """‖H‖_F as far as the probes tell, for ``ftol``; None where they do not."""
+        """‖H‖_F as the probes estimate it, for ``ftol``; None where they do not."""
         return None
 
     def limit(self, max_matvecs: int) -> tuple[int, str]:
