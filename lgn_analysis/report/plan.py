@@ -1,4 +1,4 @@
-"""What a reproduction would take, said before it is begun."""
+"""What a reproduction would take, before it is begun."""
 
 from __future__ import annotations
 

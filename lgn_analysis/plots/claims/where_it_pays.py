@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from lgn_analysis.plots.layout import footnote, nothing
+from lgn_analysis.plots.layout import empty_figure, footnote
 from lgn_analysis.plots.style import LEVEL, as_frame, axes_or_new, panels
 
 
@@ -64,22 +64,12 @@ def winner_map(cells: Any, ax: Axes | None = None, *, reach: float | None = None
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure: a row an initialisation and comparison, a column a training length."""
     if frame.empty:
-        return nothing()
+        return empty_figure()
     lengths = sorted(frame["steps"].unique())
-    rows = [
-        (setting, init, comparison)
-        for (setting, init, comparison), _ in frame.groupby(
-            ["setting", "init", "comparison"], sort=False
-        )
-    ]
+    rows = list(frame.groupby(["setting", "init", "comparison"], sort=False))
     fig, axes = panels(len(lengths), rows=len(rows), height=1.5 * len(rows) + 0.4)
     several = frame["setting"].nunique() > 1
-    for row, (setting, init, comparison) in enumerate(rows):
-        chosen = frame[
-            (frame["setting"] == setting)
-            & (frame["init"] == init)
-            & (frame["comparison"] == comparison)
-        ]
+    for row, ((setting, init, comparison), chosen) in enumerate(rows):
         for column, length in enumerate(lengths):
             ax = axes[len(lengths) * row + column]
             cells = chosen[chosen["steps"] == length]
