@@ -133,7 +133,8 @@ def write_tables(name: str, records: Records, preset: Preset, folder: Path) -> b
             raise
         frame = pd.DataFrame()
     if frame.empty:
-        _remove(folder, name, "csv", "effects.csv", "png", "pdf")
+        for suffix in ("csv", "effects.csv", "png", "pdf"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     if not (frame.empty and incomplete):
         _write(frame, folder / f"{name}.csv")
         if effects is not None:
@@ -145,8 +146,3 @@ def write_tables(name: str, records: Records, preset: Preset, folder: Path) -> b
 def _write(frame: pd.DataFrame, path: Path) -> None:
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False)
-
-
-def _remove(folder: Path, name: str, *suffixes: str) -> None:
-    for suffix in suffixes:
-        (folder / f"{name}.{suffix}").unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +56,9 @@ class RunCache:
             outcome.failure.write(self.folder)
             return
         if outcome.files is not None:
-            self._put(outcome.key, outcome.files)
+            with new_record(self.folder, outcome.key) as made:
+                for name, content in outcome.files.items():
+                    (made / name).write_bytes(content)
         forget_failure(self.folder, outcome.key)
 
     def prepare(self) -> None:
@@ -83,11 +85,6 @@ class RunCache:
             tables={name: _gather(done, name) for name in TABLES},
             failures=tuple(failure for failure in failed if failure is not None),
         )
-
-    def _put(self, key: str, files: Mapping[str, bytes]) -> None:
-        with new_record(self.folder, key) as made:
-            for name, content in files.items():
-                (made / name).write_bytes(content)
 
 
 def _gather(records: Sequence[tuple[RunSpec, dict[str, pd.DataFrame]]], table: str) -> pd.DataFrame:
