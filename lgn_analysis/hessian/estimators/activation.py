@@ -10,7 +10,7 @@ h_n(i) the sixteen gate outputs. With independent signs per gate *and per sample
 ``u_n(i) = ± √q_n(i)``, one product with the Hessian in the layers' outputs gives an unbiased
 estimate in which no two samples interfere. At every sample it is a quadratic form of signs, of variance
 ``2 Σ_n Var d_n``, ``d = u ∘ (∂²L/∂y²) u``; ``2 Σ_n E d_n²`` bounds it, closely where many gates interact, and
-each product of each sample estimates it independently.
+each product of each sample tells it anew.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def grow(
     half_width: Callable[[], float],
     allowed: Callable[[], tuple[float, str]],
 ) -> tuple[bool, str]:
-    """Look at rising numbers of probes, and stop at the first interval that is narrow enough.
+    """Analyse rising numbers of probes, and stop at the first interval that is narrow enough.
 
     Args:
         sizes: numbers of probes, as :func:`interim_analyses` gives them.
