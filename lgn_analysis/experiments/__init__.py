@@ -7,7 +7,7 @@ Each module has ``CLAIMS``, ``specs(preset)``, ``frame(records, preset)``, ``eff
 
 from __future__ import annotations
 
-from lgn_analysis.experiments.presets import PRESETS, Preset, find_preset
+from lgn_analysis.experiments.presets.named import PRESETS, Preset, find_preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.sweep.scheduling import run_sweep

@@ -11,7 +11,7 @@ from lgn_analysis.experiments.frames import (
     undisturbed_seconds,
     with_accuracy,
 )
-from lgn_analysis.experiments.presets import PRESETS
+from lgn_analysis.experiments.presets.named import PRESETS
 from lgn_analysis.experiments.sweep.execution import TABLES, Records
 from tests.experiments.synthetic import gap_rows, histories
 

@@ -7,7 +7,7 @@ import pytest
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import find_preset
 from lgn_analysis.experiments.discovery import all_specs, estimate, experiments
-from lgn_analysis.experiments.presets import PRESETS
+from lgn_analysis.experiments.presets.named import PRESETS
 from lgn_analysis.experiments.settings import PAIR
 from lgn_analysis.experiments.specs import ProbePlan, TimingPlan
 from lgn_analysis.experiments.sweep.costs import cost, estimate_runs, memory

@@ -7,7 +7,7 @@ import pytest
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import measures
-from lgn_analysis.experiments.presets import PRESETS
+from lgn_analysis.experiments.presets.named import PRESETS
 from lgn_analysis.experiments.specs import ProbePlan, TimingPlan
 from lgn_analysis.experiments.sweep.execution import TABLES, execute
 
