@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from harness import RESULTS, machine
+from harness import RESULTS, machine, no_options
 
 REGISTERS = 65536
 WARPS = 64
 
 
 def main() -> int:
+    no_options(__doc__)
     try:
         from lgn_analysis.kernels.cuda.runtime.aot import compile_launch, package_launches
     except ModuleNotFoundError as error:

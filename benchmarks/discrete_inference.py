@@ -12,7 +12,16 @@ from typing import Any, Final
 
 import torch
 from contenders import Batches, Size, our_model
-from harness import Variant, as_json, ratio, repeated, summary, time_in_turns, write_results
+from harness import (
+    Variant,
+    as_json,
+    no_options,
+    ratio,
+    repeated,
+    summary,
+    time_in_turns,
+    write_results,
+)
 
 import lgn_analysis as lgn
 
@@ -41,6 +50,7 @@ def passes(size: Size) -> dict[str, Variant]:
 
 
 def main() -> None:
+    no_options(__doc__)
     results: dict[str, Any] = {"sizes": []}
     for size in SIZES:
         times = time_in_turns(passes(size), rounds=ROUNDS)

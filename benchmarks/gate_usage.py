@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from harness import Variant, as_json, ratio, summary, time_in_turns, write_results
+from harness import Variant, as_json, no_options, ratio, summary, time_in_turns, write_results
 
 import lgn_analysis as lgn
 
@@ -35,6 +35,7 @@ def statistics_of(model: lgn.LogicNetwork, x: torch.Tensor) -> dict[str, Variant
 
 
 def main() -> None:
+    no_options(__doc__)
     results: dict[str, Any] = {"sizes": []}
     for depth, width, n in SIZES:
         model = lgn.LogicNetwork(N_FEATURES, width, depth, n_classes=10, group_tau=20.0)

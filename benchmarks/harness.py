@@ -6,6 +6,7 @@ machine does then falls on all of them, and a ratio is taken within a round.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -134,6 +135,12 @@ def as_json(times: dict[str, list[float]]) -> dict[str, Any]:
         name: {key: float(f"{value:.4g}") for key, value in asdict(summary(values)).items()}
         for name, values in times.items()
     }
+
+
+def no_options(description: str | None) -> None:
+    """Answer ``--help``, and refuse any other argument, of a script that takes none."""
+    form = argparse.RawTextHelpFormatter
+    argparse.ArgumentParser(description=description, formatter_class=form).parse_args()
 
 
 def _version(package: str) -> str | None:

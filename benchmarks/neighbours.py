@@ -14,7 +14,7 @@ import sys
 from typing import Any, Final
 
 import torch
-from harness import Variant, as_json, ratio, summary, time_in_turns, write_results
+from harness import Variant, as_json, no_options, ratio, summary, time_in_turns, write_results
 
 import lgn_analysis as lgn
 from lgn_analysis.gates.noise import NoiseKey, Purpose
@@ -63,6 +63,7 @@ def variants(depth: int, width: int, n_steps: int) -> dict[str, Variant]:
 
 
 def main() -> None:
+    no_options(__doc__)
     results: dict[str, Any] = {"rows": []}
     for n_busy in (0, 1):
         endless = [sys.executable, "-c", "while True: pass"]

@@ -101,10 +101,10 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def uneven_share(n: int) -> slice:
-    """Return this rank's part of n samples, equal to within one.
+def uneven_shard(n: int) -> slice:
+    """Return this rank's shard of n samples, equal to within one.
 
-    >>> uneven_share(5)
+    >>> uneven_shard(5)
     slice(0, 5, None)
     """
     rank, size = world()

@@ -13,7 +13,7 @@ from lgn_analysis.cli.output import echo
 from lgn_analysis.cli.parsing import WHOLE
 
 _LONG = ("paper",)
-"""Presets that say what they take before anything else."""
+"""Presets whose whole plan is printed before they begin."""
 
 
 def reproduce(
@@ -58,7 +58,7 @@ def reproduce(
         workers: local processes, one thread each.
         scheduler: address that `dask scheduler` prints; its workers do the runs and send the
             records back, so no shared folder is needed. Needs the extra `cluster`.
-        dry_run: only say which runs are done or missing, and what time and memory they take.
+        dry_run: only print which runs are done or missing, and what time and memory they take.
         retry: make runs again that failed in an earlier call.
         progress: show progress bars.
     """

@@ -145,13 +145,12 @@ def one_hot(
     >>> one_hot([["b"], ["a"]], ["letter"], [Attribute("letter", ("a", "b"))]).tolist()
     [[0, 1], [1, 0]]
     """
-    blocks = [_one_hot_column([r[columns.index(a.name)] for r in rows], a) for a in attributes]
+    blocks = []
+    for attribute in attributes:
+        column = columns.index(attribute.name)
+        index = [_value_index(row[column], attribute) for row in rows]
+        blocks.append(np.eye(len(attribute.values), dtype=np.uint8)[index])
     return np.concatenate(blocks, axis=1)
-
-
-def _one_hot_column(entries: list[str], attribute: Attribute) -> NDArray[np.uint8]:
-    index = [_value_index(entry, attribute) for entry in entries]
-    return np.eye(len(attribute.values), dtype=np.uint8)[index]
 
 
 def _value_index(entry: str, attribute: Attribute) -> int:

@@ -47,6 +47,11 @@ def pairs(settings: Iterable[Setting]) -> list[Group]:
     return [(setting, setting.pair()) for setting in settings]
 
 
+def pair_specs(preset: Preset) -> list[RunSpec]:
+    """Return the runs: DLGN and GLGN of each setting."""
+    return runs_of(pairs(preset.pairs))
+
+
 def pairs_by_size(sweeps: Iterable[Sweep], size: str) -> list[Group]:
     """Return DLGN and GLGN at each ``depth`` or ``width`` of the sweeps."""
     return [
@@ -60,14 +65,14 @@ def each_method(settings: Iterable[Setting], methods: Sequence[str]) -> list[Gro
     return [(item, [run for method in methods for run in item.runs(method)]) for item in settings]
 
 
-def pairs_and_symptoms(preset: Preset) -> list[Group]:
+def pairs_and_deep_networks(preset: Preset) -> list[Group]:
     """Return DLGN and GLGN, and the deep DLGNs that are drawn beside them."""
-    return [*pairs(preset.pairs), *each_method(preset.symptoms, [NOISE_FREE])]
+    return [*pairs(preset.pairs), *each_method(preset.deep_networks, [NOISE_FREE])]
 
 
 def mark_deep(frame: pd.DataFrame, preset: Preset) -> pd.DataFrame:
-    """Add ``deep``, true for the deep DLGNs of :func:`pairs_and_symptoms`."""
-    return frame.assign(deep=frame["setting"].isin([item.name for item in preset.symptoms]))
+    """Add ``deep``, true for the deep DLGNs of :func:`pairs_and_deep_networks`."""
+    return frame.assign(deep=frame["setting"].isin([item.name for item in preset.deep_networks]))
 
 
 def gather(records: Records, groups: Iterable[Group], table: str) -> pd.DataFrame:

@@ -175,7 +175,7 @@ class Preset:
         seeds: of the main comparisons, for the record.
         pairs: DLGN against GLGN with all probes: C1, C2, C3, C8, C9, and the figures of densities
             and anatomy.
-        symptoms: deep DLGNs, drawn beside the pairs: the paper's gap and unused gates.
+        deep_networks: deep DLGNs, drawn beside the pairs, to show the paper's gap and unused gates.
         temperatures: C7, GLGNs over tau.
         depths: C4.
         widths: C5.
@@ -191,7 +191,7 @@ class Preset:
     description: str
     seeds: tuple[int, ...]
     pairs: tuple[Setting, ...] = ()
-    symptoms: tuple[Setting, ...] = ()
+    deep_networks: tuple[Setting, ...] = ()
     temperatures: tuple[Sweep, ...] = ()
     depths: tuple[Sweep, ...] = ()
     widths: tuple[Sweep, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
 from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
@@ -127,10 +127,7 @@ def _chosen(config: Any) -> dict[str, Any]:
     chosen = {}
     for item in fields(config):
         value = getattr(config, item.name)
-        if value != _default(item):
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if value != default:
             chosen[item.name] = _chosen(value) if is_dataclass(value) else value
     return chosen
-
-
-def _default(item: Field[Any]) -> Any:
-    return item.default if item.default_factory is MISSING else item.default_factory()

@@ -15,7 +15,7 @@ from lgn_analysis.base.memory import require_memory
 from lgn_analysis.gates.table import N_GATES
 
 EVALUATED: Final = 1024
-"""Samples that an evaluation takes at a time, unless it is told otherwise."""
+"""Samples that an evaluation takes at a time, by default."""
 
 _WIRING: Final = 16
 """Bytes of the wiring of a gate."""

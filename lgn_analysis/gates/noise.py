@@ -1,4 +1,4 @@
-"""Gumbel noise as a function of its address, not a stream.
+"""Gumbel noise as a function of its place in a network and of a draw, not a stream.
 
 Every number comes from Philox4x32-10 of (seed, purpose, draw, layer, gate, option). Nothing stores
 noise, anything can recompute it: the backward pass, a resumed run, a Hessian at frozen noise.

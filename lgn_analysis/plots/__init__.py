@@ -15,7 +15,7 @@ from lgn_analysis.plots.claims.gap_anatomy import (
     layer_changes,
 )
 from lgn_analysis.plots.claims.hessian_trace import trace_curves
-from lgn_analysis.plots.claims.landscape import bend_along, landscape_slice, rise_along
+from lgn_analysis.plots.claims.landscape import curvature_along, landscape_slice, loss_along
 from lgn_analysis.plots.claims.lemma_1 import lemma_orders, lemma_ratio
 from lgn_analysis.plots.claims.overhead import extra_seconds
 from lgn_analysis.plots.claims.parts import parts_over_tau
@@ -32,9 +32,9 @@ __all__ = [
     "accuracy_curves",
     "anatomy_curves",
     "anatomy_expansion",
-    "bend_along",
     "bit_flips",
     "change_against",
+    "curvature_along",
     "curvature_curves",
     "density_curve",
     "entropy_histograms",
@@ -45,8 +45,8 @@ __all__ = [
     "layer_changes",
     "lemma_orders",
     "lemma_ratio",
+    "loss_along",
     "parts_over_tau",
-    "rise_along",
     "style",
     "trace_curves",
     "unused_by_layer",

@@ -1,4 +1,4 @@
-"""Figures of several settings: a row of panels each, and what is said below."""
+"""Figures of several settings: a row of panels each, and a caption below."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lgn_analysis.plots.style import FULL_WIDTH, GREY, panels, span
 _LINE: Final = 130
 """Characters of a caption that fit the width of a page."""
 
-Row = Callable[[pd.DataFrame, list[Axes]], list[str]]
+DrawRow = Callable[[pd.DataFrame, list[Axes]], list[str]]
 """Draws the rows of one setting into its panels and returns their titles, empty for none."""
 
 
 def setting_rows(
     frame: pd.DataFrame,
     columns: int,
-    draw: Row,
+    draw: DrawRow,
     *,
     rows: int = 1,
     height: float = 2.3,
@@ -41,10 +41,10 @@ def setting_rows(
         legend: columns of a legend above all panels, that of the first; None leaves legends where
             they are.
         note: what stands below the panels beside scale and n.
-        intervals: say that means and intervals are drawn.
+        intervals: whether the caption says that means and intervals are drawn.
     """
     if frame.empty:
-        return nothing()
+        return empty_figure()
     names = list(frame["setting"].unique())
     count, total = rows * columns, height * len(names) + 0.1 + 0.25 * rows
     figure, axes = panels(columns, rows=rows * len(names), height=total)
@@ -111,9 +111,10 @@ def scale_of(frame: pd.DataFrame) -> str:
     return f"{'; '.join(parts)}; n = {span(seeds)} seeds"
 
 
-def nothing(text: str = "no runs of this preset decide this claim") -> Figure:
-    """Return a figure that says that there is nothing to draw."""
+def empty_figure() -> Figure:
+    """Return a figure that states that there is nothing to draw."""
     figure = Figure(figsize=(FULL_WIDTH / 2, 1.2))
+    text = "no runs of this preset decide this claim"
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, color=GREY)
     return figure
 

@@ -189,12 +189,12 @@ def gap_values(frame: pd.DataFrame, column: str) -> pd.Series:
     return frame[column] if column.endswith("loss") else 100 * frame[column]
 
 
-def fit_means(ax: Axes, *, margin: float = 0.15) -> None:
+def fit_means(ax: Axes) -> None:
     """Limit y to the drawn lines, so that a wide interval of an early step does not hide them."""
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    room = margin * ((high - low) or 1.0)
-    ax.set_ylim(low - room, high + room)
+    padding = 0.15 * ((high - low) or 1.0)
+    ax.set_ylim(low - padding, high + padding)
 
 
 def step_axis(ax: Axes) -> None:

@@ -41,8 +41,8 @@ def numbers_of(name: str) -> list[str]:
 def summary_of(module: ModuleType) -> str:
     """Return what the first line of a module's docstring says behind its ``C2: ``."""
     line = (inspect.getdoc(module) or "").split("\n", 1)[0].rstrip(".")
-    said = line.partition(": ")[2] or line
-    return said[:1].upper() + said[1:]
+    summary = line.partition(": ")[2] or line
+    return summary[:1].upper() + summary[1:]
 
 
 def explanation_of(module: ModuleType) -> list[str]:

@@ -27,7 +27,7 @@ def draw(name: str, folder: Path) -> list[Path]:
         )
     options = getattr(experiment(name), "FIGURE_OPTIONS", {})
     files = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    with fitting(name, folder), style():
+    with explaining_missing_columns(name, folder), style():
         figure = plot(name).figure(frame, **options)
         # No dates and no versions inside: equal data make equal files.
         figure.savefig(files[0], metadata={"Software": None})
@@ -36,8 +36,8 @@ def draw(name: str, folder: Path) -> list[Path]:
 
 
 @contextmanager
-def fitting(name: str, folder: Path) -> Iterator[None]:
-    """Name the CSV that lacks a column, which another version has written."""
+def explaining_missing_columns(name: str, folder: Path) -> Iterator[None]:
+    """Turn a missing column into an error that names the CSV, which another version has written."""
     try:
         yield
     except KeyError as error:
@@ -74,9 +74,9 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
     except ValueError as error:  # of the text's encoding too
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise DamagedFileError(
-            f"{path} is no CSV ({said}); `lgn-analysis reproduce` writes it again"
+            f"{path} is no CSV ({message}); `lgn-analysis reproduce` writes it again"
         ) from error
 
 

@@ -13,7 +13,7 @@ from lgn_analysis.base.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.experiments import Claim, Verdict
 from lgn_analysis.experiments.verdicts import untested
 from lgn_analysis.report.catalogue import claim_order, experiment, experiment_names, numbers_of
-from lgn_analysis.report.drawing import fitting, read_frame, read_table
+from lgn_analysis.report.drawing import explaining_missing_columns, read_frame, read_table
 from lgn_analysis.report.provenance import Facts, read_facts
 from lgn_analysis.report.templating import TEMPLATES
 
@@ -25,7 +25,7 @@ def verdicts_from(folder: Path) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for name in experiment_names():
         if (folder / f"{name}.csv").is_file():
-            with fitting(name, folder):
+            with explaining_missing_columns(name, folder):
                 verdicts += experiment(name).verdicts(read_frame(name, folder))
         else:
             reason = _why_missing(name, folder)
@@ -107,9 +107,9 @@ def presets_text(facts: Iterable[Facts]) -> str:
     presets = {one["preset"]: one.get("description", "") for one in facts}
     if not presets:
         return "No run yet."
-    said = [
+    presets_in_words = [
         f"preset `{name}`" + (f" ({description})" if description else "")
         for name, description in sorted(presets.items())
     ]
-    text = "; ".join(said)
+    text = "; ".join(presets_in_words)
     return f"{text[0].upper()}{text[1:]}."

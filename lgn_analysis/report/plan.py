@@ -1,4 +1,4 @@
-"""What a reproduction would take, said before it is begun."""
+"""What a reproduction would take, before it is begun."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.memory import format_bytes
 from lgn_analysis.experiments import Preset, RunSpec, find_preset
 from lgn_analysis.experiments.sweep.cache import RunCache
 from lgn_analysis.experiments.sweep.costs import Estimate, duration, estimate_runs, slowness_of
@@ -46,7 +47,7 @@ class Share:
             "done": str(self.runs - missing),
             "missing": f"{missing}{failed}",
             "one worker": duration(slowness * self.estimate.seconds) if missing else "–",
-            "a run": gibibytes(self.estimate.bytes) if missing else "–",
+            "a run": format_bytes(int(self.estimate.bytes)) if missing else "–",
         }
 
 
@@ -85,24 +86,15 @@ class Plan:
             return f"{self.runs} runs, all done: nothing to run"
         at_once = min(self.workers, missing)
         devices = ", ".join(sorted({spec.device for spec in self.missing}))
-        each = self.estimate.bytes
+        each = int(self.estimate.bytes)
         time = f"about {duration((self.slowness or 1.0) * self.estimate.wall(at_once))}"
         if self.slowness is not None:
             time = f"on this machine, {time}"
         return (
             f"{self.runs} runs, {self.runs - missing} done, {missing} missing on {devices}: {time} "
             f"with {at_once} at once, and up to "
-            f"{gibibytes(at_once * each)} of memory ({gibibytes(each)} a run)"
+            f"{format_bytes(at_once * each)} of memory ({format_bytes(each)} a run)"
         )
-
-
-def gibibytes(size: float) -> str:
-    """Return a number of bytes for a person.
-
-    >>> gibibytes(3 * 2**29)
-    '1.5 GiB'
-    """
-    return f"{size / 2**30:.1f} GiB"
 
 
 def plan(

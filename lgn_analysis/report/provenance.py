@@ -110,11 +110,11 @@ def read_facts(folder: Path, name: str) -> Facts:
 
 
 def _device(specs: Sequence[RunSpec]) -> str:
-    said = f"CPU, {platform.machine()}, {platform.system()}"
+    device = f"CPU, {platform.machine()}, {platform.system()}"
     if any(spec.device != "cpu" for spec in specs):
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CUDA, on workers"
-        said = f"{gpu}; {said}"
-    return said
+        device = f"{gpu}; {device}"
+    return device
 
 
 def _commit() -> str:

@@ -1,4 +1,4 @@
-"""The whole way: runs, CSVs, figures, ledger, report; and the way back from the CSVs alone."""
+"""From runs to CSVs, figures, ledger and report; and the last three again, from the CSVs alone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lgn_analysis.experiments import Verdict, find_preset
 from lgn_analysis.experiments.sweep.cache import RunCache
 from lgn_analysis.experiments.sweep.failures import Failure
 from lgn_analysis.experiments.sweep.scheduling import SweepOptions, make_runs
-from lgn_analysis.report.ahead import FiguresAhead, in_turn
 from lgn_analysis.report.catalogue import experiment_names, numbers_of, select
 from lgn_analysis.report.drawing import draw, drawable
+from lgn_analysis.report.incremental import IncrementalFigures, run_order
 from lgn_analysis.report.ledger import verdicts_from, write_ledger
 from lgn_analysis.report.page import REPORT, write_report
 
@@ -83,8 +83,8 @@ def reproduce(
     chosen = find_preset(preset)
     names = select(claims)
     sweep = SweepOptions(cache, workers, executor, scheduler, retry, progress)
-    with FiguresAhead(names, chosen, RunCache(cache), out, say=progress) as figures:
-        make_runs(in_turn(names, chosen, RunCache(cache)), sweep, heard=figures.heard)
+    with IncrementalFigures(names, chosen, RunCache(cache), out, verbose=progress) as figures:
+        make_runs(run_order(names, chosen, RunCache(cache)), sweep, on_ended=figures.run_ended)
     others = [name for name in drawable(out) if not (out / f"{name}.png").is_file()]
     verdicts = _conclude(out, others, progress=progress)
     asked = {number for name in names for number in numbers_of(name)} if claims else None

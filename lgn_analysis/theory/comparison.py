@@ -37,7 +37,7 @@ from lgn_analysis.theory.samples import draw_samples
 
 _PAIR: Final = 2
 """Products of one trace: the fewest that the estimator takes."""
-_FIRST_LOOK: Final = 8
+_FIRST_ANALYSIS: Final = 8
 _PAIRED, _APART = 1, 2  # the samples have 0
 _EIGEN_TOLERANCE: Final = 1e-3
 
@@ -287,7 +287,7 @@ def _paired_traces(
         if n_probes is not None:
             add(most)
             return np.array(estimates), ALPHA, True, f"{_PAIR * most} products as asked"
-        sizes = interim_analyses(min(_FIRST_LOOK, most), most)
+        sizes = interim_analyses(min(_FIRST_ANALYSIS, most), most)
         converged, reason = grow(sizes, add, half_width, allowed)
     if not converged:
         reason = f"stopped at max_matvecs={max_matvecs}: difference {reason}"

@@ -44,20 +44,20 @@ class LandscapeResult:
 
     @property
     def roughness(self) -> float:
-        """How much the slice bends for its height: mean of (∂²L/∂s²)² / (max L − min L)².
+        """Squared curvature relative to the slice's height: mean of (∂²L/∂s²)² / (max L − min L)².
 
         s is a coordinate over half its extent, so that a slice runs over a stretch of 2 whatever its
         span and grid. The second derivative is the second difference on the grid, and the mean is over
         the grid's interior and over both coordinates. Without unit, blind to the loss's scale; 0 for a
         line, 4 for a centred parabola, (πk)⁴/8 for k cosine waves; NaN for a constant.
-        It is the shape that counts: a flat basin between steep walls is rough, however low its
+        It measures shape alone: a flat basin between steep walls is rough, however low its
         ``curvature``; the two are to be read together.
         """
         height = float(self.loss.max() - self.loss.min())
         if height == 0.0:
             return math.nan
         halves = [(c[-1] - c[0]) / 2 for c in self.coordinates]
-        return float(np.mean(self._bends(halves) ** 2)) / height**2
+        return float(np.mean(self._second_derivatives(halves) ** 2)) / height**2
 
     @property
     def curvature(self) -> float:
@@ -67,17 +67,17 @@ class LandscapeResult:
         tau² times as large. For ``"discrete"`` r is the distance in gate weights.
         """
         scales = [1 / length if length else math.nan for length in self.lengths]
-        return float(np.abs(self._bends(scales)).mean())
+        return float(np.abs(self._second_derivatives(scales)).mean())
 
     @property
     def concave_share(self) -> float:
-        """The share of the bending that is downwards: Σ (∂²L/∂s²)⁻ / Σ |∂²L/∂s²|, 0 if convex.
+        """The share of the curvature that is negative: Σ (∂²L/∂s²)⁻ / Σ |∂²L/∂s²|, 0 if convex.
 
-        From the same second differences as ``roughness``; NaN where there is no bending.
+        From the same second differences as ``roughness``; NaN where there is no curvature.
         """
-        bends = self._bends([(c[-1] - c[0]) / 2 for c in self.coordinates])
-        total = float(np.abs(bends).sum())
-        return float(-bends[bends < 0].sum()) / total if total else math.nan
+        second = self._second_derivatives([(c[-1] - c[0]) / 2 for c in self.coordinates])
+        total = float(np.abs(second).sum())
+        return float(-second[second < 0].sum()) / total if total else math.nan
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row a grid point: x, y where there are two coordinates, loss, accuracy."""
@@ -102,10 +102,10 @@ class LandscapeResult:
     def _repr_html_(self) -> str:
         return str(self.to_frame().describe().to_html())
 
-    def _bends(self, scales: Sequence[float]) -> NDArray[np.float64]:
+    def _second_derivatives(self, scales: Sequence[float]) -> NDArray[np.float64]:
         """Return all second derivatives, of coordinate i times ``scales[i]**2``, as one vector."""
-        bends = []
+        found = []
         for axis, (coordinate, scale) in enumerate(zip(self.coordinates, scales, strict=True)):
             step = float(coordinate[1] - coordinate[0]) / scale
-            bends.append(np.diff(self.loss, n=2, axis=axis).ravel() / step**2)
-        return np.concatenate(bends)
+            found.append(np.diff(self.loss, n=2, axis=axis).ravel() / step**2)
+        return np.concatenate(found)

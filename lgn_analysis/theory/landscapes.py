@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from lgn_analysis.hessian.operators.smoothing import (
     perturbed_logits,
 )
 from lgn_analysis.hessian.probe import HessianProbe
+from lgn_analysis.hessian.results.spectrum import EigenResult
 from lgn_analysis.network import LogicNetwork, as_bits, require_plain
 from lgn_analysis.theory.directions import (
     along,
@@ -125,7 +126,6 @@ def landscape(
         "take a smaller network",
         device=model.device,
     )
-    eigenvalues = (math.nan,) * dims
     if directions == "discrete":
         if noise is not None:
             raise InvalidInputError(
@@ -133,34 +133,19 @@ def landscape(
                 "meaning; leave out noise"
             )
         pieces = [(as_bits(x), y) for x, y in pieces]
-        names: tuple[str, ...] = ("soft → discrete",)
-        lengths: tuple[float, ...] = (discrete_distance(model, tau),)
-        at = between_soft_and_discrete(model, tau)
+        at, length = between_soft_and_discrete(model, tau), discrete_distance(model, tau)
+        chosen = _Slice(("soft → discrete",), (length,), (math.nan,), at)
+    elif not isinstance(directions, str):
+        chosen = _slice_along(model, check_vectors(model, directions), "direction")
+    elif directions == "filter":
+        vectors = [filter_direction(model, seed, index) for index in range(dims)]
+        chosen = _slice_along(model, vectors, "random direction")
     else:
-        if not isinstance(directions, str):
-            vectors = check_vectors(model, directions)
-            names = tuple(f"direction {index + 1}" for index in range(dims))
-        elif directions == "filter":
-            vectors = [filter_direction(model, seed, index) for index in range(dims)]
-            names = tuple(f"random direction {index + 1}" for index in range(dims))
-        else:
-            probe = HessianProbe(
-                model,
-                data,
-                loss_fn=loss_fn,
-                params="*",
-                tau=tau,
-                noise=noise,
-                batch_size=batch_size,
-            )
-            pairs = probe.eigs(
-                k=dims, which="BE", tol=_EIGEN_TOLERANCE, seed=seed, progress=progress
-            )
-            vectors = [at_own_length(model, upright(v)) for v in pairs.vectors.T]
-            eigenvalues = tuple(map(float, pairs.values))
-            names = ("top eigenvector", "bottom eigenvector")[:dims]
-        lengths = tuple(float(torch.linalg.vector_norm(v)) for v in vectors)
-        at = along(model, vectors)
+        probe = HessianProbe(
+            model, data, loss_fn=loss_fn, params="*", tau=tau, noise=noise, batch_size=batch_size
+        )
+        pairs = probe.eigs(k=dims, which="BE", tol=_EIGEN_TOLERANCE, seed=seed, progress=progress)
+        chosen = _eigen_slice(model, pairs)
     mean = _MeanLoss(model, pieces, loss_fn, tau)
     points = list(itertools.product(*coordinates))
     draws: Sequence[int | None] = range(noise.draws) if noise else (None,)
@@ -169,7 +154,7 @@ def landscape(
     for draw in draws:
         shift = _frozen_noise(model, noise, draw)
         for index, point in enumerate(points):
-            values[index] += mean(at(point), shift)
+            values[index] += mean(chosen.at(point), shift)
             bar.update()
     bar.close()
     table = (values / len(draws)).reshape(*map(len, coordinates), 2)
@@ -177,14 +162,36 @@ def landscape(
         coordinates=coordinates,
         loss=table[..., 0],
         accuracy=table[..., 1],
-        directions=names,
-        lengths=lengths,
-        eigenvalues=eigenvalues,
+        directions=chosen.names,
+        lengths=chosen.lengths,
+        eigenvalues=chosen.eigenvalues,
         tau=tau,
         n=mean.n,
         seed=seed,
         noise=noise,
     )
+
+
+class _Slice(NamedTuple):
+    """The directions of a slice, as in :class:`LandscapeResult`, and the logits at its points."""
+
+    names: tuple[str, ...]
+    lengths: tuple[float, ...]
+    eigenvalues: tuple[float, ...]
+    at: Callable[[Sequence[float]], Params]
+
+
+def _slice_along(model: LogicNetwork, vectors: Sequence[Tensor], name: str) -> _Slice:
+    names = tuple(f"{name} {index + 1}" for index in range(len(vectors)))
+    lengths = tuple(float(torch.linalg.vector_norm(v)) for v in vectors)
+    return _Slice(names, lengths, (math.nan,) * len(vectors), along(model, vectors))
+
+
+def _eigen_slice(model: LogicNetwork, pairs: EigenResult) -> _Slice:
+    vectors = [at_own_length(model, upright(v)) for v in pairs.vectors.T]
+    names = ("top eigenvector", "bottom eigenvector")[: len(vectors)]
+    eigenvalues = tuple(map(float, pairs.values))
+    return _slice_along(model, vectors, "")._replace(names=names, eigenvalues=eigenvalues)
 
 
 class _MeanLoss:

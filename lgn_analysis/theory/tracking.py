@@ -96,7 +96,7 @@ class ProbeTracker(Tabular):
 
     Args:
         data: a data set, of which the training split is probed, or a pair (x, y).
-        every: probe the first evaluation and every so-manieth after it; None only those of ``at``.
+        every: probe the first evaluation and each ``every``-th after it; None probes only those of ``at``.
         at: steps to probe besides; they take effect where the run evaluates.
         trace: estimate tr(H).
         eigs: eigenpairs to find, half at each end; 0 for none, or at least 2.

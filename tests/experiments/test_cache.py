@@ -24,10 +24,10 @@ def sealed(folder):
 def test_a_record_that_comes_as_bytes_is_kept_and_clears_the_failure(tmp_path, tmp_path_factory):
     store = RunCache(tmp_path)
     (spec,) = tiny_specs(1)
-    store.note(Outcome(spec.key, 0.0, failure=Failure.of(spec.key, spec.label, spec, "lost")))
+    store.add(Outcome(spec.key, 0.0, failure=Failure.of(spec.key, spec.label, spec, "lost")))
     assert store.failure(spec).error == "lost"
     assert not store.has(spec)
-    store.note(Outcome(spec.key, 1.0, files=sealed(tmp_path_factory.mktemp("made"))))
+    store.add(Outcome(spec.key, 1.0, files=sealed(tmp_path_factory.mktemp("made"))))
     assert store.has(spec)
     assert store.failure(spec) is None
     assert {path.name for path in tmp_path.iterdir()} == {spec.key}
@@ -48,7 +48,7 @@ def test_the_bytes_of_a_run_are_the_files_of_its_record():
 def test_a_record_that_is_there_stays(tmp_path):
     store = RunCache(tmp_path)
     for content in (b"step\n1\n", b"step\n2\n"):
-        store.note(Outcome("k", 0.0, files={"history.csv": content}))
+        store.add(Outcome("k", 0.0, files={"history.csv": content}))
     assert (tmp_path / "k" / "history.csv").read_bytes() == b"step\n1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
@@ -63,22 +63,22 @@ def test_a_place_that_cannot_be_taken_is_an_error(tmp_path):
 
 def test_only_what_was_abandoned_long_ago_is_tidied_away(tmp_path):
     store = RunCache(tmp_path / "cache")
-    store.tidy()
+    store.prepare()
     now = time.time()
     for name, age in ((".old.x", 7200), (".new.x", 60), ("finished", 10**6)):
         folder = store.folder / name
         folder.mkdir()
         (folder / "history.csv").touch()
         os.utime(folder, (now - age, now - age))
-    store.tidy()
+    store.prepare()
     assert {path.name for path in store.folder.iterdir()} == {".new.x", "finished"}
 
 
 def test_failed_runs_are_missing_unless_they_are_not_to_be_retried(tmp_path, tmp_path_factory):
     store = RunCache(tmp_path)
     done, failed, new = tiny_specs(3)
-    store.note(Outcome(done.key, 0.0, files=sealed(tmp_path_factory.mktemp("made"))))
-    store.note(Outcome(failed.key, 0.0, failure=Failure.of(failed.key, "x", failed, "lost")))
+    store.add(Outcome(done.key, 0.0, files=sealed(tmp_path_factory.mktemp("made"))))
+    store.add(Outcome(failed.key, 0.0, failure=Failure.of(failed.key, "x", failed, "lost")))
     specs = [done, failed, new, new]
     assert store.missing(specs) == [failed, new]
     assert store.missing(specs, retry=False) == [new]
@@ -108,7 +108,7 @@ DAMAGES = {
 def test_a_damaged_record_is_no_result(tmp_path, tmp_path_factory, damage):
     store = RunCache(tmp_path)
     (spec,) = tiny_specs(1)
-    store.note(Outcome(spec.key, 0.0, files=sealed(tmp_path_factory.mktemp("made"))))
+    store.add(Outcome(spec.key, 0.0, files=sealed(tmp_path_factory.mktemp("made"))))
     damage(tmp_path / spec.key)
     with pytest.raises(DamagedFileError, match=r"is damaged .*; delete the folder, and the run is"):
         store.records([spec])

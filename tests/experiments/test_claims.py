@@ -237,7 +237,7 @@ def landscape_frame(curvatures, concave=0.0):
                         loss = (-1 if down else 1) * height * x**2 / 2
                         line = {"kind": name, "direction": direction, "x": x, "loss": loss}
                         made.append({**row, **line, "length": 2.0, "discrete_accuracy": 0.95})
-    return landscape.with_bends(pd.DataFrame(made))
+    return landscape.with_second_derivatives(pd.DataFrame(made))
 
 
 def test_a_less_curved_landscape_is_found_and_measured():
@@ -253,7 +253,7 @@ def test_a_more_curved_landscape_fails_and_an_equal_one_too():
         assert set(outcomes(landscape, landscape_frame(curvatures)).values()) == {"fails"}
 
 
-def test_concave_directions_are_counted_by_how_much_they_bend():
+def test_concave_directions_are_counted_by_their_curvature():
     frame = landscape_frame({"soft": 1.0, "gumbel-st": 1.0}, concave=0.25)
     table = landscape.effects(frame)
     rows_of = table[table["claim"] == "C9 concave"]
@@ -262,7 +262,7 @@ def test_concave_directions_are_counted_by_how_much_they_bend():
 
 
 def test_the_curvature_of_a_line_is_that_of_its_parabola_in_both_units():
-    lines = landscape.bends(landscape_frame({"soft": 3.0}))
+    lines = landscape.curvature_of_lines(landscape_frame({"soft": 3.0}))
     expected = 3.0 * (1 + np.array([spread(seed) for seed in lines["seed"]]))
     assert lines["curvature"].to_numpy() == pytest.approx(expected)
     assert lines["curvature_z"].to_numpy() == pytest.approx(expected / 4)

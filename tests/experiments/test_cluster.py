@@ -65,7 +65,7 @@ def test_a_failing_run_on_a_cluster_is_a_failure_here(cluster, tmp_path):
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_cluster, "_PATIENCE", "0.2s")
+    monkeypatch.setattr(dask_cluster, "_TIMEOUT", "0.2s")
     with pytest.raises(
         InvalidInputError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"
     ):

@@ -37,6 +37,16 @@ def test_outputs_are_those_of_the_reference(model: lgn.LogicNetwork) -> None:
     torch.testing.assert_close(found, (model(x, draw=key), layer(x.float(), draw=key)))
 
 
+def test_its_soft_loss_is_probed_by_kernels_all_the_same(model: lgn.LogicNetwork) -> None:
+    x = torch.randint(2, (9, 17), generator=torch.Generator().manual_seed(0)).bool()
+    kind = lgn.GumbelST if isinstance(model.relaxation, lgn.Soft) else lgn.Soft
+    twin = lgn.LogicNetwork(17, 20, 2, 2, 2.0, relaxation=kind(0.7), dtype=torch.float32)
+    probes = [lgn.HessianProbe(m, (x, torch.arange(9) % 2)) for m in (model, twin)]
+    v = torch.linspace(-1, 1, probes[0].shape[0])
+    assert probes[0].operator.method == probes[1].operator.method == "cpu kernels"
+    assert torch.equal(probes[0] @ v, probes[1] @ v)
+
+
 def test_it_is_trained_saved_and_resumed(model: lgn.LogicNetwork, tmp_path: Path) -> None:
     data = lgn.load_dataset("monk1")
     lgn.train(model, data, steps=4, batch_size=32, out=tmp_path / "run", progress=False)

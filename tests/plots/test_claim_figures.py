@@ -150,10 +150,10 @@ def line_frame():
     return pd.DataFrame(made)
 
 
-def test_the_rise_and_the_bend_of_lines_are_means_over_directions(ax):
-    lgn.plots.rise_along(line_frame(), ax)
+def test_the_increase_and_the_curvature_of_lines_are_means_over_directions(ax):
+    lgn.plots.loss_along(line_frame(), ax)
     assert ax.get_lines()[0].get_ydata() == pytest.approx([1.5, 0.375, 0.0, 0.375, 1.5])
-    other = lgn.plots.bend_along(line_frame(), Figure().subplots())
+    other = lgn.plots.curvature_along(line_frame(), Figure().subplots())
     assert other.get_lines()[0].get_ydata() == pytest.approx([3.0] * 3)
     assert other.get_yscale() == "log"
 

@@ -23,9 +23,8 @@ from lgn_analysis.experiments.effects import (
     factor_claim,
     smaller_scale,
 )
-from lgn_analysis.experiments.frames import histories, pairs, runs_of, undisturbed_seconds
+from lgn_analysis.experiments.frames import histories, pair_specs, pairs, undisturbed_seconds
 from lgn_analysis.experiments.settings import PAIR, Preset
-from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
 from lgn_analysis.metrics import Convergence, convergence
@@ -56,11 +55,7 @@ SIZE: Final = Claim(
 )
 CLAIMS: Final = (ITERATIONS, SECONDS, SIZE)
 _SOURCE: Final = "convergence.effects.csv"
-
-
-def specs(preset: Preset) -> list[RunSpec]:
-    """Return the runs: DLGN and GLGN."""
-    return runs_of(pairs(preset.pairs))
+specs = pair_specs
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:

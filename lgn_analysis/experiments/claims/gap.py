@@ -22,7 +22,7 @@ from lgn_analysis.experiments.frames import (
     last_step,
     mark_deep,
     on_test_split,
-    pairs_and_symptoms,
+    pairs_and_deep_networks,
     runs_of,
 )
 from lgn_analysis.experiments.settings import Preset
@@ -49,12 +49,12 @@ CLAIMS: Final = (
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: the pair, and the deep DLGN for the figure."""
-    return runs_of(pairs_and_symptoms(preset))
+    return runs_of(pairs_and_deep_networks(preset))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the gaps over training on the test split; ``deep`` marks the deep DLGN."""
-    return mark_deep(on_test_split(records, pairs_and_symptoms(preset)), preset)
+    return mark_deep(on_test_split(records, pairs_and_deep_networks(preset)), preset)
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:

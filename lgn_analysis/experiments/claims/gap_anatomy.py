@@ -9,22 +9,14 @@ from typing import Final
 
 import pandas as pd
 
-from lgn_analysis.experiments.effects import no_effects as effects
-from lgn_analysis.experiments.effects import no_verdicts as verdicts
-from lgn_analysis.experiments.frames import gather, pairs, runs_of
+from lgn_analysis.experiments.effects import no_effects, no_verdicts
+from lgn_analysis.experiments.frames import gather, pair_specs, pairs
 from lgn_analysis.experiments.settings import Preset
-from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.verdicts import Claim
 
-__all__ = ["CLAIMS", "effects", "frame", "specs", "verdicts"]
-
 CLAIMS: Final[tuple[Claim, ...]] = ()
-
-
-def specs(preset: Preset) -> list[RunSpec]:
-    """Return the runs: DLGN and GLGN at the reference tau."""
-    return runs_of(pairs(preset.pairs))
+effects, specs, verdicts = no_effects, pair_specs, no_verdicts
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:

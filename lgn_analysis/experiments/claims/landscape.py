@@ -1,13 +1,14 @@
 """C9: is the loss landscape of GLGNs smoother?
 
-Smoothness has many numbers, and one that compares a slice's bends with its own height misleads:
+Smoothness has many measures, and one that divides a slice's curvature by its own height misleads:
 along random directions a GLGN sits in a flat basin between steep walls, which is rough for its
-height however low its curvature. So the number is range-free: the mean |d²L/ds²| of the soft loss
-along a line through the trained network, over the unit ball |s| ≤ 1. s = 1 moves every gate by the
-length of its own logits (filter normalisation), so that large logits cannot buy smoothness by
-making a step of fixed length small. Along the top eigenvector s = 1 is the length that
-:mod:`lgn_analysis.theory.directions` gives it. The concave share says how much of the bending is
-downwards, 0 for a convex basin. ``bend`` in the frame is the second difference on the line's grid.
+height however low its curvature. So the measure does not depend on the height: the mean |d²L/ds²|
+of the soft loss along a line through the trained network, over the unit ball |s| ≤ 1. s = 1 moves
+every gate by the length of its own logits (filter normalisation), so that large logits cannot buy
+smoothness by making a step of fixed length small. Along the top eigenvector s = 1 is the length
+that :mod:`lgn_analysis.theory.directions` gives it. The concave share is the part of the curvature
+that is negative, 0 for a convex basin. The column ``bend`` is d²L/ds², from second differences on
+the line's grid.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from lgn_analysis.experiments.effects import (
     factor_claim,
     paired,
 )
-from lgn_analysis.experiments.frames import pairs, probed, runs_of
+from lgn_analysis.experiments.frames import pair_specs, pairs, probed
 from lgn_analysis.experiments.settings import Preset
-from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
 
@@ -48,26 +48,22 @@ CONCAVE: Final = Claim(
     id="C9 concave",
     title="The loss of GLGNs is less concave along random directions",
     paper=_PAPER,
-    metric="share of the bending that is downwards within the unit ball, DLGN − GLGN",
+    metric="share of the curvature that is negative within the unit ball, DLGN − GLGN",
     unit="pp",
     smallest=5.0,
-    null="equal shares bend downwards",
+    null="equal shares are negative",
 )
 CLAIMS: Final = (FILTER, EIGEN, CONCAVE)
-
-
-def specs(preset: Preset) -> list[RunSpec]:
-    """Return the runs: DLGN and GLGN at the reference tau."""
-    return runs_of(pairs(preset.pairs))
+specs = pair_specs
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return a row a run, direction and point, with the run's final discrete test accuracy."""
     table = probed(records, pairs(preset.pairs), "landscape", at_end=True)
-    return table if table.empty else with_bends(table)
+    return table if table.empty else with_second_derivatives(table)
 
 
-def with_bends(table: pd.DataFrame) -> pd.DataFrame:
+def with_second_derivatives(table: pd.DataFrame) -> pd.DataFrame:
     """Add ``bend``, d²L/ds² at each inner point of a line; NaN at its ends and on planes."""
     parts = []
     for (_, kind, _), line in table.groupby(["run", "kind", "direction"], sort=False):
@@ -82,7 +78,7 @@ def with_bends(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def bends(frame: pd.DataFrame) -> pd.DataFrame:
+def curvature_of_lines(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row a run, kind and direction: curvature and concave share of its line.
 
     ``curvature`` is per unit of s squared, ``curvature_z`` per distance in z squared.
@@ -110,7 +106,7 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
-    means = bends(rows).groupby(["kind", "relaxation", "seed"], as_index=False).mean()
+    means = curvature_of_lines(rows).groupby(["kind", "relaxation", "seed"], as_index=False).mean()
     for claim, kind, column in (
         (FILTER, "filter", "curvature"),
         (EIGEN, "eigen", "curvature"),

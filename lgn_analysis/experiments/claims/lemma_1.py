@@ -20,9 +20,8 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.experiments.effects import each_setting, effects_by_setting
-from lgn_analysis.experiments.frames import pairs, probed, runs_of
+from lgn_analysis.experiments.frames import pair_specs, pairs, probed
 from lgn_analysis.experiments.settings import PAIR, Preset
-from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
 
@@ -40,11 +39,7 @@ AT_GLGN: Final = replace(_LEMMA, id="C8 lemma GLGN", title=_LEMMA.title + ", at 
 CLAIMS: Final = (AT_DLGN, AT_GLGN)
 _RATIOS: Final = {"ratio": "radius", "ratio_3": "radius_3", "ratio_4": "radius_4"}
 FIGURE_OPTIONS: Final = {"tolerance": TOLERANCE}
-
-
-def specs(preset: Preset) -> list[RunSpec]:
-    """Return the runs: DLGN and GLGN at the reference tau."""
-    return runs_of(pairs(preset.pairs))
+specs = pair_specs
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.experiments.effects import difference, each_setting, effects_by_setting
-from lgn_analysis.experiments.frames import mark_deep, pairs_and_symptoms, probed, runs_of
+from lgn_analysis.experiments.frames import mark_deep, pairs_and_deep_networks, probed, runs_of
 from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
@@ -33,12 +33,12 @@ CLAIMS: Final = (UNUSED,)
 
 def specs(preset: Preset) -> list[RunSpec]:
     """Return the runs: the pair, and the deep DLGN for the figure."""
-    return runs_of(pairs_and_symptoms(preset))
+    return runs_of(pairs_and_deep_networks(preset))
 
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return a row a run and layer, with the run's final discrete test accuracy."""
-    usage = probed(records, pairs_and_symptoms(preset), "usage", at_end=True)
+    usage = probed(records, pairs_and_deep_networks(preset), "usage", at_end=True)
     return mark_deep(usage, preset)
 
 

@@ -90,7 +90,7 @@ CPU: Final = Preset(
     description="digits and mnist5k, 5 to 8 seeds, about an hour on two cores",
     seeds=_SEEDS,
     pairs=(_DIGITS, _MNIST),
-    symptoms=(
+    deep_networks=(
         _on_digits(
             name="digits deep",
             network=NetworkConfig(width=1000, depth=10, group_tau=10.0),

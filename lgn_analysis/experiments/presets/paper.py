@@ -50,7 +50,7 @@ PAPER: Final = Preset(
     description="CIFAR-10 and CIFAR-100 at the paper's sizes, 5 seeds, for GPUs",
     seeds=_CIFAR10.seeds,
     pairs=(_CIFAR10,),
-    symptoms=(replace(_CIFAR10, name="cifar10 deep"),),
+    deep_networks=(replace(_CIFAR10, name="cifar10 deep"),),
     temperatures=(Sweep(_CIFAR10, (0.01, 0.1, 0.25, 0.5, 1.0, 2.0)),),
     depths=(Sweep(replace(_PLAIN, name="cifar10 depths"), (6, 8, 10, 12)),),
     widths=(Sweep(_WIDE, (64_000, 256_000, 2_048_000)),),

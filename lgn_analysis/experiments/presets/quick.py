@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from lgn_analysis.experiments.settings import Map, Preset, Setting, Sweep, Timing
@@ -31,13 +32,12 @@ _PAIR: Final = Setting(
     target=0.90,
     probes=_PROBES,
 )
+_at_80_percent = partial(Setting, floor=0.80, target=0.80)
 # Residual initialisation trains deep GLGNs in a few thousand steps.
-_RESIDUAL: Final = Setting(
+_RESIDUAL: Final = _at_80_percent(
     name="digits residual",
     network=NetworkConfig(width=500, depth=4, group_tau=14.0, init="residual"),
     steps=2000,
-    floor=0.80,
-    target=0.80,
 )
 
 QUICK: Final = Preset(
@@ -45,13 +45,11 @@ QUICK: Final = Preset(
     description="digits, 5 seeds, minutes on two cores",
     seeds=_PAIR.seeds,
     pairs=(_PAIR,),
-    symptoms=(
-        Setting(
+    deep_networks=(
+        _at_80_percent(
             name="digits deep",
             network=NetworkConfig(width=1000, depth=10, group_tau=7.0),
             steps=1500,
-            floor=0.80,
-            target=0.80,
             seeds=(0, 1, 2),
         ),
     ),
@@ -59,12 +57,10 @@ QUICK: Final = Preset(
     depths=(Sweep(_RESIDUAL, (2, 4, 6)),),
     widths=(
         Sweep(
-            Setting(
+            _at_80_percent(
                 name="digits shallow",
                 network=replace(_PAIR.network, init="residual"),
                 steps=2000,
-                floor=0.80,
-                target=0.80,
             ),
             (500, 1000, 2000),
         ),
@@ -83,12 +79,10 @@ QUICK: Final = Preset(
     curvature=(_PAIR,),
     overhead=(
         Timing(
-            Setting(
+            _at_80_percent(
                 name="digits 4 × 1000",
                 network=NetworkConfig(width=1000, depth=4, group_tau=20.0, init="residual"),
                 steps=2000,
-                floor=0.80,
-                target=0.80,
             ),
             TimingPlan(("soft", "gumbel-soft", "gumbel-st")),
         ),
@@ -127,7 +121,7 @@ SMOKE: Final = Preset(
     description="seconds; checks that everything runs, and decides nothing",
     seeds=_TINY.seeds,
     pairs=(_TINY,),
-    symptoms=(
+    deep_networks=(
         replace(
             _TINY,
             name="digits deep",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +21,8 @@ from lgn_analysis.experiments.sweep.failures import Failure, forget_failure, rea
 from lgn_analysis.experiments.sweep.record import new_record, read_record
 from lgn_analysis.experiments.sweep.workers import Outcome
 
-_ABANDONED: Final = 3600.0
-"""Seconds after which a half-written record belongs to nobody: writing takes far less than one."""
+_STALE: Final = 3600.0
+"""Seconds after which a half-written record is taken for a killed sweep's: writing takes far less."""
 
 
 class RunCache:
@@ -50,24 +50,26 @@ class RunCache:
             spec for spec in unique if not self.has(spec) and (retry or self.failure(spec) is None)
         ]
 
-    def note(self, outcome: Outcome) -> None:
-        """Keep what a run left: its record, where it was made elsewhere, or its failure."""
+    def add(self, outcome: Outcome) -> None:
+        """Store what a run left: its record, where it was made elsewhere, or its failure."""
         if outcome.failure is not None:
             outcome.failure.write(self.folder)
             return
         if outcome.files is not None:
-            self._put(outcome.key, outcome.files)
+            with new_record(self.folder, outcome.key) as made:
+                for name, content in outcome.files.items():
+                    (made / name).write_bytes(content)
         forget_failure(self.folder, outcome.key)
 
-    def tidy(self) -> None:
+    def prepare(self) -> None:
         """Make the folder, and remove what killed sweeps left half-written in it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob(".*"):
             try:
-                abandoned = time.time() - path.stat().st_mtime > _ABANDONED
+                stale = time.time() - path.stat().st_mtime > _STALE
             except FileNotFoundError:  # its sweep has just finished it
                 continue
-            if abandoned:
+            if stale:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def records(self, specs: Sequence[RunSpec]) -> Records:
@@ -83,11 +85,6 @@ class RunCache:
             tables={name: _gather(done, name) for name in TABLES},
             failures=tuple(failure for failure in failed if failure is not None),
         )
-
-    def _put(self, key: str, files: Mapping[str, bytes]) -> None:
-        with new_record(self.folder, key) as made:
-            for name, content in files.items():
-                (made / name).write_bytes(content)
 
 
 def _gather(records: Sequence[tuple[RunSpec, dict[str, pd.DataFrame]]], table: str) -> pd.DataFrame:

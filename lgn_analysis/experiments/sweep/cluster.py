@@ -16,7 +16,7 @@ from typing import Any, Final
 from lgn_analysis.base.errors import InvalidInputError, MissingDependencyError
 from lgn_analysis.experiments.specs import RECORD_FORMAT
 
-_PATIENCE: Final = "10s"
+_TIMEOUT: Final = "10s"
 
 
 def installed_version() -> str:
@@ -42,7 +42,7 @@ def dask_executor(address: str) -> Iterator[Executor]:
             "--scheduler needs Dask: pip install 'lgn_analysis[cluster]'"
         ) from error
     try:
-        client = Client(address, timeout=_PATIENCE, set_as_default=False)
+        client = Client(address, timeout=_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InvalidInputError(
             f"no Dask scheduler answers at {address!r}; start one with `dask scheduler` and give "

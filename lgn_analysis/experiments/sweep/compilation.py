@@ -31,7 +31,7 @@ from lgn_analysis.training.stepper import warm_up
 
 _LOGGER: Final = logging.getLogger(__name__)
 _TICK: Final = 1.0
-"""Seconds between two signs of life."""
+"""Seconds between two updates of the bar."""
 _PROBES: Final = ProbePlan(
     samples=64,
     trace_probes=2,
@@ -107,11 +107,11 @@ def compile_kernels(names: Iterable[str], *, workers: int = 2, show: bool = True
         running: list[subprocess.Popen[str]] = []
         with bar, ThreadPoolExecutor(workers) as pool:
             try:
-                shares = _shares(parts, workers)
-                futures = [pool.submit(_compile, share, bar, running) for share in shares]
+                groups = _groups(parts, workers)
+                futures = [pool.submit(_compile, group, bar, running) for group in groups]
                 while wait(futures, timeout=_TICK).not_done:
                     bar.refresh()
-            except BaseException:  # Ctrl-C, say
+            except BaseException:  # Ctrl-C among them
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in running:
                     process.kill()
@@ -120,7 +120,7 @@ def compile_kernels(names: Iterable[str], *, workers: int = 2, show: bool = True
                 future.result()
 
 
-def _shares(parts: Sequence[Part], workers: int) -> list[list[Part]]:
+def _groups(parts: Sequence[Part], workers: int) -> list[list[Part]]:
     """Return what each process compiles: a family, or a part where there is one family alone."""
     families: dict[str, list[Part]] = {}
     for part in parts:
@@ -176,20 +176,20 @@ def _compile(parts: Sequence[Part], bar: tqdm, running: list[subprocess.Popen[st
 def compile_here() -> None:
     """Compile the parts that the command line names, and print a line for every kernel of theirs."""
     torch.set_num_threads(1)
-    said: list[str] = []
+    compiled_here: list[str] = []
 
-    def say(kernel: str) -> None:
-        said.append(kernel)
+    def report(kernel: str) -> None:
+        compiled_here.append(kernel)
         sys.stdout.write(f"{kernel}\n")
         sys.stdout.flush()
 
-    compiling.watch(say)
+    compiling.watch(report)
     for name in sys.argv[1:]:
-        end = len(said) + PARTS[name].kernels
+        end = len(compiled_here) + PARTS[name].kernels
         PARTS[name].use()
         compiling.mark_of(name).touch()
-        while len(said) < end:
-            say("from the cache")
+        while len(compiled_here) < end:
+            report("from the cache")
 
 
 def _network(relaxation: Relaxation) -> LogicNetwork:

@@ -42,14 +42,14 @@ class Failure:
     def of(cls, key: str, label: str, spec: Any, error: BaseException | str) -> Failure:
         """Return the failure of a run, now and on this machine."""
         if isinstance(error, str):
-            said, trace = error, ""
+            message, trace = error, ""
         else:
-            said = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}"
             trace = "".join(traceback.format_exception(error))
         return cls(
             key=key,
             label=label,
-            error=" ".join(said.split()),
+            error=" ".join(message.split()),
             traceback=trace,
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             host=platform.node(),

@@ -30,17 +30,17 @@ class LocalPool:
     Args:
         folder: the cache.
         workers: processes; no more runs are in flight, so that few are suspected.
-        again: the runs have been in flight when a process died.
+        retried: the runs were in flight before, when a process died.
     """
 
-    def __init__(self, folder: Path, workers: int, *, again: bool = False) -> None:
+    def __init__(self, folder: Path, workers: int, *, retried: bool = False) -> None:
         self.slots = workers
         self._folder = folder
-        self._again = again
+        self._retried = retried
         # spawn: a forked process would inherit locks of threads that it does not have.
         self._context = multiprocessing.get_context("spawn")
         # Workers end at once when this end of the pipe is closed, or its process is killed.
-        self._lifeline, self._end = self._context.Pipe(duplex=False)
+        self._worker_end, self._own_end = self._context.Pipe(duplex=False)
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> LocalPool:
@@ -48,10 +48,10 @@ class LocalPool:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None:  # runs in flight are given up
-            self._end.close()
+            self._own_end.close()
         self._shut_down()
-        self._end.close()
-        self._lifeline.close()
+        self._own_end.close()
+        self._worker_end.close()
 
     def submit(self, spec: RunSpec) -> Future[Outcome]:
         """Submit a run; the processes that this starts ignore Ctrl-C from their first instant."""
@@ -60,7 +60,7 @@ class LocalPool:
                 self.slots,
                 mp_context=self._context,
                 initializer=start_worker,
-                initargs=(self._lifeline,),
+                initargs=(self._worker_end,),
             )
         if threading.current_thread() is not threading.main_thread():
             return self._pool.submit(run_here, spec, self._folder)  # signals are the main thread's
@@ -71,14 +71,14 @@ class LocalPool:
             signal.signal(signal.SIGINT, before)
 
     def recover(self, lost: Sequence[RunSpec], error: Exception) -> Iterator[Outcome | None]:
-        """Do the runs again, one at a time; those that were are failures."""
+        """Do the runs again, one at a time; runs that were retried already are failures."""
         self._shut_down()
-        if self._again:
+        if self._retried:
             for spec in lost:
                 failure = Failure.of(spec.key, spec.label, spec, _DIED)
                 yield Outcome(spec.key, 0.0, failure=failure)
         else:
-            with LocalPool(self._folder, 1, again=True) as pool:
+            with LocalPool(self._folder, 1, retried=True) as pool:
                 yield from outcomes(lost, pool)
 
     def _shut_down(self) -> None:

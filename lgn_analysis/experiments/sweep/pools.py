@@ -21,7 +21,7 @@ from lgn_analysis.experiments.sweep.failures import Failure
 from lgn_analysis.experiments.sweep.workers import Outcome, run_anywhere
 
 TICK: Final = 1.0
-"""Seconds between two signs of life while no run ends."""
+"""Seconds after which :func:`outcomes` yields None while no run ends."""
 
 
 class Pool(Protocol):
@@ -63,7 +63,7 @@ def outcomes(specs: Iterable[RunSpec], pool: Pool) -> Generator[Outcome | None, 
                 done, _ = wait(in_flight, timeout=TICK, return_when=FIRST_COMPLETED)
                 if not done:
                     yield None
-                for future in sorted(done, key=_is_given_up):  # first what finished, to be kept
+                for future in sorted(done, key=_is_lost):  # first what finished, to be kept
                     outcome = _outcome_of(future, in_flight[future])
                     del in_flight[future]
                     yield outcome
@@ -76,7 +76,7 @@ def outcomes(specs: Iterable[RunSpec], pool: Pool) -> Generator[Outcome | None, 
             future.cancel()
 
 
-def _is_given_up(future: Future[Outcome]) -> bool:
+def _is_lost(future: Future[Outcome]) -> bool:
     return future.cancelled() or isinstance(future.exception(), BrokenExecutor)
 
 
@@ -85,7 +85,7 @@ def _outcome_of(future: Future[Outcome], spec: RunSpec) -> Outcome:
         return future.result()
     except (BrokenExecutor, CancelledError):
         raise
-    except Exception as error:  # of the way there and back: a killed worker, say
+    except Exception as error:  # of the transport: a killed worker, for instance
         failure = Failure.of(spec.key, spec.label, spec, error)
         return Outcome(spec.key, 0.0, failure=failure)
 

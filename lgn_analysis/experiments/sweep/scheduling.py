@@ -1,4 +1,4 @@
-"""Sweeps: many runs, each made once, by whoever is there to make them.
+"""Sweeps: many runs, each made once, on whatever processes there are.
 
 Local processes by default; any ``concurrent.futures`` executor; a Dask cluster by its scheduler's
 address. Local processes write into the cache themselves; everywhere else a record comes back as
@@ -87,7 +87,7 @@ def make_runs(
     specs: Sequence[RunSpec],
     sweep: SweepOptions,
     *,
-    heard: Callable[[str], object] = lambda key: None,
+    on_ended: Callable[[str], object] = lambda key: None,
 ) -> None:
     """Make the runs that the cache lacks.
 
@@ -98,21 +98,23 @@ def make_runs(
     Args:
         specs: the runs, in the order in which they begin; equal ones are made once.
         sweep: where and how.
-        heard: called with the key of every run that has ended, and is in the cache.
+        on_ended: called with the key of every run that has ended, and is in the cache.
 
     Raises:
         InvalidInputError: a scheduler that cannot be used.
         SweepError: the executor broke down; finished runs are kept.
     """
-    store = RunCache(sweep.cache)
-    store.tidy()
-    todo = store.missing(specs, retry=sweep.retry)
+    cache = RunCache(sweep.cache)
+    cache.prepare()
+    todo = cache.missing(specs, retry=sweep.retry)
     if not todo:
         return
-    done = [spec for spec in {spec.key: spec for spec in specs}.values() if store.has(spec)]
+    done = [spec for spec in {spec.key: spec for spec in specs}.values() if cache.has(spec)]
     with ExitStack() as stack:
         executor = sweep.executor
-        if sweep.scheduler is not None:  # first, so that a wrong address is all that is said
+        if (
+            sweep.scheduler is not None
+        ):  # first: a wrong address is refused before anything else is done
             executor = stack.enter_context(dask_executor(sweep.scheduler))
         if executor is None:
             compile_kernels(parts_of(todo), workers=sweep.workers, show=sweep.progress)
@@ -129,6 +131,6 @@ def make_runs(
             if outcome is None:
                 bar.tick()
                 continue
-            store.note(outcome)
+            cache.add(outcome)
             bar.advance(outcome)
-            heard(outcome.key)
+            on_ended(outcome.key)

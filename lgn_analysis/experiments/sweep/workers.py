@@ -64,20 +64,20 @@ def run_anywhere(spec: RunSpec) -> Outcome:
     return Outcome(spec.key, outcome.seconds, files=files)
 
 
-def start_worker(lifeline: Connection) -> None:
+def start_worker(sweep: Connection) -> None:
     """Prepare a local worker: one torch thread, and an end as soon as its sweep ends or is killed.
 
     Args:
-        lifeline: a pipe whose other end the sweep holds, and nobody else.
+        sweep: a pipe whose other end only the sweep's process holds, and which closes with it.
     """
     torch.set_num_threads(1)
     # tqdm's own lock is one between processes, which a worker that ends at once leaves behind.
     tqdm.set_lock(threading.RLock())
     # Ctrl-C reaches the whole process group; only the sweep is to answer it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_exit_after, args=(sweep,), daemon=True).start()
 
 
-def _follow(lifeline: Connection) -> None:
-    lifeline.poll(None)  # returns once the other end is closed
+def _exit_after(sweep: Connection) -> None:
+    sweep.poll(None)  # returns once the other end is closed
     os._exit(1)

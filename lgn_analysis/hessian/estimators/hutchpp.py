@@ -41,7 +41,7 @@ def hutchpp_trace(
     """Return tr(H) = tr(QᵀHQ) + E[zᵀ P H P z], P = I − QQᵀ, with its 95 % interval.
 
     Q is an orthonormal basis of H S for a random S [n, sketch]. Given Q the second part is
-    Hutchinson's estimate of what is left, by probes that know nothing of Q: it is unbiased, and its
+    Hutchinson's estimate of what is left, by probes independent of Q: it is unbiased, and its
     interval holds whatever Q is; ``100 eps ‖H‖_F`` are added to it for the rounding of products. H may be
     indefinite. Adding probes keeps the sketch.
 

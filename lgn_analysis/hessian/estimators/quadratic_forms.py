@@ -34,7 +34,7 @@ MAX_BLOCK: Final = 16
 """Most columns that are multiplied at a time."""
 
 FEW: Final = 6
-"""From so many signs on the diagonal is told from the rest of H.
+"""The fewest sign probes that separate the diagonal from the rest of H.
 
 A single pair of entries off the diagonal gives a form of two equally likely values. Fewer signs
 than these give one of them always with a probability above 5 %, and look like a diagonal matrix.

@@ -1,4 +1,4 @@
-"""The iteration behind :func:`lgn_analysis.hessian.top_eigenpairs`: grow, restart, lock, look again."""
+"""The iteration behind :func:`lgn_analysis.hessian.top_eigenpairs`: grow, restart, lock, search again."""
 
 from __future__ import annotations
 

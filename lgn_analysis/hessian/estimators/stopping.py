@@ -44,7 +44,7 @@ def grow(
     half_width: Callable[[], float],
     allowed: Callable[[], tuple[float, str]],
 ) -> tuple[bool, str]:
-    """Look at rising numbers of probes, and stop at the first interval that is narrow enough.
+    """Analyse rising numbers of probes, and stop at the first interval that is narrow enough.
 
     Args:
         sizes: numbers of probes, as :func:`interim_analyses` gives them.
@@ -93,7 +93,7 @@ class Estimator(ABC):
 
     @property
     def frobenius(self) -> float | None:
-        """‖H‖_F as far as the probes tell, for ``ftol``; None where they do not."""
+        """‖H‖_F as the probes estimate it, for ``ftol``; None where they do not."""
         return None
 
     def limit(self, max_matvecs: int) -> tuple[int, str]:

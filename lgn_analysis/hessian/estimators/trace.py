@@ -175,7 +175,7 @@ def frobenius_norm(
     """Return ‖H‖_F = sqrt(E‖H z‖²) with its 95 % interval.
 
     ``‖H z‖² = zᵀ H² z`` is a quadratic form too, of a variance of at most ``2 tr H⁴``, and
-    ``tr H⁴ = E (H z · H z')²`` for independent z and z': pairs of products tell it. The interval is that of
+    ``tr H⁴ = E (H z · H z')²`` for independent z and z': pairs of products estimate it. The interval is that of
     the logarithm.
 
     Args:

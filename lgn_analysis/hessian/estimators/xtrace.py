@@ -1,7 +1,7 @@
 """tr(H) by XTrace: every product serves the low-rank part of all estimates but its own.
 
 For each test vector ω_i let Q_i span the images of all *other* test vectors and P_i = I − Q_i Q_iᵀ.
-Then ω_i knows nothing of Q_i, and with test vectors of uniform direction
+Then ω_i is independent of Q_i, and with test vectors of uniform direction
 
     t_i = tr(Q_iᵀ H Q_i) + (n − m + 1) · v_iᵀ H v_i / ‖v_i‖²,   v_i = P_i ω_i,
 
@@ -97,7 +97,7 @@ def xtrace_trace(
 
 @dataclass(frozen=True)
 class _Summary:
-    """What m test vectors say.
+    """The estimate from m test vectors.
 
     Attributes:
         layers: the t_i, split by slices, float64 [m, n_slices]; [1, n_slices] of a sketch that spans.
@@ -156,16 +156,16 @@ class _XTrace(Estimator):
         return math.sqrt(self._squares / len(self._tests))
 
     def limit(self, max_matvecs: int) -> tuple[int, str]:
-        room, allowed = self._room(), max_matvecs // 2
-        if room < allowed:
-            return room, f"max_bytes ({format_bytes(self._max_bytes)})"
+        capacity, allowed = self._capacity(), max_matvecs // 2
+        if capacity < allowed:
+            return capacity, f"max_bytes ({format_bytes(self._max_bytes)})"
         return allowed, f"max_matvecs={max_matvecs}"
 
     def add(self, count: int, advance: Advance) -> None:
-        if (total := len(self._tests) + count) > (room := self._room()):
+        if (total := len(self._tests) + count) > (capacity := self._capacity()):
             raise InvalidInputError(
                 f"{total} test vectors of {self._operator.shape[0]} numbers do not fit max_bytes = "
-                f"{format_bytes(self._max_bytes)}, which has room for {room}; ask for fewer, or "
+                f"{format_bytes(self._max_bytes)}, which has room for {capacity}; ask for fewer, or "
                 "raise max_bytes"
             )
         require_memory(
@@ -211,7 +211,7 @@ class _XTrace(Estimator):
         rank = len(self._basis)
         return f"the sketch spans the range, of rank {rank}" if rank < self.n_probes else ""
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
         """Return how many test vectors fit: each, its basis vector and that one's image."""
         work = _WORK * 8 * self._operator.shape[0] * self._block
         return max(0, (self._max_bytes - work) // self._each // CHUNK * CHUNK)

@@ -74,7 +74,7 @@ class ModuleLoss:
             self.frozen = {name: p.detach().clone() for name, p in module.named_parameters()}
             self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
             self._training = [part.training for part in module.modules()]
-            self._vessel = _vessel_of(module)
+            self._callee = _callee_for(module)
         self._device = next(iter(self.frozen.values())).device
         self._widens = widens
         self._mode = {"mode": "soft"} if isinstance(module, LogicNetwork) else {}
@@ -92,9 +92,9 @@ class ModuleLoss:
         buffers = self._buffers
         if self.copies or any(self._training):  # batch normalisation writes its running statistics
             buffers = {name: value.clone() for name, value in buffers.items()}
-        with TURN, differentiable_forward(), self._in_its_modes(self._vessel):
+        with TURN, differentiable_forward(), self._in_its_modes(self._callee):
             values = {**self.frozen, **buffers, **params}
-            output = functional_call(self._vessel, values, (self._given(x),), self._mode)
+            output = functional_call(self._callee, values, (self._given(x),), self._mode)
             return as_mean(self._strict(output, self._given(y)))
 
     def writes(self, x: Tensor, y: Tensor) -> bool:
@@ -216,7 +216,7 @@ def _copy_of(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _vessel_of(module: nn.Module) -> nn.Module:
+def _callee_for(module: nn.Module) -> nn.Module:
     """Return the module that takes other values of the parameters.
 
     Other threads may call a network while a probe computes, so a copy of it does, but for one that

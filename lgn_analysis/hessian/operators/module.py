@@ -32,7 +32,7 @@ class Plan:
     Attributes:
         method: one of :data:`METHODS`.
         weigh: from the targets of a batch to what it counts in the mean.
-        shared: whether ranks may share out a batch, as they may where it is a mean over samples.
+        shared: whether ranks may shard a batch, as they may where its loss is a mean over samples.
         bytes_a_sample: that a graph of the gradient holds.
         few: samples that the module takes by themselves, or a whole batch where it takes none such.
     """
@@ -47,8 +47,8 @@ class Plan:
 class ModuleHessian(ParameterOperator):
     """H = ∇² of the mean loss over all samples, in a dict of parameters.
 
-    Sums over batches are float64, each batch weighted by what it counts in the mean; ranks of a process
-    group share every batch. Three methods give the same product. ``"double-backward"`` differentiates
+    Sums over batches are float64, each batch weighted by what it counts in the mean; every batch
+    is sharded over the ranks of a process group. Three methods give the same product. ``"double-backward"`` differentiates
     ⟨∇L, v⟩ once more, on graphs of ∇L that are kept while they fit ``max_bytes``.
     ``"forward-over-reverse"`` is ``torch.func.jvp`` of ``torch.func.grad``, keeps nothing and takes
     longer. ``"live"`` is the first on the module's own parameters, which hold the probe's values
@@ -77,21 +77,21 @@ class ModuleHessian(ParameterOperator):
         super().__init__(params)
         self.method = plan.method
         weight = sum(plan.weigh(y) for _, y in batches)
-        alone = slice(None) if distributed.world()[0] == 0 else slice(0)
-        shares = [
+        unsharded = slice(None) if distributed.world()[0] == 0 else slice(0)
+        shards = [
             (x[part], y[part])
             for x, y in batches
-            for part in [distributed.uneven_share(len(y)) if plan.shared else alone]
+            for part in [distributed.uneven_shard(len(y)) if plan.shared else unsharded]
         ]
         # Weights add to one over batches, losses and ranks.
         self._weighted = [
             (plan.weigh(y) / weight / len(batch_losses), on_batch(loss, x, y))
-            for x, y in shares
+            for x, y in shards
             if len(y) and plan.weigh(y)
             for loss in batch_losses
         ]
         self._graphs: dict[int, tuple[Tensor, list[Tensor]]] = {}
-        n_samples = sum(len(y) for _, y in shares)
+        n_samples = sum(len(y) for _, y in shards)
         held = n_samples * len(batch_losses) * plan.bytes_a_sample
         self.keeps_graphs = self.method == "double-backward" and held <= max_bytes
         require_memory(

@@ -29,13 +29,13 @@ from lgn_analysis.kernels.interface import Curvature
 from lgn_analysis.network import LogicNetwork, specify
 
 _DTYPES: Final = (torch.float32, torch.float64)
-_SHARE: Final = 4
+_FRACTION: Final = 4
 """A batch is split until one piece takes at most this part of the memory."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The share of one batch, under one draw of the noise, in the mean loss.
+    """A part of one batch, under one draw of the noise, and its term of the mean loss.
 
     ``index`` is its number, the same whatever is kept and on every rank; ``curvature`` its derivatives.
     """
@@ -49,7 +49,7 @@ class NetworkHessian(ParameterOperator):
 
     What products have in common, activations and their gradients, is computed once for each batch
     and draw and kept while it fits ``max_bytes``; else it is computed again for each product. Sums
-    over samples are float64. Ranks of a process group share every batch.
+    over samples are float64. Every batch is sharded over the ranks of a process group.
 
     Args:
         model: a network for which :func:`is_plain` holds; its logits are copied.
@@ -104,7 +104,7 @@ class NetworkHessian(ParameterOperator):
         rows = model.n_features + model.depth * model.width
         item = torch.finfo(self.dtype).bits // 8
         self._bytes = self._backend.Curvature.ARRAYS * rows * item  # type: ignore[attr-defined]
-        most = len(batches[0][1]) if couples else max(1, max_bytes // _SHARE // self._bytes)
+        most = len(batches[0][1]) if couples else max(1, max_bytes // _FRACTION // self._bytes)
         require_memory(
             min(max_bytes, self._bytes * self.n_samples * len(self._draws)),
             f"the activations and gradients of {model.depth} x {model.width} gates on "
@@ -114,7 +114,7 @@ class NetworkHessian(ParameterOperator):
         )
         self._parts = list(_parts(batches, None if couples else most))
         self._weights = [weigh(y) / weight / len(self._draws) for _, y in self._parts]
-        self._max_bytes = self._room = max_bytes
+        self._max_bytes = self._remaining_bytes = max_bytes
         self._kept: dict[int, Curvature] = {}
         self._softmax_trace: Tensor | None = None
 
@@ -129,7 +129,7 @@ class NetworkHessian(ParameterOperator):
         """Take other logits of the probed layers."""
         super().move_to(params)
         self._logits = {**self._logits, **params}
-        self._kept, self._room = {}, self._max_bytes
+        self._kept, self._remaining_bytes = {}, self._max_bytes
         self._softmax_trace = None
 
     def loss(self) -> float:
@@ -176,8 +176,8 @@ class NetworkHessian(ParameterOperator):
                     moved = moved or self._moved(draw)
                     curvature = self._make(moved, x, y, weight)
                     taken = self._bytes * len(y)
-                    if taken <= self._room:
-                        self._room -= taken
+                    if taken <= self._remaining_bytes:
+                        self._remaining_bytes -= taken
                         self._kept[index] = curvature
                 yield Piece(index, curvature)
 
@@ -225,17 +225,17 @@ def _name(layer: int) -> str:
 
 
 def is_plain(model: object) -> TypeGuard[LogicNetwork]:
-    """Return whether the kernels can stand for a network: it is what its class says, in their dtypes."""
-    return specify(model).network is not None and model.dtype in _DTYPES  # type: ignore[arg-type,attr-defined]
+    """Return whether the kernels compute a network's soft loss: it is what its class says, in their dtypes."""
+    return specify(model, "soft").network is not None and model.dtype in _DTYPES  # type: ignore[arg-type,attr-defined]
 
 
 def _parts(batches: Sequence[Batch], most: int | None) -> Iterator[Batch]:
     """Yield this rank's part of every batch, in pieces of at most ``most`` samples."""
     for x, y in batches:
         n = len(y)
-        # A batch that cannot be shared out is the first rank's.
+        # A batch that cannot be sharded belongs to rank 0.
         whole = slice(0, n if distributed.world()[0] == 0 else 0)
-        mine = whole if most is None else distributed.uneven_share(n)
-        for first in range(mine.start, mine.stop, most or n):
-            last = min(mine.stop, first + (most or n))
+        shard = whole if most is None else distributed.uneven_shard(n)
+        for first in range(shard.start, shard.stop, most or n):
+            last = min(shard.stop, first + (most or n))
             yield x[first:last], y[first:last]

@@ -114,7 +114,7 @@ def write_inputs(wires, worker, activations, block, block_row):
 
 @device
 def forward_dense(worker, wires, activations, block_row):
-    """Evaluate all layers on one block of activations; all workers meet at the end."""
+    """Evaluate all layers on one block of activations; a barrier at the end."""
     span = shard(wires.width, worker)
     for layer in range(wires.depth):
         gate_forward_dense(wires, activations, layer, span, block_row)
@@ -144,7 +144,7 @@ def group_sums_dense(worker, wires, activations, block, block_row, outputs):
 
 @device
 def backward_dense(worker, wires, activations, gradients, place, block_row):
-    """Propagate the gradient of block number ``place`` from the groups down; all workers meet at the end."""
+    """Propagate the gradient of block number ``place`` from the groups down; a barrier at the end."""
     values, deltas, sums = activations.values, gradients.deltas, gradients.sums
     size = wires.width // wires.n_groups
     block = block_row, place > 0

@@ -130,7 +130,7 @@ def gate_backward_packed(wires, activations, gradients, layer, span, block, sour
 
 @device
 def forward_packed(worker, wires, activations):
-    """Evaluate all layers on blocks of bits; all workers meet at the end."""
+    """Evaluate all layers on blocks of bits; a barrier at the end."""
     n_rows = level_row(wires, wires.depth + 1)
     span = shard(wires.width, worker)
     for layer in range(wires.depth):
@@ -157,7 +157,7 @@ def group_sums_packed(worker, wires, activations, planes, outputs):
 
 @device
 def backward_packed(worker, wires, activations, gradients):
-    """Propagate gradients from the groups down; all workers meet at the end."""
+    """Propagate gradients from the groups down; a barrier at the end."""
     words, deltas, sums = activations.words, gradients.deltas, gradients.sums
     n_blocks, n_rows = activations.n_blocks, level_row(wires, wires.depth + 1)
     last_layer = wires.depth - 1

@@ -89,9 +89,7 @@ def anatomy_expansion(anatomy: Any, ax: Axes | None = None) -> Axes:
         label="2nd order",
     )  # fmt: skip
     level_line(ax, 0)
-    ax.set_xticks(places, [*map(str, places[:-1]), "all"])
-    ax.set_xlabel("discrete layer (1 = input)")
-    ax.set_ylabel("change in loss (nats)")
+    _change_axes(ax, len(alone))
     _legend_above(ax, None, columns=3)
     return ax
 
@@ -152,10 +150,7 @@ def layer_changes(anatomies: pd.DataFrame, ax: Axes | None = None) -> Axes:
             markeredgewidth=0.8, label="_", zorder=5,
         )  # fmt: skip
     level_line(ax, 0, zorder=0)
-    ticks = [*range(1, depth + 1), depth + 2]
-    ax.set_xticks(ticks, [*map(str, ticks[:-1]), "all"])
-    ax.set_xlabel("discrete layer (1 = input)")
-    ax.set_ylabel("change in loss (nats)")
+    _change_axes(ax, depth)
     ax.legend(fontsize=7)
     return ax
 
@@ -166,6 +161,12 @@ def _draw_layers(
     face = "white" if hollow else method_style.color
     look = {"marker": method_style.marker, "markerfacecolor": face}
     draw_line(ax, rows["layer"] + 1, rows[column], method_style, **look)
+
+
+def _change_axes(ax: Axes, depth: int) -> None:
+    ax.set_xticks([*range(1, depth + 1), depth + 2], [*map(str, range(1, depth + 1)), "all"])
+    ax.set_xlabel("discrete layer (1 = input)")
+    ax.set_ylabel("change in loss (nats)")
 
 
 def _bits_axis(ax: Axes) -> None:

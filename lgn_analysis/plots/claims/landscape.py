@@ -67,17 +67,17 @@ def landscape_slice(
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure, two rows a setting: lines and their bends; planes of the first seed."""
+    """Return the figure, two rows a setting: lines and their curvature; planes of the first seed."""
     note = "s = 1 moves each gate by the length of its own logits; contours: loss in nats"
     return setting_rows(frame, 3, _rows, rows=2, height=4.2, note=note)
 
 
 def _rows(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
     random, top, planes = (part[part["kind"] == kind] for kind in ("filter", "eigen", "plane"))
-    rise_along(random, axes[0])
-    rise_along(top, axes[1])
-    bend_along(random, axes[2])
-    bend_along(top, axes[5])
+    loss_along(random, axes[0])
+    loss_along(top, axes[1])
+    curvature_along(random, axes[2])
+    curvature_along(top, axes[5])
     without_legends(axes)
     names = []
     for ax, (method_style, plane) in zip(axes[3:5], by_method(planes), strict=False):
@@ -87,11 +87,11 @@ def _rows(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
     for ax in axes[3 + len(names) : 5]:
         ax.set_axis_off()
         names.append("")
-    return ["random", "top eigenvector", "bend, random", *names, "bend, top"]
+    return ["random", "top eigenvector", "random", *names, "eigenvector"]
 
 
-def rise_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how the loss rises from the model along lines, by method, over seeds and directions.
+def loss_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the increase in loss over the model's own along lines, by method, over seeds and directions.
 
     Args:
         lines: rows of lines with ``x`` and ``loss``, ``relaxation``, ``seed`` and ``direction``.
@@ -102,21 +102,22 @@ def rise_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ["relaxation", "seed", "direction"]
     )
     keys = pd.MultiIndex.from_frame(lines[["relaxation", "seed", "direction"]])
-    rises = lines.assign(rise=lines["loss"].to_numpy() - at_model["loss"].reindex(keys).to_numpy())
-    means = rises.groupby(["relaxation", "seed", "x"])["rise"].mean().reset_index()
+    own = at_model["loss"].reindex(keys).to_numpy()
+    increases = lines.assign(increase=lines["loss"].to_numpy() - own)
+    means = increases.groupby(["relaxation", "seed", "x"])["increase"].mean().reset_index()
     for method_style, rows in by_method(means):
-        draw_band(ax, rows, "x", "rise", method_style)
+        draw_band(ax, rows, "x", "increase", method_style)
     ax.set_xlabel("s")
-    ax.set_ylabel("rise in loss (nats)")
+    ax.set_ylabel("increase in loss (nats)")
     ax.legend(fontsize=7)
     return ax
 
 
-def bend_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def curvature_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw |d²L/ds²| along lines, by method, geometric means over seeds, on a logarithmic axis.
 
     Args:
-        lines: rows of lines with ``x`` and ``bend``, ``relaxation``, ``seed`` and ``direction``.
+        lines: rows of lines with ``x`` and ``bend`` (d²L/ds²), ``relaxation``, ``seed`` and ``direction``.
         ax: where to draw; None makes a new figure.
     """
     ax = axes_or_new(ax)

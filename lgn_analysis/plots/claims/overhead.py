@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.layout import footnote, legend_above, nothing
+from lgn_analysis.plots.layout import empty_figure, footnote, legend_above
 from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
@@ -51,7 +51,7 @@ def extra_seconds(turns: Any, ax: Axes | None = None) -> Axes:
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure: extra seconds, with the paper's 5 per cent."""
     if frame.empty:
-        return nothing()
+        return empty_figure()
     fig, (ax,) = panels(1, height=2.8, width=5.0)
     extra_seconds(frame, ax)
     level_line(ax, 5, color="#000000", linestyle=":")

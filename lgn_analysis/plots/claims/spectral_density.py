@@ -34,13 +34,13 @@ def density_curve(density: Any, ax: Axes | None = None, *, width: float = WIDTH)
     """
     ax = axes_or_new(ax)
     frame = as_frame(density)
-    reach = float(frame["node"].abs().max()) or 1.0
-    grid = np.linspace(-1.1 * reach, 1.1 * reach, 801)
+    largest = float(frame["node"].abs().max()) or 1.0
+    grid = np.linspace(-1.1 * largest, 1.1 * largest, 801)
     for method_style, rows in by_method(frame):
-        _draw(ax, rows, grid, width * reach, method_style)
+        _draw(ax, rows, grid, width * largest, method_style)
     ax.set_yscale("log")
     highest = max(float(np.max(line.get_ydata())) for line in ax.get_lines())
-    ax.set_ylim(1e-5 / reach, 10 * highest)
+    ax.set_ylim(1e-5 / largest, 10 * highest)
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
     ax.set_xlabel("eigenvalue of H (in z)")
     ax.set_ylabel("spectral density")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lgn_analysis.metrics import UNUSED_ENTROPY
-from lgn_analysis.plots.layout import footnote, legend_above, nothing, titled, without_legends
+from lgn_analysis.plots.layout import empty_figure, footnote, legend_above, titled, without_legends
 from lgn_analysis.plots.style import (
     GREY,
     as_frame,
@@ -94,7 +94,7 @@ def entropy_histograms(usage: Any, ax: Axes | None = None) -> Axes:
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure: three notions of unused a setting, then entropies by layer and method."""
     if frame.empty:
-        return nothing()
+        return empty_figure()
     settings = list(frame["setting"].unique())
     methods = [
         (setting, rows)

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
-from lgn_analysis.plots.layout import footnote, nothing
-from lgn_analysis.plots.style import LEVEL, as_frame, axes_or_new, panels
+from lgn_analysis.plots.layout import empty_figure, footnote
+from lgn_analysis.plots.style import as_frame, axes_or_new, panels, summarise
 
 
 def winner_map(cells: Any, ax: Axes | None = None, *, reach: float | None = None) -> Axes:
@@ -28,16 +27,13 @@ def winner_map(cells: Any, ax: Axes | None = None, *, reach: float | None = None
     ax = axes_or_new(ax)
     frame = as_frame(cells)
     depths, widths = sorted(frame["depth"].unique()), sorted(frame["width"].unique())
-    values = np.full((len(depths), len(widths)), np.nan)
-    certain = np.zeros_like(values, dtype=bool)
-    for (depth, width), rows in frame.groupby(["depth", "width"]):
-        trained = rows[["dlgn", "glgn"]].max(axis=1) >= rows["floor"]
-        difference = 100 * (rows["glgn"] - rows["dlgn"])[trained]
-        if len(difference) > len(rows) / 2:
-            place = depths.index(depth), widths.index(width)
-            values[place] = difference.mean()
-            half = stats.t.ppf((1 + LEVEL) / 2, max(1, len(difference) - 1)) * difference.sem()
-            certain[place] = abs(values[place]) > half
+    trained = frame[["dlgn", "glgn"]].max(axis=1) >= frame["floor"]
+    differences = (100 * (frame["glgn"] - frame["dlgn"])).where(trained)
+    cell = ["depth", "width"]
+    table = summarise(frame.assign(difference=differences), cell, "difference").set_index(cell)
+    table = table[table["count"] > frame.groupby(cell).size() / 2]
+    certain_cells = table.index[(table["count"] > 1) & ((table["low"] > 0) | (table["high"] < 0))]
+    values = table["mean"].unstack("width").reindex(index=depths, columns=widths).to_numpy()
     if reach is None:
         reach = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     ax.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach, origin="lower", aspect="auto")
@@ -50,7 +46,7 @@ def winner_map(cells: Any, ax: Axes | None = None, *, reach: float | None = None
             ha="center",
             va="center",
             fontsize=8,
-            fontweight="bold" if certain[row, column] else "normal",
+            fontweight="bold" if (depths[row], widths[column]) in certain_cells else "normal",
             color="white" if dark else "black",
         )
     ax.set_xticks(range(len(widths)), [f"{width:g}" for width in widths])
@@ -64,22 +60,12 @@ def winner_map(cells: Any, ax: Axes | None = None, *, reach: float | None = None
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure: a row an initialisation and comparison, a column a training length."""
     if frame.empty:
-        return nothing()
+        return empty_figure()
     lengths = sorted(frame["steps"].unique())
-    rows = [
-        (setting, init, comparison)
-        for (setting, init, comparison), _ in frame.groupby(
-            ["setting", "init", "comparison"], sort=False
-        )
-    ]
+    rows = list(frame.groupby(["setting", "init", "comparison"], sort=False))
     fig, axes = panels(len(lengths), rows=len(rows), height=1.5 * len(rows) + 0.4)
     several = frame["setting"].nunique() > 1
-    for row, (setting, init, comparison) in enumerate(rows):
-        chosen = frame[
-            (frame["setting"] == setting)
-            & (frame["init"] == init)
-            & (frame["comparison"] == comparison)
-        ]
+    for row, ((setting, init, comparison), chosen) in enumerate(rows):
         for column, length in enumerate(lengths):
             ax = axes[len(lengths) * row + column]
             cells = chosen[chosen["steps"] == length]

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 TRIAL_SHARE: Final = 0.04
-"""The share of the time that another number of threads than the best one may take."""
+"""The fraction of the time that another number of threads than the best one may take."""
 _MEMORY: Final = 4
 """Calls over which the time of the best number is averaged."""
 

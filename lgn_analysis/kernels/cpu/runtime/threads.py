@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 
 from lgn_analysis.kernels.cpu.runtime.thread_count import ThreadCount
-from lgn_analysis.kernels.cpu.runtime.workers import call_off, make_workers
+from lgn_analysis.kernels.cpu.runtime.workers import cancel, make_workers
 
 
 class _NoHelpersError(Exception):
@@ -59,7 +59,7 @@ class _Pool:
             if not waits:
                 futures = []
         except BaseException:
-            call_off(workers[0])
+            cancel(workers[0])
             raise
         finally:
             for future in futures:
@@ -90,7 +90,7 @@ if hasattr(os, "register_at_fork"):
 
 
 MIN_SHARD: Final = 2**17
-"""Gates times samples of one pass below which a thread's share is not worth a barrier."""
+"""Gates times samples of one pass below which a thread's shard is not worth a barrier."""
 MIN_TOTAL: Final = 5e7
 """Gates times samples of a whole call below which it is not worth calling helpers.
 
@@ -105,7 +105,7 @@ _counts: dict[tuple[Any, ...], ThreadCount] = {}
 
 
 def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> None:
-    """Run a kernel whose workers meet, on as many threads as torch uses or fewer.
+    """Run a kernel whose workers wait for one another, on as many threads as torch uses or fewer.
 
     Fewer for small work, and where fewer take less time.
 
@@ -132,7 +132,7 @@ def run_together(kernel: Any, *arguments: Any, work: float, passes: int = 1) -> 
 def run_in_parts(kernel: Any, *arguments: Any, n_parts: int, work: float) -> None:
     """Run a kernel whose workers take parts, on as many threads as torch uses or fewer.
 
-    Nobody waits for a helper that comes late, so even short work can be shared out.
+    No worker waits for a helper that starts late, so even short work can be divided.
 
     Args:
         kernel, arguments, work: see :func:`run_together`.

@@ -1,7 +1,7 @@
-"""What a kernel knows of the threads that run it: its share, barriers, and parts that are taken in turns.
+"""The threads that run a kernel: a shard of the work for each, barriers, and parts taken one at a time.
 
-A kernel takes a :class:`Worker` first, works on that worker's share, and calls :func:`barrier` where all
-must have arrived. No result may depend on how many workers there are: shares are ranges of outputs, and
+A kernel takes a :class:`Worker` first, works on that worker's shard, and calls :func:`barrier` where all
+must have arrived. No result may depend on how many workers there are: shards are ranges of outputs, and
 every output is computed by one worker in one order.
 """
 
@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 
-# Where what the workers share stands, a cache line each; behind a counter, who sleeps until it grows.
+# Offsets of the shared state, a cache line each; behind a counter, how many sleep until it grows.
 _ARRIVED: Final = 0
-_CALLED_OFF: Final = 8
+_CANCELLED: Final = 8
 _TIMEOUT: Final = 10
 _TAKEN: Final = 16
 _FINISHED: Final = 24
 _N_SYNC: Final = 32
 _SPINS: Final = 4096
-"""Looks at a counter before a worker sleeps, some 20 µs: longer than workers differ while all run."""
+"""Reads of a counter before a worker sleeps, some 20 µs: longer than workers differ while all run."""
 _LONGEST_SLEEP: Final = 10_000_000
-"""Nanoseconds after which a sleeper looks whether the run was called off."""
+"""Nanoseconds after which a sleeping worker checks whether the run was cancelled."""
 
 if sys.platform == "win32":
     _yield_address = ctypes.cast(ctypes.windll.kernel32.SwitchToThread, ctypes.c_void_p).value
@@ -94,7 +94,7 @@ else:
 
     @device
     def _wake(sync, counter):
-        """Do nothing: nobody sleeps."""
+        """Do nothing: no worker sleeps."""
 
 
 class Worker(NamedTuple):
@@ -103,7 +103,7 @@ class Worker(NamedTuple):
     Attributes:
         place: its number, from 0.
         n_workers: workers of the pool.
-        sync: int64 [32], shared: arrivals so far, whether the run was called off, how long to
+        sync: int64 [32], shared: arrivals so far, whether the run was cancelled, how long to
             sleep (seconds and nanoseconds), parts taken and parts finished.
         barriers: int64 [1], its own: barriers so far.
     """
@@ -116,9 +116,9 @@ class Worker(NamedTuple):
 
 @device
 def barrier(worker):
-    """Wait until all workers are here; return False where the run was called off.
+    """Wait until all workers are here; return False where the run was cancelled.
 
-    A kernel begins with a barrier, which alone can be called off, and returns at once if it was.
+    A kernel begins with a barrier, the only one that can be cancelled, and returns at once if it was.
     """
     if worker.n_workers == 1:
         return True
@@ -132,16 +132,16 @@ def barrier(worker):
 
 @device
 def _wait(sync, counter, least):
-    """Wait until a counter is at least ``least``; return False where the run was called off."""
+    """Wait until a counter is at least ``least``; return False where the run was cancelled."""
     spins = 0
     seen = _atomic_load(sync, counter)
     while seen < least:
         spins += 1
         if spins > _SPINS:
-            # Another process has the core of one that is waited for. A core that is left idle takes
-            # that thread over at once; one that is kept by spinning, or by yielding, does not.
+            # Another process has the core of the worker that is waited for. The scheduler moves that
+            # worker to a core that is idle at once, and not to one kept by spinning or yielding.
             _sleep(sync, counter, seen)
-            if _atomic_load(sync, _CALLED_OFF) != 0:
+            if _atomic_load(sync, _CANCELLED) != 0:
                 return False
         seen = _atomic_load(sync, counter)
     return True
@@ -149,16 +149,16 @@ def _wait(sync, counter, least):
 
 @device
 def take_part(worker):
-    """Return the number of a part that nobody has taken yet, from 0 on without end.
+    """Return the number of the next part, from 0 on without end.
 
-    For kernels that share out parts instead of barrier; see :func:`wait_for_parts`.
+    For kernels that take parts instead of waiting at barriers; see :func:`wait_for_parts`.
     """
     return atomic_add(worker.sync, _TAKEN, 1)
 
 
 @device
 def finish_part(worker):
-    """Say that a part that was taken is done."""
+    """Report that a part that was taken is done."""
     atomic_add(worker.sync, _FINISHED, 1)
     _wake(worker.sync, _FINISHED)
 
@@ -178,7 +178,7 @@ def wait_until_done(worker, n_parts):
 
 @device
 def exclusive(worker):
-    """Return a worker that shares with nobody and never waits."""
+    """Return a worker with all of the work, which never waits."""
     return Worker(0, 1, worker.sync, worker.barriers)
 
 
@@ -195,6 +195,6 @@ def make_workers(count: int) -> list[Worker]:
     return [Worker(index, count, sync, np.zeros(1, dtype=np.int64)) for index in range(count)]
 
 
-def call_off(worker: Worker) -> None:
+def cancel(worker: Worker) -> None:
     """Let the workers that wait at the first barrier return at once."""
-    worker.sync[_CALLED_OFF] = 1
+    worker.sync[_CANCELLED] = 1

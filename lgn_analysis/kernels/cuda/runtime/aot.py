@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
-from lgn_analysis.gates.relaxations import RELAXATIONS
+from lgn_analysis.gates.relaxations import FUSED, Soft
 from lgn_analysis.kernels.cuda.runtime.launch import INTERPRETED, Launch, recording
 from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec
 
@@ -161,7 +161,7 @@ def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7
     wiring = torch.arange(2 * width).reshape(2, width) % n_features
     samples = cuda.PackedSamples(torch.zeros(batch, width // 64, dtype=torch.int64), n_features)
     with recording() as launches:
-        for kind in RELAXATIONS.values():
+        for kind in FUSED.values():
             logits = [torch.zeros(width, 16, requires_grad=True) for _ in range(3)]
             for dtype in (torch.float32, torch.bfloat16):
                 network = NetworkSpec(
@@ -197,7 +197,7 @@ def _launch_curvature(wiring: Tensor, x: Tensor, dtype: torch.dtype, directions:
     from lgn_analysis.kernels import cuda
 
     width = wiring.shape[1]
-    network = NetworkSpec((wiring,) * 4, width, RELAXATIONS["soft"](), 10, 1.0)
+    network = NetworkSpec((wiring,) * 4, width, Soft(), 10, 1.0)
     logits = [torch.zeros(width, 16, dtype=dtype) for _ in network.wirings]
     for inputs in (x, x.to(dtype)):
         curvature = cuda.Curvature(

@@ -64,7 +64,7 @@ def launch(
     start = time.perf_counter()
     # Triton launches on the current device, whatever device its arguments live on.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        # The fusion of a·b + c into one rounding is said here, because Triton's default will change.
+        # The fusion of a·b + c into one rounding is set here, because Triton's default will change.
         kernel[grid](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=True)
     if kernel not in _STARTED:
         _notice(kernel, time.perf_counter() - start)

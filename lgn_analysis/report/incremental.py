@@ -21,28 +21,28 @@ from lgn_analysis.report.drawing import draw
 from lgn_analysis.report.provenance import write_facts
 
 
-def in_turn(names: Sequence[str], preset: Preset, store: RunCache) -> list[RunSpec]:
+def run_order(names: Sequence[str], preset: Preset, store: RunCache) -> list[RunSpec]:
     """Return the runs of experiments, one experiment after the other.
 
-    The next is the one whose missing runs cost least, so that the first figure is there soon; and of
-    an experiment the longest run begins first, so that its workers end together.
+    The experiment whose missing runs cost least comes next, so that the first figure is there soon;
+    within an experiment the longest run begins first, so that workers end together.
     """
     specs = {name: {spec.key: spec for spec in experiment(name).specs(preset)} for name in names}
     wanted = {
         name: {spec.key: cost(spec) for spec in store.missing(runs.values())}
         for name, runs in specs.items()
     }
-    turns: dict[str, RunSpec] = {}
+    ordered: dict[str, RunSpec] = {}
     while wanted:
         name = min(
-            wanted, key=lambda name: sum(t for k, t in wanted[name].items() if k not in turns)
+            wanted, key=lambda name: sum(t for k, t in wanted[name].items() if k not in ordered)
         )
         del wanted[name]
-        turns |= dict(sorted(specs[name].items(), key=lambda item: cost(item[1]), reverse=True))
-    return list(turns.values())
+        ordered |= dict(sorted(specs[name].items(), key=lambda item: cost(item[1]), reverse=True))
+    return list(ordered.values())
 
 
-class FiguresAhead:
+class IncrementalFigures:
     """Writes CSVs and draws figures in a thread, while the runs of other experiments go on.
 
     Nothing is written before the first run has ended, or there is none to make.
@@ -52,16 +52,16 @@ class FiguresAhead:
         preset: what they run.
         store: the finished runs.
         folder: for CSVs, JSONs and figures.
-        say: print a line for every figure.
+        verbose: print a line for every figure.
     """
 
     def __init__(
-        self, names: Sequence[str], preset: Preset, store: RunCache, folder: Path, *, say: bool
+        self, names: Sequence[str], preset: Preset, store: RunCache, folder: Path, *, verbose: bool
     ) -> None:
         self._preset = preset
         self._store = store
         self._folder = folder
-        self._say = say
+        self._verbose = verbose
         self._failures: dict[str, Failure] = {}
         self._pool = ThreadPoolExecutor(1)  # Matplotlib has one state for all threads
         self._drawn: list[Future[None]] = []
@@ -75,7 +75,7 @@ class FiguresAhead:
         """The runs that failed, of the experiments that are written."""
         return tuple(self._failures.values())
 
-    def __enter__(self) -> FiguresAhead:
+    def __enter__(self) -> IncrementalFigures:
         return self
 
     def __exit__(
@@ -92,7 +92,7 @@ class FiguresAhead:
             for future in self._drawn:
                 future.result()
 
-    def heard(self, key: str) -> None:
+    def run_ended(self, key: str) -> None:
         """Take note of a run that has ended."""
         for keys in self._waiting.values():
             keys.discard(key)
@@ -111,7 +111,7 @@ class FiguresAhead:
         if not write_tables(name, records, self._preset, self._folder):
             return
         draw(name, self._folder)
-        if self._say:
+        if self._verbose:
             claims = ", ".join(numbers_of(name)) or "beside the claims"
             tqdm.write(f"{claims}: {self._folder / name}.png is drawn", file=sys.stderr)
 
@@ -133,7 +133,8 @@ def write_tables(name: str, records: Records, preset: Preset, folder: Path) -> b
             raise
         frame = pd.DataFrame()
     if frame.empty:
-        _remove(folder, name, "csv", "effects.csv", "png", "pdf")
+        for suffix in ("csv", "effects.csv", "png", "pdf"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     if not (frame.empty and incomplete):
         _write(frame, folder / f"{name}.csv")
         if effects is not None:
@@ -145,8 +146,3 @@ def write_tables(name: str, records: Records, preset: Preset, folder: Path) -> b
 def _write(frame: pd.DataFrame, path: Path) -> None:
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False)
-
-
-def _remove(folder: Path, name: str, *suffixes: str) -> None:
-    for suffix in suffixes:
-        (folder / f"{name}.{suffix}").unlink(missing_ok=True)
