@@ -2,6 +2,7 @@
 
 from lgn_analysis.theory.anatomy import AnatomyResult, gap_anatomy
 from lgn_analysis.theory.comparison import CompareResult, compare
+from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
 from lgn_analysis.theory.lemma import lemma1
@@ -15,6 +16,7 @@ __all__ = [
     "TrackedCurvature",
     "compare",
     "gap_anatomy",
+    "hard_lemma",
     "landscape",
     "lemma1",
 ]
