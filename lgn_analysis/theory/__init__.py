@@ -6,6 +6,7 @@ from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
 from lgn_analysis.theory.lemma import lemma1
+from lgn_analysis.theory.signal_propagation import SignalResult, signal_propagation
 from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
 
 __all__ = [
@@ -13,10 +14,12 @@ __all__ = [
     "CompareResult",
     "LandscapeResult",
     "ProbeTracker",
+    "SignalResult",
     "TrackedCurvature",
     "compare",
     "gap_anatomy",
     "hard_lemma",
     "landscape",
     "lemma1",
+    "signal_propagation",
 ]
