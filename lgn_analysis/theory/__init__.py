@@ -6,7 +6,8 @@ from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
 from lgn_analysis.theory.lemma import lemma1
-from lgn_analysis.theory.signal_propagation import SignalResult, signal_propagation
+from lgn_analysis.theory.signal_propagation import signal_propagation
+from lgn_analysis.theory.signal_result import SignalResult
 from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
 
 __all__ = [

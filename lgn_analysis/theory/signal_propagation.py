@@ -25,7 +25,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
@@ -43,10 +42,10 @@ from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.hessian.operators.batches import Batch
 from lgn_analysis.hessian.operators.linear import isolated
 from lgn_analysis.hessian.results.intervals import mean_interval, paired_ratio_interval
-from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.kernels.reference import count_ones
 from lgn_analysis.metrics import check_labels, split_tensors
 from lgn_analysis.network import LogicNetwork, Mode, as_bits, check_features, require_plain
+from lgn_analysis.theory.signal_result import SignalResult
 
 _GRADIENTS: Final = ("square", "same_draw", "same_batch", "below_eps", "adam_share")
 _NOISY: Final = {"snr": "square", "snr_batches": "same_batch", "snr_draws": "same_draw"}
@@ -54,56 +53,6 @@ _NOISY: Final = {"snr": "square", "snr_batches": "same_batch", "snr_draws": "sam
 _ACTIVATIONS: Final = ("mean", "second_moment", "overlap", "sensitivity")
 _BYTES_A_GATE: Final = 8
 """Of one gate and sample in a forward pass that is differentiated: an activation and its gradient."""
-
-
-@dataclass(frozen=True)
-class SignalResult(Tabular):
-    """What :func:`signal_propagation` measured; intervals are of 95 %.
-
-    Attributes:
-        layers: a row a layer, 0 the first; each quantity with ``_low`` and ``_high`` beside it.
-
-            - ``gradient_rms``: root of the mean over parameters of (∂L/∂z)², L the mean loss of a batch.
-            - ``predicted_rms``, ``predicted_overlap``: by :func:`lgn_analysis.mean_field`; no interval.
-            - ``snr``: ``‖m‖ / √(V_B + V_D + V_E)``, signal to noise of a step of one batch and one draw.
-            - ``snr_batches``: ``‖m‖ / √V_B``, what is left of the noise with draws without end.
-            - ``snr_draws``: ``‖m‖ / √V_D``, with samples without end; NaN without noise.
-            - ``below_eps``: share of the parameters whose gradient is smaller than ``eps``.
-            - ``adam_share``: mean over parameters of ``|g| / (|g| + eps)``, the length of Adam's first
-              step in units of lr; ``adam_step``: that times lr.
-            - ``mean``, ``second_moment``, ``overlap``: E y, E y² and, for two samples under the same
-              draw, E y y′ of the training forward's activations.
-            - ``sensitivity``: share of the discrete network's gates that change where one random bit of
-              the input is flipped.
-        relaxation: name of the relaxation.
-        batches, batch_size, draws: gradients were taken of so many batches, under so many draws each.
-        eps, lr: Adam's.
-        seed: of batches, draws and flipped bits.
-    """
-
-    layers: pd.DataFrame
-    relaxation: str
-    batches: int
-    batch_size: int
-    draws: int
-    eps: float
-    lr: float
-    seed: int
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return ``layers`` with the columns ``relaxation`` and ``eps``."""
-        return self.layers.assign(relaxation=self.relaxation, eps=self.eps)
-
-    def __repr__(self) -> str:
-        rms, below = self.layers["gradient_rms"], self.layers["below_eps"]
-        snr = self.layers["snr"]
-        draws = f" under {self.draws} draws" if self.draws > 1 else ""
-        return (
-            f"SignalResult({self.relaxation}, {len(self.layers)} layers, {self.batches} batches of "
-            f"{self.batch_size}{draws}: first to last layer gradient rms {rms.iloc[0]:.2g} to "
-            f"{rms.iloc[-1]:.2g}, {below.iloc[0]:.0%} to {below.iloc[-1]:.0%} of it below "
-            f"ε = {self.eps:g}, snr {snr.iloc[0]:.2g} to {snr.iloc[-1]:.2g})"
-        )
 
 
 def signal_propagation(
@@ -144,11 +93,7 @@ def signal_propagation(
             by hand, or memory that is not free.
     """
     require_plain(model, "signal propagation")
-    batches, batch_size = whole("batches", batches), whole("batch_size", batch_size, least=2)
-    if batches < 6 or batches % 2:
-        raise InvalidInputError(
-            f"batches must be an even number, at least 6 (three blocks of two), got {batches}"
-        )
+    batches, batch_size = check_batches(batches), whole("batch_size", batch_size, least=2)
     draws = whole("draws", draws, least=2) if model.relaxation.noisy else 1
     eps, lr, seed = positive("eps", eps), positive("lr", lr), seed_number(seed)
     x, y = split_tensors(data, "train")
@@ -193,6 +138,16 @@ def signal_propagation(
     )
 
 
+def check_batches(batches: int, name: str = "batches") -> int:
+    """Return the number of batches, or raise unless they make three blocks of two or more."""
+    batches = whole(name, batches)
+    if batches < 6 or batches % 2:
+        raise InvalidInputError(
+            f"{name} must be an even number, at least 6 (three blocks of two), got {batches}"
+        )
+    return batches
+
+
 def _keys(seed: int, block: int, draws: int) -> list[NoiseKey | None]:
     first = block * draws
     return [NoiseKey(seed, Purpose.PROBE, draw) for draw in range(first, first + draws)]
@@ -217,11 +172,12 @@ class _Subject:
         for key in keys:
             of_pair = [self._gradient(batch, key) for batch in pair]
             for layer, gradients in enumerate(zip(*of_pair, strict=True)):
-                found["same_draw"][layer] += _product(*gradients)
-                for total, g in zip(totals, gradients, strict=True):
+                wide = [g.double() for g in gradients]  # for squares that are no float32
+                found["same_draw"][layer] += _product(*wide)
+                for total, g, exact in zip(totals, gradients, wide, strict=True):
                     total[layer] += g
                     size = g.abs()
-                    found["square"][layer] += _product(g, g) / 2
+                    found["square"][layer] += _product(exact, exact) / 2
                     found["below_eps"][layer] += float((size < self.eps).sum()) / 2
                     found["adam_share"][layer] += float((size / (size + self.eps)).sum()) / 2
         n = len(keys)
@@ -268,7 +224,7 @@ class _Subject:
 
 
 def _product(a: Tensor, b: Tensor) -> float:
-    """Return ⟨a, b⟩ in float64: squares of small gradients are no float32."""
+    """Return ⟨a, b⟩ in float64."""
     return float(torch.dot(a.double().view(-1), b.double().view(-1)))
 
 
