@@ -44,7 +44,7 @@ from lgn_analysis.hessian.checks.trial import soft_outputs
 from lgn_analysis.hessian.estimators.activation import FEWEST, Activations
 from lgn_analysis.hessian.estimators.stopping import run
 from lgn_analysis.hessian.operators.batches import Batch, as_batches
-from lgn_analysis.hessian.operators.known_losses import weights_of
+from lgn_analysis.hessian.operators.known_losses import recognise, weights_of
 from lgn_analysis.hessian.operators.linear import LossFn
 from lgn_analysis.hessian.operators.losses import (
     as_mean,
@@ -116,10 +116,12 @@ def hard_lemma(
     wide_loss = in_double(loss_fn)
     wide = copy.deepcopy(model).double().requires_grad_()
     pieces = [(x, in_double_values(y)) for x, y in as_batches(data, batch_size)]
-    x, y = pieces[0]
-    refuse_hidden_parameters(
-        model, wide_loss, soft_outputs(wide, x), y.to(model.device), what="the hard lemma"
-    )
+    if recognise(loss_fn) is None:
+        x, y = pieces[0]
+        outputs = soft_outputs(wide, x)
+        refuse_hidden_parameters(
+            model, wide_loss, outputs, y.to(model.device), what="the hard lemma"
+        )
     operator = HessianProbe(wide, pieces, loss_fn=wide_loss, tau=1.0).operator
     if not isinstance(operator, NetworkHessian) or operator.couples:
         raise InvalidInputError(
