@@ -2,6 +2,7 @@
 
 from lgn_analysis.theory.anatomy import AnatomyResult, gap_anatomy
 from lgn_analysis.theory.comparison import CompareResult, compare
+from lgn_analysis.theory.diagnosis import Diagnosis, diagnose
 from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
@@ -13,11 +14,13 @@ from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
 __all__ = [
     "AnatomyResult",
     "CompareResult",
+    "Diagnosis",
     "LandscapeResult",
     "ProbeTracker",
     "SignalResult",
     "TrackedCurvature",
     "compare",
+    "diagnose",
     "gap_anatomy",
     "hard_lemma",
     "landscape",

@@ -6,6 +6,11 @@ size one, so a layer needs at least ``1 / (lr · share)`` steps to become anothe
 gates stay as undecided as they were drawn, and are the unused ones of the paper. It is a statement about
 the gradients of now: as the layers above decide, they let more through.
 
+Under noise not all of g is signal. By Gumbel-max the expected hard network is the soft one at tau 1, so what a
+Gumbel-ST gradient knows of the labels is the gradient of that soft network, which shrinks from layer to
+layer, and the rest is noise of constant size: a step goes its way by the quotient of the two sizes. Averaging
+over M draws a step multiplies it by √M, up to one.
+
 A group sum of n gates over k classes has logits between 0 and ``R = n / group_tau``: no sample's loss is
 below ``ln(1 + (k − 1) e^−R)``. ``σ = ½ √n / group_tau`` is the spread of a class logit while the gates'
 outputs are coins.
@@ -29,10 +34,10 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.data import Dataset
+from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.network import LogicNetwork, require_plain
 from lgn_analysis.theory.signal_propagation import signal_propagation
-from lgn_analysis.theory.signal_result import SignalResult
 
 SMALL_EPS: Final = 1e-16
 """An ε below the gradients of some twenty layers, and far above what float32 holds."""
@@ -44,6 +49,13 @@ _UNEVEN: Final = 1.5
 """Factor from layer to layer above which ``grad_factor`` is worth a try."""
 
 _DRAWS: Final = 4
+"""Noise draws a batch that gradients are measured under."""
+
+_DROWNED: Final = 0.1
+"""Share of signal below which a gradient is called noise."""
+
+_MORE_DRAWS: Final = 16
+"""Draws a step that are tried against noise."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,12 @@ class Diagnosis(Tabular):
 
     Attributes:
         layers: a row a layer, 0 the first: gradient_rms; adam_share, the mean of ``|g|/(|g| + ε)``;
-            fewest_steps, below which no logit moves by one; stands_still, whether those are more than
-            ``steps``.
+            signal_share, the part of g's size that is the soft network's gradient (1 without noise);
+            fewest_steps, below which no logit moves by one with the signal; stands_still, whether those
+            are more than ``steps``.
         changes: a row a single change, the network as it is first: change; still_layers; unused, the
             share of gates in them; fewest_steps of the slowest layer; loss_floor in nats.
         regime: R and σ of a class logit, loss_floor in nats, and chance, the loss of guessing.
-        snr_draws: by layer, signal to noise of the gradient over draws of the noise; empty where the
-            relaxation draws none.
         steps: for how many steps it is asked.
         eps, lr: Adam's.
     """
@@ -66,7 +77,6 @@ class Diagnosis(Tabular):
     layers: pd.DataFrame
     changes: pd.DataFrame
     regime: dict[str, float]
-    snr_draws: tuple[float, ...]
     steps: int
     eps: float
     lr: float
@@ -112,27 +122,28 @@ class Diagnosis(Tabular):
         else:
             names = ", ".join(str(layer + 1) for layer in still["layer"])
             yield (
-                f"{len(still)} of {len(self.layers)} layers stand still (1 is the input's: {names}): their "
-                f"gradients are of {still['gradient_rms'].min():.2g} to {still['gradient_rms'].max():.2g}, "
-                f"Adam's ε is {self.eps:g}, and moving a logit by one takes them "
-                f"{still['fewest_steps'].min():.3g} to {still['fewest_steps'].max():.3g} steps of "
-                f"{self.steps}, at the gradients of now."
+                f"{len(still)} of {len(self.layers)} layers stand still (1 is the input's: {names}): moving a "
+                f"logit by one takes {_range(still['fewest_steps'])} steps or more, at the gradients of now, and "
+                f"there are {self.steps}."
             )
             yield (
-                f"So {now['unused']:.0%} of the gates stay unused while that lasts, and the layers above "
-                "learn from soft averages that the discrete network does not have: expect a gap."
+                f"Their gradients are of {_range(still['gradient_rms'])}, Adam's ε is {self.eps:g}."
+                if still["signal_share"].min() > _DROWNED
+                else f"Their gradients are noise: {_range(still['signal_share'])} of their size is signal."
+            )
+            yield (
+                f"So {now['unused']:.0%} of the gates learn nothing while that lasts"
+                + (
+                    "; noise commits them all the same."
+                    if still["signal_share"].min() <= _DROWNED
+                    else ", stay unused, and give the layers above averages that the discrete network "
+                    "does not have: expect a gap."
+                )
             )
         yield (
             f"R = {regime['R']:.3g}, σ = {regime['sigma']:.2g}: the loss can fall to "
             f"{regime['loss_floor']:.2g} of {regime['chance']:.3g} nats."
         )
-        if self.snr_draws:
-            least = min(self.snr_draws)
-            draws = "more than can be told" if least == 0 else f"about {1 / least**2:.2g}"
-            yield (
-                f"Noise: in the worst layer the signal is {least:.2g} of the noise of a draw; {draws} "
-                "draws a step would make them equal."
-            )
         remedies = self.remedies
         if len(remedies):
             yield "What helps, one at a time:"
@@ -141,6 +152,11 @@ class Diagnosis(Tabular):
                     f"  {row['change']}: {row['still_layers']} layers stand still, the slowest needs "
                     f"{row['fewest_steps']:.3g} steps; loss down to {row['loss_floor']:.2g}"
                 )
+
+
+def _range(values: pd.Series) -> str:
+    low, high = f"{values.min():.2g}", f"{values.max():.2g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def diagnose(
@@ -177,19 +193,14 @@ def diagnose(
     if n < 2:
         raise InvalidInputError(f"a diagnosis needs at least 2 samples, got {n}")
     subject = _Subject(data, steps, lr, min(batch_size, n), batches, seed)
-    signal, now = subject.look(model, eps)
-    rows = [{"change": "as it is", **now}]
-    for change, changed, own_eps in _changes(model, signal, eps, steps):
-        rows.append({"change": change, **subject.look(changed, own_eps)[1]})
-    layers = signal.layers[["layer", "gradient_rms", "adam_share"]].assign(
-        fewest_steps=_fewest(signal), stands_still=_fewest(signal) > steps
-    )
-    noisy = model.relaxation.noisy
+    layers = subject.layers(model, eps)
+    rows = [subject.row("as it is", model, layers)]
+    for change, changed, own_eps, draws in _changes(model, layers, eps):
+        rows.append(subject.row(change, changed, subject.layers(changed, own_eps, draws=draws)))
     return Diagnosis(
         layers=layers,
         changes=pd.DataFrame(rows),
         regime=regime(model),
-        snr_draws=tuple(signal.layers["snr_draws"]) if noisy else (),
         steps=steps,
         eps=eps,
         lr=lr,
@@ -220,9 +231,33 @@ class _Subject:
     batches: int
     seed: int
 
-    def look(self, model: LogicNetwork, eps: float) -> tuple[SignalResult, dict[str, Any]]:
-        """Return a network's signals, and the row of a change."""
-        signal = signal_propagation(
+    def layers(self, model: LogicNetwork, eps: float, *, draws: int = 1) -> pd.DataFrame:
+        """Return :attr:`Diagnosis.layers` of a network, with so many draws a step."""
+        found = self._signals(model, eps)
+        share = pd.Series(1.0, found.index)
+        if model.relaxation.noisy:
+            soft = copy.deepcopy(model)
+            soft.relaxation = Soft()
+            noise_free = self._signals(soft, eps)["gradient_rms"]
+            share = (noise_free / found["gradient_rms"] * math.sqrt(draws)).clip(upper=1.0)
+        moved = self.lr * found["adam_share"] * share  # a step, at most
+        fewest = (1 / moved.where(moved > 0)).fillna(math.inf)
+        return found[["layer", "gradient_rms", "adam_share"]].assign(
+            signal_share=share, fewest_steps=fewest, stands_still=fewest > self.steps
+        )
+
+    def row(self, change: str, model: LogicNetwork, layers: pd.DataFrame) -> dict[str, Any]:
+        """Return the row of a change."""
+        return {
+            "change": change,
+            "still_layers": int(layers["stands_still"].sum()),
+            "unused": float(layers["stands_still"].mean()),
+            "fewest_steps": float(layers["fewest_steps"].max()),
+            "loss_floor": regime(model)["loss_floor"],
+        }
+
+    def _signals(self, model: LogicNetwork, eps: float) -> pd.DataFrame:
+        return signal_propagation(
             model,
             self.data,
             batches=self.batches,
@@ -231,29 +266,18 @@ class _Subject:
             eps=eps,
             lr=self.lr,
             seed=self.seed,
-        )
-        still = _fewest(signal) > self.steps
-        return signal, {
-            "still_layers": int(still.sum()),
-            "unused": float(still.mean()),
-            "fewest_steps": float(_fewest(signal).max()),
-            "loss_floor": regime(model)["loss_floor"],
-        }
-
-
-def _fewest(signal: SignalResult) -> pd.Series:
-    """Return by layer the steps below which Adam moves no logit by one; infinity without a gradient."""
-    share = signal.layers["adam_share"] * signal.lr
-    return (1 / share.where(share > 0)).fillna(math.inf)
+        ).layers
 
 
 def _changes(
-    model: LogicNetwork, signal: SignalResult, eps: float, steps: int
-) -> Iterator[tuple[str, LogicNetwork, float]]:
-    """Yield single changes in words, with the changed network and Adam's ε."""
+    model: LogicNetwork, layers: pd.DataFrame, eps: float
+) -> Iterator[tuple[str, LogicNetwork, float, int]]:
+    """Yield single changes in words, with the changed network, Adam's ε and the draws a step."""
     if eps > SMALL_EPS:
-        yield f"eps {SMALL_EPS:g}", model, SMALL_EPS
-    rms = signal.layers["gradient_rms"].to_numpy()
+        yield f"eps {SMALL_EPS:g}", model, SMALL_EPS, 1
+    if model.relaxation.noisy:
+        yield f"draws_per_step {_MORE_DRAWS}", model, eps, _MORE_DRAWS
+    rms = layers["gradient_rms"].to_numpy()
     if model.depth > 1 and rms[0] > 0:
         factor = (rms[-1] / rms[0]) ** (1 / (model.depth - 1))
         if factor > _UNEVEN:
@@ -261,21 +285,23 @@ def _changes(
             changed = copy.deepcopy(model)
             for layer in changed.layers:
                 layer.grad_factor = even
-            yield f"grad_factor {even:g}", changed, eps
+            yield f"grad_factor {even:g}", changed, eps, 1
     found = regime(model)
     if found["loss_floor"] > LOW_LOSS:
         needed = math.log((model.n_classes - 1) / math.expm1(LOW_LOSS))
         group_tau = float(f"{model.group_sum.group_tau * found['R'] / needed:.2g}")
         changed = copy.deepcopy(model)
         changed.group_sum.group_tau = group_tau
-        yield f"group_tau {group_tau:g}", changed, eps
+        yield f"group_tau {group_tau:g}", changed, eps, 1
     if not _is_as_drawn(model):
         return
     if model.config["init"] != "residual":
-        yield "init residual", _drawn_anew(model, init="residual"), eps
-    moving = int((_fewest(signal) <= steps).sum())
+        yield "init residual", _drawn_anew(model, init="residual"), eps, 1
+    if model.relaxation.noisy:
+        yield "relaxation soft", _drawn_anew(model, relaxation="soft"), eps, 1
+    moving = model.depth - int(layers["stands_still"].sum())
     if 0 < moving < model.depth:
-        yield f"depth {moving}", _drawn_anew(model, depth=moving), eps
+        yield f"depth {moving}", _drawn_anew(model, depth=moving), eps, 1
 
 
 def _drawn_anew(model: LogicNetwork, **changes: Any) -> LogicNetwork:
