@@ -121,6 +121,20 @@ def test_probing_a_run_prints_intervals(trained, capsys):
     assert "TraceResult" in out
 
 
+def test_a_network_is_diagnosed_before_training_and_a_run_by_its_last_model(trained, capsys):
+    shape = ["--dataset", "monk1", "--width", 60, "--depth", 12, "--relaxation", "soft"]
+    status, out, _ = run(capsys, "diagnose", *shape, "--group-tau", 2, "--steps", 500)
+    assert status == 0
+    assert "of 12 layers stand still" in out
+    assert "eps 1e-16: 0 layers stand still" in out
+    status, out, _ = run(capsys, "diagnose", "--run", trained, "--steps", 500)
+    assert status == 0
+    assert "fewest_steps" in out
+    status, _, err = run(capsys, "diagnose", "--run", trained, "--width", 60)
+    assert status == 2
+    assert "--run brings its network" in err
+
+
 def test_the_data_sets_are_listed(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("LGN_ANALYSIS_DATA", str(tmp_path))
     monkeypatch.setattr("lgn_analysis.data.vision.DISTRIBUTION", tmp_path)

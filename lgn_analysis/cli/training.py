@@ -1,4 +1,4 @@
-"""``lgn-analysis train``: its flags are the fields of the configuration."""
+"""``lgn-analysis train`` and ``diagnose``: their flags are the fields of the configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from tyro.conf import arg
 
-from lgn_analysis import training
+from lgn_analysis import theory, training
 from lgn_analysis.base.distributed import process_group, world
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import usable_device
@@ -86,12 +86,7 @@ def train(
         device: torch device.
         progress: show a progress bar.
     """
-    given = {
-        name: value
-        for options in (data, network, optimisation)
-        for name, value in vars(options).items()
-        if value is not None
-    }
+    given = _given(data, network, optimisation)
     with process_group(usable_device(device)) as own_device:
         if resume is None:
             _train_anew(given, config, out, own_device, progress)
@@ -104,6 +99,70 @@ def train(
                 resume, steps=given.get("steps"), device=own_device, progress=progress
             )
             echo(result, f"run directory: {resume}")
+
+
+def diagnose(
+    data: _DataOptions,
+    network: _NetworkOptions,
+    optimisation: _TrainingOptions,
+    *,
+    config: _File = None,
+    run: Annotated[
+        Path | None, arg(metavar="PATH", help_behavior_hint="(default: a network before training)")
+    ] = None,
+    device: str = "cpu",
+) -> None:
+    """Say whether a network will train, which layers stand still, and what to change.
+
+    The flags are those of train; nothing is trained, it takes seconds.
+
+    Example: lgn-analysis diagnose --dataset digits --width 1000 --depth 12 --relaxation soft --group-tau 10
+
+    Args:
+        data: the data.
+        network: the network.
+        optimisation: its training.
+        config: a config.toml of a run, or a YAML file of the paper's reference code; flags given beside
+            it win.
+        run: a run directory, of which the last model is diagnosed for the steps that --steps says.
+        device: torch device.
+    """
+    given = _given(data, network, optimisation)
+    settings = RunConfig()
+    if config is not None:
+        settings, _ = read_config(config)
+    model = None
+    if run is not None:
+        if config is not None or set(given) & {item.name for item in fields(NetworkConfig)}:
+            raise InvalidInputError(
+                "--run brings its network; leave out --config and what builds one"
+            )
+        checkpoint = RunDirectory(run).read()[0]
+        model, settings = checkpoint.model, RunConfig.from_dict(checkpoint.info["run"])
+    settings = _configured(given, settings)
+    loaded = load_dataset(settings.data.name, settings.data.thresholds)
+    if model is None:
+        model = settings.network.build(loaded)
+    optimiser = settings.training
+    found = theory.diagnose(
+        model.to(usable_device(device)),
+        loaded,
+        steps=optimiser.steps,
+        lr=optimiser.lr,
+        batch_size=optimiser.batch_size,
+        seed=optimiser.seed,
+    )
+    echo(loaded, model.extra_repr(), found, found.to_frame().to_string(index=False))
+
+
+def _given(*groups: Any) -> dict[str, Any]:
+    """Return the options that are not left out."""
+    return {
+        name: value
+        for options in groups
+        for name, value in vars(options).items()
+        if value is not None
+    }
 
 
 def _configured(given: dict[str, Any], settings: RunConfig) -> RunConfig:
