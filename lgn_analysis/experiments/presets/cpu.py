@@ -122,4 +122,15 @@ CPU: Final = Preset(
             replace(_TURNS, rounds=15, steps=10),
         ),
     ),
+    optimisers=(
+        Sweep(
+            _on_digits(
+                name="digits, Adam's ε",
+                network=NetworkConfig(width=1000, depth=4, group_tau=10.0),
+                steps=8000,
+                eval_every=400,
+            ),
+            (2, 4, 6, 8, 10, 12, 16),
+        ),
+    ),
 )
