@@ -193,8 +193,8 @@ def _ends(runs: pd.DataFrame) -> pd.DataFrame:
     }
     if set(of_eps) != {DEFAULT, SMALL}:
         return pd.DataFrame(columns=[*keys, "floor", *columns.values()])
-    default = of_eps[DEFAULT][list(columns.values())]
-    return of_eps[SMALL].join(default, rsuffix="_default", how="inner").reset_index()
+    default = of_eps[DEFAULT][list(columns.values())].add_suffix("_default")
+    return of_eps[SMALL].join(default, how="inner").reset_index()
 
 
 def _by_seed(ends: pd.DataFrame) -> pd.DataFrame:
