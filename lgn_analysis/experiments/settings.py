@@ -56,7 +56,7 @@ class Setting:
     ) -> list[RunSpec]:
         """Return the runs of one method, a run a seed.
 
-        At the setting's own network they carry its probes, else only a trace at the end.
+        At the setting's own network they carry its probes, else only a trace at the end and signals.
 
         Args:
             relaxation: the method.
@@ -115,8 +115,14 @@ class Setting:
 
 
 def _trace_at_end(plan: ProbePlan) -> ProbePlan:
+    """Return what is measured of other networks than the setting's: a trace at the end, and signals."""
     return ProbePlan(
-        samples=plan.samples, trace_steps=plan.trace_steps[-1:], trace_probes=plan.trace_probes
+        samples=plan.samples,
+        trace_steps=plan.trace_steps[-1:],
+        trace_probes=plan.trace_probes,
+        signal_steps=plan.signal_steps,
+        signal_batches=plan.signal_batches,
+        signal_draws=plan.signal_draws,
     )
 
 
@@ -189,7 +195,9 @@ class Preset:
         curvature: C14.
         overhead: C11, timings.
         cifar100: C10.
+        signals: M1, networks before their first step.
         optimisers: M2 and M3, over depth.
+        lemmas: M7, with probes of both lemmas.
     """
 
     name: str
@@ -206,4 +214,6 @@ class Preset:
     curvature: tuple[Setting, ...] = ()
     overhead: tuple[Timing, ...] = ()
     cifar100: tuple[Setting, ...] = ()
+    signals: tuple[Setting, ...] = ()
     optimisers: tuple[Sweep, ...] = ()
+    lemmas: tuple[Setting, ...] = ()

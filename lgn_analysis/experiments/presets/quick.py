@@ -151,4 +151,18 @@ SMOKE: Final = Preset(
         ),
     ),
     optimisers=(Sweep(replace(_TINIER, name="digits, Adam's ε"), (2, 3)),),
+    signals=(
+        replace(
+            _TINIER,
+            name="digits, before training",
+            probes=ProbePlan(signal_steps=(0,), signal_batches=6, signal_draws=2),
+        ),
+    ),
+    lemmas=(
+        replace(
+            _TINIER,
+            name="digits, both lemmas",
+            probes=ProbePlan(samples=64, lemma_draws=4, hard_lemma_steps=(5,), hard_lemma_draws=4),
+        ),
+    ),
 )
