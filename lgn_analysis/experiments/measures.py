@@ -90,8 +90,14 @@ def hard_lemma_table(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> 
     ``lemma_gain`` and ``lemma_prediction`` are those of Lemma 1, of soft gates at scale 1.
     """
     row = hard_lemma(model, samples, draws=plan.hard_lemma_draws)
-    probes = {"draws": plan.lemma_draws, "trace_probes": plan.lemma_trace_probes, "order": 2}
-    lemma = lemma1(model, samples, scales=(1.0,), **probes)
+    lemma = lemma1(
+        model,
+        samples,
+        scales=(1.0,),
+        draws=plan.lemma_draws,
+        trace_probes=plan.lemma_trace_probes,
+        order=2,
+    )
     return row.assign(lemma_gain=lemma["gain"], lemma_prediction=lemma["prediction"])
 
 

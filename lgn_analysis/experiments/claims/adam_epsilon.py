@@ -11,7 +11,6 @@ Deep is ten layers and more, shallow four and fewer; effects are means over the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final

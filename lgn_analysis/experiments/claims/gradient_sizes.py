@@ -77,16 +77,14 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
 def _worst(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
     for claim, arm in zip(CLAIMS, ARMS, strict=True):
         part = rows[rows["arm"] == arm]
-        ratios = np.log(part["gradient_rms"] / part["predicted_rms"])
-        worst = part.assign(ratio=ratios, size=ratios.abs()).sort_values("size")
+        ratios = part["gradient_rms"] / part["predicted_rms"]
+        worst = part.assign(ratio=ratios, size=np.abs(np.log(ratios))).sort_values("size")
         table = worst.groupby("seed").tail(1)[["seed", "layer", "ratio", "size"]]
         yield (
             claim,
-            table.assign(
-                ratio=np.exp(table["ratio"]),
-                effect=math.log(TOLERANCE) - table["size"],
-                counts=True,
-            ).drop(columns="size"),
+            table.assign(effect=math.log(TOLERANCE) - table["size"], counts=True).drop(
+                columns="size"
+            ),
         )
 
 
