@@ -1,12 +1,14 @@
-"""Each verdict of the mechanism follows from its frame: M2 and M3."""
+"""Each verdict of the mechanism follows from its frame: M1, M2, M3 and M7."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lgn_analysis.experiments.claims import adam_epsilon
+from lgn_analysis.experiments.claims import adam_epsilon, gradient_sizes, hard_lemma
 from lgn_analysis.experiments.claims.adam_epsilon import ARMS, DEFAULT, SMALL
 from lgn_analysis.plots.claims import adam_epsilon as drawing
+from lgn_analysis.plots.claims import gradient_sizes as drawing_sizes
+from lgn_analysis.plots.claims import hard_lemma as drawing_lemmas
 from tests.experiments.synthetic import outcomes, rows, spread
 
 DEPTHS = (2, 4, 8, 10, 12)
@@ -104,3 +106,66 @@ def test_the_figure_draws_every_arm_at_every_depth():
     assert means["DLGN, ε 1e-8"] == pytest.approx([0.95] * 3 + [0.45] * 2)
     assert fast.containers[0].lines[0].get_ydata() == pytest.approx([500] * 5)
     assert len(figure.axes[4].get_yticks()) == 4
+
+
+def size_frame(**factors):
+    """Gradients a factor off the prediction in one layer of an arm."""
+    made = []
+    for arm in gradient_sizes.ARMS:
+        for layer in range(3):
+            for row in rows(["soft"]):
+                predicted = 1e-6 * 5.0 ** (layer - 2)
+                off = factors.get(arm, 1.0) if layer == 1 else 1.0
+                measured = predicted * off * (1 + spread(row["seed"]))
+                sizes = {"gradient_rms": measured, "predicted_rms": predicted}
+                made.append({**row, "arm": arm, "layer": layer, "step": 0, **sizes})
+    return pd.DataFrame(made)
+
+
+def test_a_layer_whose_gradient_is_off_fails_its_arm_alone():
+    found = outcomes(gradient_sizes, size_frame(residual=1.5))
+    assert found == {"M1 soft": "holds", "M1 residual": "fails", "M1 Gumbel-ST": "holds"}
+    assert outcomes(gradient_sizes, size_frame(soft=1 / 1.5))["M1 soft"] == "fails"
+    table = gradient_sizes.effects(size_frame(residual=1.5))
+    assert set(table.loc[table["claim"] == "M1 residual", "layer"]) == {1}
+
+
+def test_the_figure_of_sizes_draws_points_and_predictions():
+    figure = drawing_sizes.figure(size_frame(residual=1.5), tolerance=1.15)
+    sizes, ratios = figure.axes[:2]
+    assert len(sizes.containers) == len(ratios.containers) == 3
+    of = {c.get_label(): c.lines[0].get_ydata() for c in ratios.containers}
+    assert of["DLGN, residual initialisation"] == pytest.approx([1, 1.5, 1], rel=1e-6)
+
+
+def lemma_frame(hard_error, lemma_error):
+    made = []
+    for row in rows(["soft", "gumbel-st"]):
+        for step in (0, 100):
+            gain = 0.1 + spread(row["seed"])
+            made.append(
+                {
+                    **row,
+                    "step": step,
+                    "gain": gain,
+                    "prediction": gain + hard_error,
+                    "lemma_gain": 0.05,
+                    "lemma_prediction": gain - lemma_error,
+                }
+            )
+    return pd.DataFrame(made)
+
+
+def test_the_lemma_that_errs_less_is_found():
+    found = {v.claim.id: v for v in hard_lemma.verdicts(lemma_frame(0.01, 0.05))}
+    assert {verdict.outcome for verdict in found.values()} == {"holds"}
+    assert found["M7 DLGN"].effect == pytest.approx(0.04)
+    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.01)).values()) == {"fails"}
+    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.05)).values()) == {"fails"}
+
+
+def test_the_figure_of_lemmas_draws_gains_and_predictions():
+    figure = drawing_lemmas.figure(lemma_frame(0.01, 0.05))
+    for ax in figure.axes[:2]:
+        of = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
+        assert of["hard lemma"] == pytest.approx(of["measured: hard forward"] + 0.01)
