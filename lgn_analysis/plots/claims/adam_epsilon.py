@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import MaxNLocator
 
 from lgn_analysis.metrics import convergence
 from lgn_analysis.plots.layout import setting_rows, targets_of
+from lgn_analysis.plots.sizes import MIN_RUNS
 from lgn_analysis.plots.style import (
     METHOD_STYLES,
     MethodStyle,
@@ -35,7 +36,7 @@ _LABELS: Final = {
     "discrete_accuracy": "discrete accuracy",
     "unused": "unused gates",
     "gap": "gap (pp), trained runs",
-    "reached": "steps to the target",
+    "reached": "steps to the target, if reached",
 }
 
 
@@ -52,7 +53,9 @@ def by_depth(ends: Any, ax: Axes | None = None, *, column: str = "discrete_accur
     frame = as_frame(ends)
     rows = frame.assign(value=100 * frame["gap"] if column == "gap" else frame[column])
     if column == "gap":
-        rows = rows[rows["discrete_accuracy"] >= rows["floor"]]
+        trained = rows["discrete_accuracy"] >= rows["floor"]
+        counts = rows[trained].groupby(["arm", "depth"])["seed"].transform("nunique")
+        rows = rows[trained].loc[counts >= MIN_RUNS]
         level_line(ax, 0)
     rows = rows.dropna(subset=["value"])
     for name, look in _LOOKS.items():
@@ -61,7 +64,7 @@ def by_depth(ends: Any, ax: Axes | None = None, *, column: str = "discrete_accur
         percent_axis(ax)
     if column == "discrete_accuracy":
         level_line(ax, frame["floor"].iloc[0], linestyle=":")
-    ax.xaxis.set_major_locator(FixedLocator([float(n) for n in sorted(frame["depth"].unique())]))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[2, 4, 5, 10]))
     ax.set_xlabel("depth")
     ax.set_ylabel(_LABELS[column])
     return ax
@@ -82,7 +85,7 @@ def arms(ends: Any, ax: Axes | None = None, *, column: str = "discrete_accuracy"
     scale = 100 if column == "gap" else 1
     for place, name in enumerate(names):
         rows = frame[frame["arm"] == name].assign(place=place)
-        color = _LOOKS.get(name, _DLGN).color if name in _LOOKS else "#000000"
+        color = _LOOKS[name].color if name in _LOOKS else "#000000"
         values = scale * rows[column]
         ax.scatter(values, rows["place"], s=10, color=color, alpha=0.35, linewidths=0)
         ax.plot(values.mean(), place, "D", color=color, markersize=4)
@@ -109,7 +112,7 @@ def figure(frame: pd.DataFrame) -> Figure:
                 ax.set_yticklabels([])
         axes[7].set_axis_off()
         deepest = int(part["depth"].max())
-        return ["trained?", "used?", "gap", "how fast", f"{deepest} layers", "", "", ""]
+        return ["accuracy", "unused gates", "gap", "time", f"{deepest} layers", "", "", ""]
 
     note = f"dotted: floor above which a run is trained; target {targets_of(frame)} (validation)"
     return setting_rows(frame, 4, draw, rows=2, height=4.4, legend=4, note=note)
