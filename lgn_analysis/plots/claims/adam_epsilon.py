@@ -36,7 +36,7 @@ _LABELS: Final = {
     "discrete_accuracy": "discrete accuracy",
     "unused": "unused gates",
     "gap": "gap (pp), trained runs",
-    "reached": "steps to the target, if reached",
+    "reached": "steps to target",
 }
 
 
