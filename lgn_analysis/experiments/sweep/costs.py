@@ -160,12 +160,16 @@ def _probes(spec: RunSpec, gates: int) -> float:
     plan = spec.probes
     work = len(plan.trace_steps) * (_PROBE_NS + plan.trace_probes * _TRACE_NS)
     work += plan.density_probes * plan.density_steps * _PRODUCT_NS
-    work += len(plan.lemma_steps) * plan.lemma_draws * _LEMMA_NS
+    lemmas = len(plan.lemma_steps) + len(plan.hard_lemma_steps)
+    work += lemmas * plan.lemma_draws * _LEMMA_NS
+    work += len(plan.hard_lemma_steps) * plan.hard_lemma_draws * _EVALUATION_NS
     work += len(plan.anatomy_steps) * _ANATOMY_NS
     if plan.landscape_directions:
         work += (plan.landscape_directions + 1) * plan.landscape_grid * _POINT_NS
         work += plan.plane_grid**2 * _PLANE_NS + 100 * _PRODUCT_NS
-    return gates * plan.samples * work * 1e-9
+    gradients = len(plan.signal_steps) * plan.signal_batches * plan.signal_draws
+    seconds = gradients * _step(spec, gates, spec.network.relaxation)
+    return seconds + gates * plan.samples * work * 1e-9
 
 
 def memory(spec: RunSpec) -> float:
