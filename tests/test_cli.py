@@ -121,6 +121,19 @@ def test_probing_a_run_prints_intervals(trained, capsys):
     assert "TraceResult" in out
 
 
+def test_a_configuration_of_the_paper_is_diagnosed_without_its_data(tmp_path, capsys):
+    config = tmp_path / "paper.yaml"
+    config.write_text(
+        "dataset: digits\nseed: 1\nnum_layers: 12\nnum_neurons: 1000\ntraining_bit_count: 32\n"
+        "grad_factor: 1.0\ngumbel_tau: 1.0\nstochastic: softmax\nbatch_size: 128\nlr: 0.01\n"
+        "num_iterations: 48000\ntau: 100\ninit: randn\n"
+    )
+    status, said, err = run(capsys, "diagnose", "--config", config, "--random-bits")
+    assert status == 0, err
+    assert "of 12 layers stand still" in said
+    assert "there are 48000" in said
+
+
 def test_a_network_is_diagnosed_before_training_and_a_run_by_its_last_model(trained, capsys):
     shape = ["--dataset", "monk1", "--width", 60, "--depth", 12, "--relaxation", "soft"]
     status, out, _ = run(capsys, "diagnose", *shape, "--group-tau", 2, "--steps", 500)

@@ -15,6 +15,7 @@ from lgn_analysis.base.validation import usable_device
 from lgn_analysis.cli.output import echo
 from lgn_analysis.cli.parsing import flag_type
 from lgn_analysis.data import load_dataset
+from lgn_analysis.data.registry import random_dataset
 from lgn_analysis.training.config import DataConfig, NetworkConfig, RunConfig, TrainingConfig
 from lgn_analysis.training.config_files import read_config
 from lgn_analysis.training.preflight import check_run
@@ -110,6 +111,7 @@ def diagnose(
     run: Annotated[
         Path | None, arg(metavar="PATH", help_behavior_hint="(default: a network before training)")
     ] = None,
+    random_bits: bool = False,
     device: str = "cpu",
 ) -> None:
     """Say whether a network will train, which layers stand still, and what to change.
@@ -125,6 +127,8 @@ def diagnose(
         config: a config.toml of a run, or a YAML file of the paper's reference code; flags given beside
             it win.
         run: a run directory, of which the last model is diagnosed for the steps that --steps says.
+        random_bits: take random bits of the data set's shape in place of its files, on which gradients
+            before training hardly depend.
         device: torch device.
     """
     given = _given(data, network, optimisation)
@@ -140,7 +144,10 @@ def diagnose(
         checkpoint = RunDirectory(run).read()[0]
         model, settings = checkpoint.model, RunConfig.from_dict(checkpoint.info["run"])
     settings = _configured(given, settings)
-    loaded = load_dataset(settings.data.name, settings.data.thresholds)
+    if random_bits:
+        loaded = random_dataset(settings.data.name, settings.data.thresholds)
+    else:
+        loaded = load_dataset(settings.data.name, settings.data.thresholds)
     if model is None:
         model = settings.network.build(loaded)
     optimiser = settings.training
