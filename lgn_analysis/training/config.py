@@ -51,7 +51,6 @@ class TrainingConfig:
     steps: int = option(20_000, "optimiser steps")
     batch_size: int = option(128, "samples a step")
     lr: float = option(0.01, "Adam's learning rate")
-    eps: float = option(1e-8, "Adam's epsilon")
     seed: int = option(0, "draws data order and noise")
     eval_every: int | None = option(
         None, "steps between evaluations", default_text="a fiftieth of the steps"

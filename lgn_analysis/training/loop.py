@@ -94,7 +94,6 @@ class Runner:
             data.y_train,
             batch_size=config.training.batch_size,
             lr=config.training.lr,
-            eps=config.training.eps,
             seed=config.training.seed,
             schedule=schedule,
         )

@@ -83,13 +83,12 @@ class Steps:
         batch_size: int,
         lr: float,
         seed: int,
-        eps: float = 1e-8,
         schedule: TauSchedule | None = None,
     ) -> None:
         self.model = model
         self.schedule = schedule
         self._optimised = list(model.parameters())
-        self.optimiser = torch.optim.Adam(self._optimised, lr=lr, eps=eps)
+        self.optimiser = torch.optim.Adam(self._optimised, lr=lr)
         self.batch_size = batch_size
         self.seed = seed
         self._x = x
