@@ -45,7 +45,7 @@ def warm_up(model: LogicNetwork, *, scheduled: bool = False, draws: int = 1) -> 
     if backend is not None and distributed.world()[1] == 1:
         relaxation = model.relaxation
         kind, device = (relaxation.name, relaxation.tau), str(model.device)
-        _warm_up(backend.NAME, *kind, device, scheduled, min(draws, 2))
+        _warm_up(backend.NAME, *kind, device, scheduled, min(draws, 3))
 
 
 @functools.cache
