@@ -180,6 +180,11 @@ def timing_table(spec: RunSpec, data: Dataset) -> pd.DataFrame:
             batch_size=training.batch_size,
             lr=training.lr,
             seed=training.seed,
+            eps=training.eps,
+            betas=training.betas,
+            weight_decay=training.weight_decay,
+            learning_rates=training.learning_rates,
+            draws=training.draws_per_step,
         )
     rows = []
 
