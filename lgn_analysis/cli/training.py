@@ -156,6 +156,8 @@ def diagnose(
         loaded,
         steps=optimiser.steps,
         lr=optimiser.lr,
+        eps=optimiser.eps,
+        draws_per_step=optimiser.draws_per_step,
         batch_size=optimiser.batch_size,
         seed=optimiser.seed,
     )

@@ -55,7 +55,7 @@ _DROWNED: Final = 0.1
 """Share of signal below which a gradient is called noise."""
 
 _MORE_DRAWS: Final = 16
-"""Draws a step that are tried against noise."""
+"""By what factor more draws a step are tried against noise."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def diagnose(
     lr: float = 0.01,
     eps: float = 1e-8,
     batch_size: int = 128,
+    draws_per_step: int = 1,
     batches: int = 6,
     seed: int = 0,
 ) -> Diagnosis:
@@ -180,6 +181,7 @@ def diagnose(
         lr: Adam's learning rate.
         eps: Adam's ε.
         batch_size: samples a batch; all of them where there are fewer.
+        draws_per_step: noise draws that a step averages over; without effect where there is no noise.
         batches: batches that gradients are measured on, an even number, at least 6.
         seed: draws them, and noise.
 
@@ -189,14 +191,15 @@ def diagnose(
     require_plain(model, "a diagnosis")
     steps, seed = whole("steps", steps, least=1), seed_number(seed)
     lr, eps = positive("lr", lr), positive("eps", eps)
+    draws = whole("draws_per_step", draws_per_step, least=1)
     n = len(data.y_train if isinstance(data, Dataset) else data[1])
     if n < 2:
         raise InvalidInputError(f"a diagnosis needs at least 2 samples, got {n}")
     subject = _Subject(data, steps, lr, min(batch_size, n), batches, seed)
-    layers = subject.layers(model, eps)
+    layers = subject.layers(model, eps, draws)
     rows = [subject.row("as it is", model, layers)]
-    for change, changed, own_eps, draws in _changes(model, layers, eps):
-        rows.append(subject.row(change, changed, subject.layers(changed, own_eps, draws=draws)))
+    for change, *changed in _changes(model, layers, eps, draws):
+        rows.append(subject.row(change, changed[0], subject.layers(*changed)))
     return Diagnosis(
         layers=layers,
         changes=pd.DataFrame(rows),
@@ -231,7 +234,7 @@ class _Subject:
     batches: int
     seed: int
 
-    def layers(self, model: LogicNetwork, eps: float, *, draws: int = 1) -> pd.DataFrame:
+    def layers(self, model: LogicNetwork, eps: float, draws: int) -> pd.DataFrame:
         """Return :attr:`Diagnosis.layers` of a network, with so many draws a step."""
         found = self._signals(model, eps)
         share = pd.Series(1.0, found.index)
@@ -270,13 +273,14 @@ class _Subject:
 
 
 def _changes(
-    model: LogicNetwork, layers: pd.DataFrame, eps: float
+    model: LogicNetwork, layers: pd.DataFrame, eps: float, draws: int
 ) -> Iterator[tuple[str, LogicNetwork, float, int]]:
     """Yield single changes in words, with the changed network, Adam's ε and the draws a step."""
     if eps > SMALL_EPS:
-        yield f"eps {SMALL_EPS:g}", model, SMALL_EPS, 1
+        yield f"eps {SMALL_EPS:g}", model, SMALL_EPS, draws
     if model.relaxation.noisy:
-        yield f"draws_per_step {_MORE_DRAWS}", model, eps, _MORE_DRAWS
+        more = _MORE_DRAWS * draws
+        yield f"draws_per_step {more}", model, eps, more
     rms = layers["gradient_rms"].to_numpy()
     if model.depth > 1 and rms[0] > 0:
         factor = (rms[-1] / rms[0]) ** (1 / (model.depth - 1))
@@ -285,23 +289,23 @@ def _changes(
             changed = copy.deepcopy(model)
             for layer in changed.layers:
                 layer.grad_factor = even
-            yield f"grad_factor {even:g}", changed, eps, 1
+            yield f"grad_factor {even:g}", changed, eps, draws
     found = regime(model)
     if found["loss_floor"] > LOW_LOSS:
         needed = math.log((model.n_classes - 1) / math.expm1(LOW_LOSS))
         group_tau = float(f"{model.group_sum.group_tau * found['R'] / needed:.2g}")
         changed = copy.deepcopy(model)
         changed.group_sum.group_tau = group_tau
-        yield f"group_tau {group_tau:g}", changed, eps, 1
+        yield f"group_tau {group_tau:g}", changed, eps, draws
     if not _is_as_drawn(model):
         return
     if model.config["init"] != "residual":
-        yield "init residual", _drawn_anew(model, init="residual"), eps, 1
+        yield "init residual", _drawn_anew(model, init="residual"), eps, draws
     if model.relaxation.noisy:
-        yield "relaxation soft", _drawn_anew(model, relaxation="soft"), eps, 1
+        yield "relaxation soft", _drawn_anew(model, relaxation="soft"), eps, draws
     moving = model.depth - int(layers["stands_still"].sum())
     if 0 < moving < model.depth:
-        yield f"depth {moving}", _drawn_anew(model, depth=moving), eps, 1
+        yield f"depth {moving}", _drawn_anew(model, depth=moving), eps, draws
 
 
 def _drawn_anew(model: LogicNetwork, **changes: Any) -> LogicNetwork:
