@@ -198,8 +198,9 @@ def diagnose(
     subject = _Subject(data, steps, lr, min(batch_size, n), batches, seed)
     layers = subject.layers(model, eps, draws)
     rows = [subject.row("as it is", model, layers)]
-    for change, *changed in _changes(model, layers, eps, draws):
-        rows.append(subject.row(change, changed[0], subject.layers(*changed)))
+    for change, changed, own_eps, own_draws in _changes(model, layers, eps, draws):
+        found = subject.layers(changed, own_eps, own_draws)
+        rows.append(subject.row(change, changed, found))
     return Diagnosis(
         layers=layers,
         changes=pd.DataFrame(rows),

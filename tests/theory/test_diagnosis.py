@@ -87,6 +87,8 @@ def test_noise_drowns_the_gradients_of_deep_layers(data):
     changes = found.changes.set_index("change")
     quarter = changes.loc["draws_per_step 16", "fewest_steps"]
     assert quarter == pytest.approx(changes.loc["as it is", "fewest_steps"] / 4, rel=1e-9)
+    averaged = lgn.diagnose(network(depth=8, relaxation=lgn.GumbelST()), data, draws_per_step=16)
+    assert averaged.changes["fewest_steps"].iloc[0] == quarter
 
 
 def test_a_loss_that_cannot_fall_is_said_with_a_group_tau_that_lets_it(data):
