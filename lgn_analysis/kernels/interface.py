@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.validation import shown
 from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.gates.relaxations import Relaxation
 from lgn_analysis.gates.table import N_GATES
@@ -118,6 +119,10 @@ OutputLoss = Callable[[Tensor], Tensor]
 """A loss of class logits [batch, n_groups], to which every sample contributes by itself."""
 
 
+Weight = Literal["softmax", "variance"]
+"""Which squared length q a probe in activation space has; see :func:`length_scales`."""
+
+
 class Curvature(Protocol):
     """Derivatives of the soft loss of fixed samples at fixed logits, up to the second.
 
@@ -139,11 +144,13 @@ class Curvature(Protocol):
     def products(self, rows: Tensor) -> Tensor:
         """Return ``(∂²L/∂z²) v`` for each row v, summed over samples in float64: shape of ``rows``."""
 
-    def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+    def activation_products(
+        self, seed: int, first: int, count: int, *, weight: Weight = "softmax"
+    ) -> tuple[Tensor, Tensor]:
         """Return what ``uᵀ (∂²L/∂y²) u`` is made of, layer by layer and sample by sample.
 
-        y are the outputs of every gate of the probed layers and ``u = ± √q``, with
-        ``q = ‖p ∘ (h − y)‖² / tau²``, h the outputs of the sixteen gates on its inputs, and the signs of
+        y are the outputs of every gate of the probed layers and ``u = ± √q``, with q of
+        :func:`length_scales` for h, the outputs of the sixteen gates on its inputs, and the signs of
         :func:`lgn_analysis.gates.noise.random_signs` under ``NoiseKey(seed, Purpose.SIGNS, draw)`` for
         the draws ``first``..``first + count - 1``. A gate n contributes
         ``d_n(i) = u_n(i) · (∂²L/∂y² u)_n(i)`` at sample i.
@@ -298,6 +305,20 @@ def check_curvature(
         raise InvalidInputError(
             f"expected rising layers in 0..{len(logits) - 1}, got {list(layers)}"
         )
+
+
+def length_scales(p: Tensor, tau: float, weight: Weight) -> Tensor:
+    """Return s with ``q = ‖s ∘ (h − y)‖²`` for gate weights p = softmax(z/tau), both [..., 16].
+
+    ``"softmax"``: s = p/tau, so that q = ‖Jᵀh‖², J the softmax's Jacobian: what a shift of the logits of
+    variance one does to the output. ``"variance"``: s = √p, so that q = Σ p h² − y², the variance of
+    the output of a gate that is drawn from p.
+    """
+    if weight not in get_args(Weight):
+        raise InvalidInputError(
+            f"weight must be one of {', '.join(get_args(Weight))}, got {shown(weight)}"
+        )
+    return p / tau if weight == "softmax" else p.sqrt()
 
 
 def check_draws(first: int, count: int) -> None:

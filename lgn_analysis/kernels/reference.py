@@ -14,7 +14,13 @@ from torch.nn import functional
 
 from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel, random_signs
 from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
-from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, check_curvature
+from lgn_analysis.kernels.interface import (
+    NetworkSpec,
+    OutputLoss,
+    Weight,
+    check_curvature,
+    length_scales,
+)
 
 __all__ = [
     "NAME",
@@ -188,7 +194,7 @@ class Curvature:
         self._tau = tau
         self._logits: list[Tensor] = []
         self._offsets: list[Tensor] = []
-        self._lengths: list[Tensor] = []
+        self._inputs: list[tuple[Tensor, Tensor, Tensor]] = []
         coefficients = []
         with torch.enable_grad():
             features = x.to(logits[0].dtype).T.contiguous()
@@ -204,9 +210,7 @@ class Curvature:
                     features = features + offset
                     self._logits.append(z)
                     self._offsets.append(offset)
-                    self._lengths.append(
-                        _lengths(p.detach(), c.detach(), inputs.detach(), wiring) / tau
-                    )
+                    self._inputs.append((p.detach(), inputs.detach(), wiring))
                     coefficients.append(c)
             value = loss(_group_sums(features, network) / network.group_tau)
             parts = [*self._logits, *self._offsets, *coefficients]
@@ -228,11 +232,17 @@ class Curvature:
             out.copy_(torch.cat([part.reshape(-1) for part in product]))
         return result
 
-    def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+    def activation_products(
+        self, seed: int, first: int, count: int, *, weight: Weight = "softmax"
+    ) -> tuple[Tensor, Tensor]:
         """Return ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, in float64."""
         device, batch = self._offsets[0].device, self._offsets[0].shape[1]
         forms = torch.empty(count, len(self._layers), batch, dtype=torch.float64, device=device)
         squares = torch.zeros(count, batch, dtype=torch.float64, device=device)
+        lengths = [
+            _lengths(p, length_scales(p, self._tau, weight), features, wiring)
+            for p, features, wiring in self._inputs
+        ]
         for place in range(count):
             key = NoiseKey(seed, Purpose.SIGNS, first + place)
             u = [
@@ -240,7 +250,7 @@ class Curvature:
                     key, layer, len(length), batch, dtype=length.dtype, device=length.device
                 )
                 * length
-                for layer, length in zip(self._layers, self._lengths, strict=True)
+                for layer, length in zip(self._layers, lengths, strict=True)
             ]
             product = _differentiate(self._deltas, self._offsets, u)
             for layer, (a, b) in enumerate(zip(u, product, strict=True)):
@@ -266,9 +276,10 @@ def _differentiate(
     )
 
 
-def _lengths(p: Tensor, c: Tensor, features: Tensor, wiring: Tensor) -> Tensor:
-    """Return ``‖p ∘ (h − y)‖`` [n, batch], the root of a quadratic form in (1, a, b, ab) per gate."""
-    spread = p.unsqueeze(-1) * (COEFFICIENTS.to(p) - c.unsqueeze(1))  # [n, 16, 4]
+def _lengths(p: Tensor, scales: Tensor, features: Tensor, wiring: Tensor) -> Tensor:
+    """Return ``‖s ∘ (h − y)‖`` [n, batch], the root of a quadratic form in (1, a, b, ab) per gate."""
+    c = gate_coefficients(p)
+    spread = scales.unsqueeze(-1) * (COEFFICIENTS.to(p) - c.unsqueeze(1))  # [n, 16, 4]
     form = torch.einsum("nki,nkj->nij", spread, spread)
     a, b = features.index_select(0, wiring[0]), features.index_select(0, wiring[1])
     basis = torch.stack([torch.ones_like(a), a, b, a * b], dim=1)  # [n, 4, batch]

@@ -24,6 +24,7 @@ from lgn_analysis.plots.claims.temperature import accuracy_by_tau
 from lgn_analysis.plots.claims.unused_gates import entropy_histograms, unused_by_layer
 from lgn_analysis.plots.claims.where_it_pays import winner_map
 from lgn_analysis.plots.curvature_tracking import curvature_curves
+from lgn_analysis.plots.signal_propagation import signal_propagation
 from lgn_analysis.plots.sizes import gap_by_size
 from lgn_analysis.plots.style import style
 
@@ -47,6 +48,7 @@ __all__ = [
     "lemma_ratio",
     "loss_along",
     "parts_over_tau",
+    "signal_propagation",
     "style",
     "trace_curves",
     "unused_by_layer",

@@ -2,9 +2,12 @@
 
 from lgn_analysis.theory.anatomy import AnatomyResult, gap_anatomy
 from lgn_analysis.theory.comparison import CompareResult, compare
+from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
 from lgn_analysis.theory.lemma import lemma1
+from lgn_analysis.theory.signal_propagation import signal_propagation
+from lgn_analysis.theory.signal_result import SignalResult
 from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
 
 __all__ = [
@@ -12,9 +15,12 @@ __all__ = [
     "CompareResult",
     "LandscapeResult",
     "ProbeTracker",
+    "SignalResult",
     "TrackedCurvature",
     "compare",
     "gap_anatomy",
+    "hard_lemma",
     "landscape",
     "lemma1",
+    "signal_propagation",
 ]

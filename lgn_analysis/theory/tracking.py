@@ -1,4 +1,4 @@
-"""Curvature over training: a probe that is passed to the training loop as a callback."""
+"""Curvature and signals over training: a probe that is passed to the training loop as a callback."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.hessian.results.trace import TraceResult
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.theory.samples import draw_samples
+from lgn_analysis.theory.signal_propagation import check_batches, signal_propagation
+from lgn_analysis.theory.signal_result import SignalResult
 
 _EIGEN_TOLERANCE: Final = 1e-3
+_BATCH: Final = 128
 _COLUMNS: Final = {
     "trace": ("trace", "trace_stderr", "trace_low", "trace_high", "trace_u"),
     "eigs": ("lambda_max", "lambda_min"),
     "density": ("negative_mass",),
+    "signals": ("below_eps", "gradient_rms_first", "gradient_rms_last"),
 }
 """What is written into a history, by what is asked for."""
 
@@ -46,6 +50,7 @@ class TrackedCurvature(Tabular):
             ``EigenResult``; None if not asked for.
         vectors: their eigenvectors, float64 [n_params, k]; None if not kept.
         density: spectral density; None if not asked for.
+        signal: gradients and activations by layer; None if not asked for.
     """
 
     step: int
@@ -54,6 +59,7 @@ class TrackedCurvature(Tabular):
     eigs: pd.DataFrame | None
     vectors: Tensor | None
     density: DensityResult | None
+    signal: SignalResult | None
 
     def columns(self) -> dict[str, float]:
         """Return the numbers that go into a history; see :class:`ProbeTracker`."""
@@ -69,6 +75,10 @@ class TrackedCurvature(Tabular):
         if self.density is not None:
             names += _COLUMNS["density"]
             values.append(self.density.negative_mass)
+        if self.signal is not None:
+            layers = self.signal.layers
+            names += _COLUMNS["signals"]
+            values += [layers["below_eps"].mean(), *layers["gradient_rms"].iloc[[0, -1]]]
         return dict(zip(names, map(float, values), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
@@ -81,12 +91,13 @@ class TrackedCurvature(Tabular):
 
 
 class ProbeTracker(Tabular):
-    """Probe the soft loss's Hessian while a network trains: ``lgn.train(…, callbacks=[tracker])``.
+    """Probe a network while it trains, its soft loss's Hessian first: ``lgn.train(…, callbacks=[tracker])``.
 
     At an evaluation that is probed, these columns join the history's rows of that step, of every
     split alike: ``trace`` (in z) with ``trace_stderr``, ``trace_low``, ``trace_high`` (95 %) and
-    ``trace_u`` = tau²·trace; ``lambda_max`` and ``lambda_min``; ``negative_mass``. They hold NaN at
-    the evaluations in between. The model and torch's random state are left as they were, so training
+    ``trace_u`` = tau²·trace; ``lambda_max`` and ``lambda_min``; ``negative_mass``; and of signals, which
+    :meth:`signal_frame` has by layer, ``below_eps`` over all layers and the ``gradient_rms`` of the first and
+    of the last. They hold NaN at the evaluations in between. The model and torch's random state are left as they were, so training
     gives the same bits with a tracker and without.
 
     The same samples and the same probe seed serve every step, so that a change is the network's.
@@ -101,6 +112,8 @@ class ProbeTracker(Tabular):
         trace: estimate tr(H).
         eigs: eigenpairs to find, half at each end; 0 for none, or at least 2.
         density: estimate the spectral density.
+        signals: take gradients of so many batches for :func:`lgn_analysis.signal_propagation`, each of 128
+            samples or of all where there are fewer; 0 for none.
         rtol: tolerance of the trace.
         n_samples: probe so many samples at most, drawn by ``seed`` without replacement.
         loss_fn: ``loss_fn(output, y)``, the mean over the batch.
@@ -136,6 +149,7 @@ class ProbeTracker(Tabular):
         trace: bool = True,
         eigs: int = 0,
         density: bool = False,
+        signals: int = 0,
         rtol: float = 0.05,
         n_samples: int = 512,
         loss_fn: LossFn = functional.cross_entropy,
@@ -147,8 +161,10 @@ class ProbeTracker(Tabular):
         prefix: str = "",
         seed: int = 0,
     ) -> None:
-        if not (trace or eigs or density):
-            raise InvalidInputError("there is nothing to probe; ask for trace, eigs or density")
+        if not (trace or eigs or density or signals):
+            raise InvalidInputError(
+                "there is nothing to probe; ask for trace, eigs, density or signals"
+            )
         every = None if every is None else whole("every", every)
         if every is not None and every < 1:
             raise InvalidInputError(f"every must be at least 1, or None, got {every}")
@@ -160,6 +176,7 @@ class ProbeTracker(Tabular):
         eigs = whole("eigs", eigs)
         if eigs != 0 and eigs < 2:
             raise InvalidInputError(f"eigs must be 0 or at least 2, one at each end, got {eigs}")
+        signals = check_batches(signals, "signals") if signals != 0 else 0
         check_loss(loss_fn)
         check_noise(noise)
         Tolerances(rtol)
@@ -176,6 +193,7 @@ class ProbeTracker(Tabular):
         self.trace = trace
         self.eigs = eigs
         self.density = density
+        self.signals = signals
         self.rtol = rtol
         self.loss_fn = loss_fn
         self.noise = noise
@@ -212,9 +230,16 @@ class ProbeTracker(Tabular):
         frames = [self.results[step].to_frame() for step in sorted(self.results)]
         return pd.concat(frames, ignore_index=True)
 
+    def signal_frame(self) -> pd.DataFrame:
+        """Return a row a probe and layer: step and the columns of the :class:`SignalResult`."""
+        signals = [(step, self.results[step].signal) for step in sorted(self.results)]
+        frames = [signal.to_frame().assign(step=step) for step, signal in signals if signal]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["step"])
+
     def __repr__(self) -> str:
         asked = [name for name in ("trace", "density") if getattr(self, name)]
         asked += [f"{self.eigs} eigenvalues"] if self.eigs else []
+        asked += [f"signals of {self.signals} batches"] if self.signals else []
         steps = ", ".join(map(str, sorted(self.results))) or "none"
         return (
             f"ProbeTracker({', '.join(asked)}; {len(self._sample[1])} samples, seed {self.seed}; "
@@ -235,7 +260,7 @@ class ProbeTracker(Tabular):
                 tau=self.tau,
                 batch_size=self.batch_size,
             )
-            trace = eigs = vectors = density = None
+            trace = eigs = vectors = density = signal = None
             if self.trace:
                 trace = probe.trace(rtol=self.rtol, max_matvecs=self.max_matvecs, seed=self.seed)
             if self.eigs:
@@ -244,6 +269,11 @@ class ProbeTracker(Tabular):
                 vectors = pairs.vectors if self.keep_vectors else None
             if self.density:
                 density = probe.density(seed=self.seed)
+            if self.signals:
+                size = min(_BATCH, len(self._sample[1]))
+                signal = signal_propagation(
+                    model, self._sample, batches=self.signals, batch_size=size, seed=self.seed
+                )
         given = given_tau(self.tau, self.noise)
         tau = model.relaxation.tau if given is None else given
-        return TrackedCurvature(step, tau, trace, eigs, vectors, density)
+        return TrackedCurvature(step, tau, trace, eigs, vectors, density, signal)

@@ -13,6 +13,7 @@ from lgn_analysis.hessian.results.intervals import (
     form_critical_value,
     interim_analyses,
     mean_interval,
+    paired_ratio_interval,
     ratio_interval,
 )
 from tests.hessian.cases import symmetric
@@ -83,3 +84,19 @@ def test_a_ratio_of_symmetric_intervals_is_fiellers():
     assert low < a / b < high
     assert ratio_interval((-a, -a - da, -a + da), (-b, -b - db, -b + db)) == (low, high)
     assert ratio_interval((a, 1, 3), (0.1, -1, 1)) == (-math.inf, math.inf)
+
+
+def test_the_ends_of_a_paired_ratio_are_those_that_students_test_just_allows():
+    generator = torch.Generator().manual_seed(0)
+    top, bottom = torch.randn(2, 9, generator=generator, dtype=torch.float64) + torch.tensor(
+        [[0.5], [4.0]], dtype=torch.float64
+    )
+    low, high = paired_ratio_interval(top, bottom)
+    assert low < float(top.mean() / bottom.mean()) < high
+    for end in (low, high):
+        assert stats.ttest_1samp(top - end * bottom, 0.0).pvalue == pytest.approx(0.05)
+    # Gradients deep in a network have squares of 1e-26.
+    assert paired_ratio_interval(1e-90 * top, 1e-90 * bottom) == pytest.approx((low, high))
+    assert paired_ratio_interval(top, bottom - bottom.mean()) == (-math.inf, math.inf)
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        paired_ratio_interval(top[:1], bottom[:1])

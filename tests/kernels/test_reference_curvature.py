@@ -72,8 +72,9 @@ def test_loss_and_slopes_are_those_of_the_four_coefficients():
     assert torch.allclose(curvature.slopes, slopes, atol=1e-15)
 
 
+@pytest.mark.parametrize("weight", ["softmax", "variance"])
 @pytest.mark.parametrize("layers", [(0, 1), (0,), (1,)])
-def test_activation_products_are_quadratic_forms_sample_by_sample(layers):
+def test_activation_products_are_quadratic_forms_sample_by_sample(layers, weight):
     model, logits, x, y, curvature = problem(layers=layers)
     p = [torch.softmax(z / TAU, -1) for z in logits]
     c = [gate_coefficients(shard) for shard in p]
@@ -89,14 +90,16 @@ def test_activation_products_are_quadratic_forms_sample_by_sample(layers):
             "kj,jni->nki", COEFFICIENTS.double(), torch.stack([a * 0 + 1, a, b, a * b])
         )
         mean = torch.einsum("nk,nki->ni", p[index], h)
-        jacobian = p[index].unsqueeze(-1) * (h - mean.unsqueeze(1)) / TAU
+        q = (p[index].unsqueeze(-1) * (h - mean.unsqueeze(1)) / TAU).square().sum(1)
+        if weight == "variance":
+            q = torch.einsum("nk,nki->ni", p[index], h.square()) - mean.square()
         signs = random_signs(NoiseKey(5, Purpose.SIGNS, 3), index, 12, 9, dtype=torch.float64)
         if index in layers:
-            u[index] = signs * jacobian.norm(dim=1)
+            u[index] = signs * q.sqrt()
         features = mean
     product = torch.einsum("lnimjk,mjk->lni", dense, u)
     d = (u * product)[list(layers)]
-    forms, squares = curvature.activation_products(5, 3, 1)
+    forms, squares = curvature.activation_products(5, 3, 1, weight=weight)
     assert torch.allclose(forms[0], d.sum(1), atol=1e-15)
     assert torch.allclose(squares[0], d.square().sum((0, 1)), atol=1e-15)
 

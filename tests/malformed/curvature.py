@@ -39,6 +39,19 @@ def _lemma(sentence: str, **options: Any) -> Call:
     )
 
 
+def _hard(sentence: str, **options: Any) -> Call:
+    return Call(
+        f"hard_lemma({options})", lambda s: lgn.hard_lemma(s.model, (s.x, s.y), **options), sentence
+    )
+
+
+def _signals(sentence: str, **options: Any) -> Call:
+    def work(s: Small) -> object:
+        return lgn.signal_propagation(s.model, s.data, **{"batch_size": 8, **options})
+
+    return Call(f"signal_propagation({options})", work, sentence)
+
+
 def _tracked(sentence: str, **options: Any) -> Call:
     return Call(f"ProbeTracker({options})", lambda s: lgn.ProbeTracker(s.data, **options), sentence)
 
@@ -212,7 +225,23 @@ ANALYSES: Final = [
     _lemma("scales must be a list of numbers, got 0.1", scales=0.1),
     _lemma("an interval needs at least 2 draws, got 1", draws=1),
     _lemma("order must be 2, 3 or 4, got 5", order=5),
-    _tracked("there is nothing to probe; ask for trace, eigs or density", trace=False),
+    _hard("an interval needs at least 2 draws, got 1", draws=1),
+    _hard("loss_fn must be a function of (output, y), got 'mean'; …", loss_fn="mean"),
+    _hard("give a tolerance (rtol, atol or ftol), or n_probes", rtol=None),
+    Call(
+        "signals of a module",
+        lambda s: lgn.signal_propagation(nn.Linear(12, 3), s.data),  # type: ignore[arg-type]
+        "signal propagation needs a LogicNetwork, got Linear",
+    ),
+    _signals("batches must be an even number, at least 6 (three blocks of two), got 5", batches=5),
+    _signals(
+        "the data hold 90 samples, fewer than a batch of 128; lower batch_size", batch_size=128
+    ),
+    _signals("draws must be at least 2, got 1", draws=1),
+    _signals("eps must be finite and above zero, got 0", eps=0),
+    _signals("lr must be a number, got 'fast'", lr="fast"),
+    _tracked("there is nothing to probe; ask for trace, eigs, density or signals", trace=False),
+    _tracked("signals must be an even number, at least 6 (three blocks of two), got 2", signals=2),
     _tracked("every must be a whole number, got 1.5", every=1.5),
     _tracked("at must be a collection of steps, got 3", at=3),
     _tracked("eigs must be 0 or at least 2, one at each end, got 1", eigs=1),

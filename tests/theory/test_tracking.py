@@ -7,6 +7,7 @@ import torch
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.kernels import cpu, select_backend
+from lgn_analysis.theory.samples import draw_samples
 from tests.hessian.cases import bits, network
 from tests.tiny import EVALUATED, assert_same_weights, fresh, short, timeless
 
@@ -39,6 +40,26 @@ def test_vectors_are_kept_where_they_are_wanted():
     tracker(0, network(), {})
     vectors = tracker.results[0].vectors
     assert torch.allclose(vectors.T @ vectors, torch.eye(2, dtype=torch.float64), atol=1e-6)
+
+
+def test_signals_are_those_of_the_network_at_that_step_layer_by_layer(separable_data):
+    tracker = lgn.ProbeTracker(separable_data, trace=False, signals=6, n_samples=40, seed=2)
+    model = fresh()
+    history = short(model, separable_data, steps=14, callbacks=[tracker]).history
+    last = tracker.results[14].signal
+    sample = draw_samples(separable_data, "train", 40, 2)
+    wanted = lgn.signal_propagation(model, sample, batches=6, batch_size=40, seed=2)
+    pd.testing.assert_frame_equal(last.layers, wanted.layers)
+    frame = tracker.signal_frame()
+    assert frame[["step", "layer"]].to_numpy().tolist() == [
+        [step, layer] for step in (0, 7, 14) for layer in (0, 1)
+    ]
+    row = history.iloc[-1]
+    assert row["below_eps"] == pytest.approx(wanted.layers["below_eps"].mean())
+    ends = [row["gradient_rms_first"], row["gradient_rms_last"]]
+    assert ends == wanted.layers["gradient_rms"].tolist()
+    assert "signals of 6 batches" in repr(tracker)
+    assert lgn.ProbeTracker(separable_data).signal_frame().empty
 
 
 def test_noise_and_tau_reach_the_probe():
@@ -84,12 +105,13 @@ def test_training_gives_the_same_bits_with_a_tracker_and_without(separable_data,
     without = short(plain, separable_data)
     noise = lgn.GumbelNoise(draws=2)
     tracker = lgn.ProbeTracker(
-        separable_data, every=3, eigs=2, density=True, n_samples=20, noise=noise
+        separable_data, every=3, eigs=2, density=True, signals=6, n_samples=20, noise=noise
     )
     with_ = short(tracked, separable_data, callbacks=[tracker])
     assert_same_weights(plain, tracked)
     added = [*TRACE, "lambda_max", "lambda_min", "negative_mass"]
-    assert [*with_.history.columns][-8:] == added
+    added += ["below_eps", "gradient_rms_first", "gradient_rms_last"]
+    assert [*with_.history.columns][-11:] == added
     pd.testing.assert_frame_equal(
         timeless(with_.history).drop(columns=added), timeless(without.history)
     )
@@ -176,6 +198,7 @@ def test_it_says_what_it_holds():
         ({"every": 0}, "every must be at least 1"),
         ({"every": None}, "no evaluation would be probed"),
         ({"eigs": 1}, "0 or at least 2"),
+        ({"signals": 3}, "signals must be an even number, at least 6"),
         ({"n_samples": 0}, "n_samples must be at least 1"),
     ],
 )

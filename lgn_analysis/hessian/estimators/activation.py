@@ -11,6 +11,9 @@ h_n(i) the sixteen gate outputs. With independent signs per gate *and per sample
 estimate in which no two samples interfere. At every sample it is a quadratic form of signs, of variance
 ``2 Σ_n Var d_n``, ``d = u ∘ (∂²L/∂y²) u``; ``2 Σ_n E d_n²`` bounds it, closely where many gates interact, and
 each product of each sample tells it anew.
+
+With another length, ``q_n(i) = Var_p(h_n(i))``, the same probes estimate what gates that are drawn from p
+do to the loss to second order; there is no softmax part then (:mod:`lgn_analysis.theory.hard_lemma`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from lgn_analysis.base.validation import seed_number
 from lgn_analysis.gates.noise import Purpose, derive_seed
 from lgn_analysis.hessian.estimators.stopping import Advance, Estimator
 from lgn_analysis.hessian.operators.network import NetworkHessian
+from lgn_analysis.kernels.interface import Weight
 
 FEWEST: Final = 2
 """Probes of the first interim analysis; every sample gives an independent variance estimate, so two probes suffice."""
@@ -92,13 +96,16 @@ class Activations(Estimator):
     Args:
         hessian: the operator, of a loss to which each sample contributes by itself.
         seed: of the signs.
+        weight: ``"softmax"`` for tr(H), ``"variance"`` for ``Σ_n Σ_i Var_p(h_n(i)) ∂²L/∂y_n(i)²``.
     """
 
-    def __init__(self, hessian: NetworkHessian, seed: int) -> None:
+    def __init__(self, hessian: NetworkHessian, seed: int, *, weight: Weight = "softmax") -> None:
         self._count = 0
         self._hessian = hessian
+        self._weight: Weight = weight
         self.names, self.seed = list(hessian.slices), seed_number(seed)
-        self._exact = hessian.softmax_trace()
+        none = torch.zeros(len(self.names), dtype=torch.float64, device=hessian.device)
+        self._exact = hessian.softmax_trace() if weight == "softmax" else none
         self._pieces: dict[int, _Piece] = {}
         self._summary: _Summary | None = None
 
@@ -121,7 +128,9 @@ class Activations(Estimator):
             seed = derive_seed(self.seed, Purpose.SIGNS, index)
             for first in range(self.n_probes, self.n_probes + count, BLOCK):
                 size = min(BLOCK, self.n_probes + count - first)
-                forms, squares = piece.curvature.activation_products(seed, first, size)
+                forms, squares = piece.curvature.activation_products(
+                    seed, first, size, weight=self._weight
+                )
                 so_far = self._pieces.get(piece.index) or _Piece.empty(forms)
                 self._pieces[piece.index] = so_far.plus(forms, squares, first)
         self._count += count
@@ -167,4 +176,5 @@ class Activations(Estimator):
 
     @property
     def reason(self) -> str:
-        return "softmax part exact, activation-space probes"
+        exact = "softmax part exact, " if self._weight == "softmax" else ""
+        return f"{exact}activation-space probes"

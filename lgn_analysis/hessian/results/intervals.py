@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
@@ -122,6 +123,36 @@ def ratio_interval(
         # The same root of the quadratic, without cancellation where ``leading`` nears zero.
         return constant / (product + root), high
     return ((product - root) / leading if leading > 0 else -math.inf), high
+
+
+def paired_ratio_interval(
+    top: Tensor, bottom: Tensor, *, alpha: float = ALPHA
+) -> tuple[float, float]:
+    """Return the interval of ``E[top] / E[bottom]`` at level 1 - alpha, from pairs of samples.
+
+    Fieller's: the ratios ρ for which ``top − ρ·bottom`` may have the mean zero by Student's test. The
+    whole line where the mean of ``bottom`` may be zero.
+
+    Args:
+        top: independent samples, float64 [n], n >= 2.
+        bottom: each one's partner, [n].
+        alpha: error rate.
+
+    Source: Fieller, *Some problems in interval estimation*, J. R. Stat. Soc. B 16 (1954), p. 175.
+    """
+    n = top.numel()
+    if n < 2:
+        raise InvalidInputError(f"an interval needs at least 2 samples, got {n}")
+    scale = float(bottom.abs().max()) or 1.0  # whose fourth powers may be no number
+    pair = torch.stack([top, bottom]) / scale
+    mean = pair.mean(1)
+    allowed = float(stdtrit(n - 1, 1 - alpha / 2)) ** 2 / n
+    form = torch.outer(mean, mean) - allowed * torch.cov(pair)
+    constant, linear, leading = float(form[0, 0]), float(form[0, 1]), float(form[1, 1])
+    if leading <= 0.0:
+        return -math.inf, math.inf
+    root = math.sqrt(max(linear**2 - constant * leading, 0.0))
+    return (linear - root) / leading, (linear + root) / leading
 
 
 def interim_analyses(smallest: int, largest: int) -> list[int]:

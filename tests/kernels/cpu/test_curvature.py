@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.kernels import cpu, reference
 from lgn_analysis.kernels.cpu.runtime import plans
-from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss
+from lgn_analysis.kernels.interface import NetworkSpec, OutputLoss, Weight
 from tests.kernels.cpu.conftest import make_case
 
 FLOAT32 = 64 * 2.0**-23
@@ -90,10 +90,11 @@ def compare(
     close(ours.slopes, wanted.slopes, dtype)
     rows = problem.directions(k)
     close(ours.products(rows.to(dtype)), wanted.products(rows), dtype)
-    got, expected = (c.activation_products(SEED, *draws) for c in (ours, wanted))
-    assert got[0].shape == (draws[1], len(problem.layers), len(problem.x))
-    for mine, theirs in zip(got, expected, strict=True):
-        close(mine, theirs, dtype)
+    for weight in get_args(Weight):
+        got, expected = (c.activation_products(SEED, *draws, weight=weight) for c in (ours, wanted))
+        assert got[0].shape == (draws[1], len(problem.layers), len(problem.x))
+        for mine, theirs in zip(got, expected, strict=True):
+            close(mine, theirs, dtype)
 
 
 @pytest.fixture
@@ -340,3 +341,5 @@ def test_directions_and_draws_that_do_not_fit_are_refused() -> None:
         ours.activation_products(0, 2**33 - 1, 2)
     with pytest.raises(InvalidInputError, match="draw must lie in"):
         ours.activation_products(0, -1, 2)
+    with pytest.raises(InvalidInputError, match="one of softmax, variance, got 'none'"):
+        ours.activation_products(0, 0, 2, weight="none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,7 @@ from lgn_analysis.kernels.cpu.simd import (
     widen,
     zero_line,
 )
+from lgn_analysis.kernels.interface import Weight, length_scales
 
 RNG = np.random.default_rng(0)
 FLOATS = [np.float32, np.float64]
@@ -127,8 +130,9 @@ def test_signs_are_those_of_every_backend() -> None:
         assert np.array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("weight", get_args(Weight))
 @pytest.mark.parametrize("sharpness", [1.0, 30.0])
-def test_lengths_are_exact_where_a_gate_has_nearly_chosen(sharpness: float) -> None:
+def test_lengths_are_exact_where_a_gate_has_nearly_chosen(sharpness: float, weight: Weight) -> None:
     """At sharpness 30, q differs by some ten orders of magnitude between the corners of a gate."""
     generator = torch.Generator().manual_seed(0)
     z = sharpness * torch.rand(200, 16, generator=generator, dtype=torch.float64)
@@ -136,14 +140,16 @@ def test_lengths_are_exact_where_a_gate_has_nearly_chosen(sharpness: float) -> N
     inputs = torch.rand(2, 200, generator=generator, dtype=torch.float64)
     inputs[:, :160] = inputs[:, :160].round()  # all four corners
     a, b = inputs
-    forms = length_forms(p).view(-1, 3, 3)
+    scales = length_scales(p, 0.7, weight)
+    forms = length_forms(p, scales).view(-1, 3, 3)
     of_a = torch.stack([(1 - a) ** 2, a * (1 - a), a**2], dim=-1)
     of_b = torch.stack([(1 - b) ** 2, b * (1 - b), b**2], dim=-1)
     got = torch.einsum("ni,nij,nj->n", of_a, forms, of_b)
     corners = torch.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b], dim=-1)
     h = corners @ TRUTH_TABLE.double().T
     y, not_y = (p * h).sum(-1, keepdim=True), (p * (1 - h)).sum(-1, keepdim=True)
-    wanted = (p * (h * not_y - (1 - h) * y)).square().sum(-1)
+    scales = p / 0.7 if weight == "softmax" else p.sqrt()
+    wanted = (scales * (h * not_y - (1 - h) * y)).square().sum(-1)
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=0.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from lgn_analysis.kernels.cuda.curvature.signs import forward_signs, length_fact
 from lgn_analysis.kernels.cuda.curvature.tangents import Inputs
 from lgn_analysis.kernels.cuda.logits import Draw
 from lgn_analysis.kernels.cuda.runtime.layout import Consumers
-from lgn_analysis.kernels.interface import NetworkSpec
+from lgn_analysis.kernels.interface import NetworkSpec, Weight, length_scales
 
 N_FEATURES, N_CLASSES, SEED, FIRST = 7, 5, 2**64 - 5, 2**32 + 3
 RTOL = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -136,11 +137,14 @@ def test_loss_slopes_and_products_are_the_reference(name: str, device: torch.dev
     assert_near(fast.products(rows.to(device)), slow.products(rows), rtol)
 
 
+@pytest.mark.parametrize("weight", get_args(Weight))
 @pytest.mark.parametrize("name", CASES)
-def test_activation_products_are_the_reference(name: str, device: torch.device) -> None:
+def test_activation_products_are_the_reference(
+    name: str, weight: Weight, device: torch.device
+) -> None:
     case, k = CASES[name]
     fast, slow = case.both(device)
-    got, wanted = (side.activation_products(SEED, FIRST, k) for side in (fast, slow))
+    got, wanted = (side.activation_products(SEED, FIRST, k, weight=weight) for side in (fast, slow))
     for mine, theirs in zip(got, wanted, strict=True):
         assert_near(mine, theirs, RTOL[case.dtype])
 
@@ -160,15 +164,16 @@ def test_signs_are_those_of_every_backend(device: torch.device) -> None:
             assert torch.equal(got[:, place], random_signs(key, layer, n, batch, device=device))
 
 
+@pytest.mark.parametrize("weight", get_args(Weight))
 @pytest.mark.parametrize("sharpness", [1.0, 30.0, 3000.0])
 def test_the_triangular_factor_has_the_length_of_the_spread(
-    sharpness: float, device: torch.device
+    sharpness: float, weight: Weight, device: torch.device
 ) -> None:
     """Up to gates of which one has all the weight, where the length is zero."""
     generator = torch.Generator().manual_seed(4)
     z = sharpness * torch.randn(40, 16, generator=generator, dtype=torch.float64)
     weights = torch.softmax(z, -1).to(device)
-    r = length_factors(weights, 0.7, torch.float64)
+    r = length_factors(weights, length_scales(weights, 0.7, weight), torch.float64)
     a, b = torch.rand(2, 40, generator=generator, dtype=torch.float64).round(decimals=1).to(device)
     basis = torch.stack([torch.ones_like(a), a, b, a * b], dim=-1)
     lines = [
@@ -181,6 +186,8 @@ def test_the_triangular_factor_has_the_length_of_the_spread(
     gates = basis @ reference.COEFFICIENTS.to(weights).T
     y = (basis * gate_coefficients(weights)).sum(-1, keepdim=True)
     expected = (weights * (gates - y)).norm(dim=-1) / 0.7
+    if weight == "variance":
+        expected = (weights * (gates - y).square()).sum(-1).sqrt()
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-15)
 
 

@@ -44,8 +44,10 @@ from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts
 from lgn_analysis.kernels.interface import (
     NetworkSpec,
     OutputLoss,
+    Weight,
     check_curvature,
     check_draws,
+    length_scales,
     loss_derivatives,
 )
 
@@ -123,6 +125,7 @@ class Curvature:
             probed=probed,
             n_probed=len(self._layers),
         )
+        self._length_forms: dict[Weight, Array] = {}
         gates = self._gates[self._layout.first :].expand(slopes.shape)
         by_gate = torch.empty_like(slopes).scatter_(1, gates, slopes)
         self.slopes = by_gate[[layer - self._layout.first for layer in self._layers]]
@@ -170,7 +173,9 @@ class Curvature:
             work=self._work * len(rows),
         )
 
-    def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+    def activation_products(
+        self, seed: int, first: int, count: int, *, weight: Weight = "softmax"
+    ) -> tuple[Tensor, Tensor]:
         """Return ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, in float64."""
         key = NoiseKey(seed, Purpose.SIGNS, first)
         check_draws(first, count)
@@ -189,7 +194,7 @@ class Curvature:
         )
         purpose = int(Purpose.SIGNS) << 24
         probing = Probing(
-            length_forms=self._lengths,
+            length_forms=self._lengths(weight),
             batch=self._batch,
             workspace=workspace["workspace"],
             size=probe_workspace_size(layout),
@@ -229,14 +234,16 @@ class Curvature:
         """Return [depth, width, n], a row a gate, by step and flat."""
         return x.gather(1, self._gates.expand(x.shape)).view(-1).numpy()
 
-    @functools.cached_property
-    def _lengths(self) -> Array:
-        """q of every gate, by step: [depth, width, 9], flat."""
-        wires = self._layout.wires
-        weights = torch.from_numpy(self._primal.weights).view(wires.depth, wires.width, N_GATES)
-        forms = length_forms(weights.double()) / self._primal.tau**2
-        assert forms.shape[-1] == N_TERMS
-        return self._by_step(forms.to(self._dtype))
+    def _lengths(self, weight: Weight) -> Array:
+        """Return q of every gate, by step: [depth, width, 9], flat."""
+        if weight not in self._length_forms:
+            wires = self._layout.wires
+            p = torch.from_numpy(self._primal.weights).view(wires.depth, wires.width, N_GATES)
+            p = p.double()
+            forms = length_forms(p, length_scales(p, self._primal.tau, weight))
+            assert forms.shape[-1] == N_TERMS
+            self._length_forms[weight] = self._by_step(forms.to(self._dtype))
+        return self._length_forms[weight]
 
     def _blocks(self, array: Array) -> Tensor:
         """Return a flat array as [n_blocks, n_rows, block]."""

@@ -51,7 +51,7 @@ class Probing(NamedTuple):
     """What probes are made with, and their results.
 
     Attributes:
-        length_forms: [depth, width, 9], by step; see :func:`.signs.length_forms`, here over tau².
+        length_forms: [depth, width, 9], by step; see :func:`.signs.length_forms`.
         batch: samples.
         workspace: [workers, size]; scratch.
         size: see :func:`probe_workspace_size`.

@@ -1,8 +1,8 @@
-"""Probes u = ± √q: random signs, and lengths √q = ‖p ∘ (h − y)‖ / tau, h a gate's sixteen outputs, y their mixture.
+"""Probes u = ± √q: random signs, and lengths √q = ‖s ∘ (h − y)‖, h a gate's sixteen outputs, y their mixture.
 
 Signs are a word for 64 samples of a gate, for two neighbouring draws at once.
 
-``p ∘ (h − y)`` is bilinear in the inputs, so its square is a polynomial of degree two in each. It is kept
+``s ∘ (h − y)`` is bilinear in the inputs, so its square is a polynomial of degree two in each. It is kept
 in the basis of Bernstein, (1 − a)², a(1 − a), a², whose terms are positive between 0 and 1: where a gate
 has nearly chosen, q at one corner is many orders of magnitude below q at another, and a difference of
 powers of a and b would be nothing but rounding there.
@@ -97,18 +97,19 @@ def signed(length, even, odd, lane):
     )
 
 
-def length_forms(p: Tensor) -> Tensor:
-    """Return ``‖p ∘ (h − y)‖²`` of gates as polynomials in a and b.
+def length_forms(p: Tensor, scales: Tensor) -> Tensor:
+    """Return ``‖s ∘ (h − y)‖²`` of gates as polynomials in a and b.
 
     Args:
         p: [..., 16], gate weights.
+        scales: [..., 16], s; see :func:`lgn_analysis.kernels.interface.length_scales`.
 
     Returns:
         [..., 9], the coefficients of (1 − a)², a(1 − a), a², each times (1 − b)², b(1 − b), b².
     """
     table = TRUTH_TABLE.to(p)
     # 1 − y as a sum, and not as a difference, which is rounding where y is nearly 1.
-    spread = p.unsqueeze(-1) * torch.where(
+    spread = scales.unsqueeze(-1) * torch.where(
         table > 0, (p @ (1.0 - table)).unsqueeze(-2), -(p @ table).unsqueeze(-2)
     )
     corners = spread.transpose(-1, -2) @ spread

@@ -8,8 +8,7 @@ wiring and coefficients.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 import torch
@@ -36,8 +35,10 @@ from lgn_analysis.kernels.cuda.runtime.layout import consumers_of_layers
 from lgn_analysis.kernels.interface import (
     NetworkSpec,
     OutputLoss,
+    Weight,
     check_curvature,
     check_draws,
+    length_scales,
     loss_derivatives,
 )
 
@@ -56,6 +57,7 @@ class _Layer:
         weights: softmax(z/tau) float64 [n, 16].
         tau: gate temperature.
         place: which of the probed layers it is; None for one that is not.
+        kept: what :meth:`factors` has returned.
     """
 
     index: int
@@ -64,11 +66,14 @@ class _Layer:
     weights: Tensor
     tau: float
     place: int | None
+    kept: dict[Weight, Tensor] = field(default_factory=dict)
 
-    @cached_property
-    def factors(self) -> Tensor:
+    def factors(self, weight: Weight) -> Tensor:
         """See :func:`length_factors`."""
-        return length_factors(self.weights, self.tau, self.coefficients.dtype)
+        if weight not in self.kept:
+            scales = length_scales(self.weights, self.tau, weight)
+            self.kept[weight] = length_factors(self.weights, scales, self.coefficients.dtype)
+        return self.kept[weight]
 
 
 Forward = Callable[[_Layer, Tensor | None], Tensor]
@@ -125,7 +130,9 @@ class Curvature:
                 self._write_products(directions, result[part])
         return result
 
-    def activation_products(self, seed: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+    def activation_products(
+        self, seed: int, first: int, count: int, *, weight: Weight = "softmax"
+    ) -> tuple[Tensor, Tensor]:
         """Return ``Σ d`` by layer and sample and ``Σ d²`` by sample, d = u ∘ (∂²L/∂y²) u, in float64."""
         check_draws(first, count)
         shape = (count, len(self._probed), self._batch)
@@ -135,7 +142,7 @@ class Curvature:
             for part in _parts(count):
                 key = NoiseKey(seed, Purpose.SIGNS, first + part.start)
                 self._write_activation_products(
-                    Draw.of(key, self._device), forms[part], squares[part]
+                    Draw.of(key, self._device), weight, forms[part], squares[part]
                 )
         return forms, squares
 
@@ -218,20 +225,22 @@ class Curvature:
 
         self._sweep(forward, visit)
 
-    def _write_activation_products(self, draw: Draw, forms: Tensor, squares: Tensor) -> None:
+    def _write_activation_products(
+        self, draw: Draw, weight: Weight, forms: Tensor, squares: Tensor
+    ) -> None:
         """Write what at most :data:`VECTORS` neighbouring draws of signs give."""
 
         def forward(layer: _Layer, tangents: Tensor | None) -> Tensor:
             inputs, coefficients = layer.inputs, layer.coefficients
             if layer.place is None:
                 return forward_tangents(inputs, tangents, coefficients, None, len(forms))
-            factors, index = layer.factors, layer.index
+            factors, index = layer.factors(weight), layer.index
             return forward_signs(inputs, tangents, coefficients, factors, draw, index, len(forms))
 
         def visit(layer: _Layer, delta_tangents: Delta, tangents: Tensor | None) -> Delta | None:
             if layer.place is not None:
                 form, square = products_with_signs(
-                    layer.inputs, delta_tangents, layer.factors, draw, layer.index
+                    layer.inputs, delta_tangents, layer.factors(weight), draw, layer.index
                 )
                 forms[:, layer.place] = form
                 squares.add_(square)

@@ -1,6 +1,6 @@
 """Probes in activation space: ``u = ± √q`` as tangents of outputs, and what comes back times u.
 
-``q = ‖p∘(h − y)‖²/tau²`` is a quadratic form in (1, a, b, ab), the same for all samples of a gate.
+``q = ‖s∘(h − y)‖²`` is a quadratic form in (1, a, b, ab), the same for all samples of a gate.
 Kernels hold its triangular factor R: ``√q = ‖R (1, a, b, ab)ᵀ‖`` is then the root of no difference,
 and as exact where q is nearly zero as anywhere. Signs are drawn anew wherever they are needed.
 """
@@ -133,19 +133,19 @@ def sign_products(
     tl.store(at, tl.sum(square.to(tl.float64), axis=2), mask=samples < batch)
 
 
-def length_factors(weights: Tensor, tau: float, dtype: torch.dtype) -> Tensor:
+def length_factors(weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """Return R with ``√q = ‖R (1, a, b, ab)ᵀ‖`` as its rows of 4, 3, 2 and 1 numbers, [n, 10].
 
-    By Gram and Schmidt on the four columns of ``p∘(G − c)/tau``: they are few, and may depend on
+    By Gram and Schmidt on the four columns of ``s∘(G − c)``: they are few, and may depend on
     one another.
 
     Args:
         weights: p = softmax(z/tau) float64 [n, 16].
-        tau: gate temperature.
+        scales: s float64 [n, 16]; see :func:`lgn_analysis.kernels.interface.length_scales`.
         dtype: of the result.
     """
     table = COEFFICIENTS.to(weights)
-    spread = weights.unsqueeze(-1) * (table - (weights @ table).unsqueeze(1)) / tau
+    spread = scales.unsqueeze(-1) * (table - (weights @ table).unsqueeze(1))
     columns = list(spread.unbind(-1))
     entries = []
     for place in range(4):
