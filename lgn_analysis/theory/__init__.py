@@ -6,6 +6,7 @@ from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
 from lgn_analysis.theory.lemma import lemma1
+from lgn_analysis.theory.mean_field import MeanField, mean_field
 from lgn_analysis.theory.signal_propagation import signal_propagation
 from lgn_analysis.theory.signal_result import SignalResult
 from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
@@ -14,6 +15,7 @@ __all__ = [
     "AnatomyResult",
     "CompareResult",
     "LandscapeResult",
+    "MeanField",
     "ProbeTracker",
     "SignalResult",
     "TrackedCurvature",
@@ -22,5 +24,6 @@ __all__ = [
     "hard_lemma",
     "landscape",
     "lemma1",
+    "mean_field",
     "signal_propagation",
 ]
