@@ -7,6 +7,7 @@ from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
 from lgn_analysis.theory.lemma import lemma1
+from lgn_analysis.theory.mean_field import MeanField, mean_field
 from lgn_analysis.theory.signal_propagation import signal_propagation
 from lgn_analysis.theory.signal_result import SignalResult
 from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
@@ -16,6 +17,7 @@ __all__ = [
     "CompareResult",
     "Diagnosis",
     "LandscapeResult",
+    "MeanField",
     "ProbeTracker",
     "SignalResult",
     "TrackedCurvature",
@@ -25,5 +27,6 @@ __all__ = [
     "hard_lemma",
     "landscape",
     "lemma1",
+    "mean_field",
     "signal_propagation",
 ]
