@@ -40,7 +40,9 @@ _LABELS: Final = {
 }
 
 
-def by_depth(ends: Any, ax: Axes | None = None, *, column: str = "discrete_accuracy") -> Axes:
+def outcome_by_depth(
+    ends: Any, ax: Axes | None = None, *, column: str = "discrete_accuracy"
+) -> Axes:
     """Draw a number at the end of training against depth, for DLGN and GLGN under both ε.
 
     Args:
@@ -74,7 +76,7 @@ def arms(ends: Any, ax: Axes | None = None, *, column: str = "discrete_accuracy"
     """Draw a number at the end of training of the deepest networks, a line a way of training them.
 
     Args:
-        ends: as for :func:`by_depth`.
+        ends: as for :func:`outcome_by_depth`.
         ax: where to draw; None makes a new figure.
         column: ``"discrete_accuracy"``, ``"unused"`` or ``"gap"``.
     """
@@ -105,7 +107,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         ends = part[(part["split"] == "test") & (part["step"] == part["steps"])]
         ends = ends.merge(_reached(part), on="run", how="left")
         for ax, column in zip(axes[:4], _LABELS, strict=True):
-            by_depth(ends, ax, column=column)
+            outcome_by_depth(ends, ax, column=column)
         for ax, column in zip(axes[4:7], _LABELS, strict=False):
             arms(ends, ax, column=column)
             if ax is not axes[4]:
