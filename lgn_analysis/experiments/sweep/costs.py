@@ -127,7 +127,8 @@ def cost(spec: RunSpec) -> float:
         return sum(steps * _step(spec, gates, method) for method in plan.methods)
     training = spec.training
     evaluations = 1 + training.steps // training.interval
-    seconds = training.steps * _step(spec, gates, spec.network.relaxation)
+    passes = training.steps * training.draws_per_step
+    seconds = passes * _step(spec, gates, spec.network.relaxation)
     sizes = DATASETS[spec.data.name].sizes
     evaluated = sizes[1] + sizes[2]
     if spec.device != "cpu":
@@ -182,7 +183,8 @@ def memory(spec: RunSpec) -> float:
     if isinstance(thresholds, int):
         features = data.n_values * thresholds
     networks = 1 if spec.timing is None else len(spec.timing.methods)
-    logits = networks * gates * 16 * 4 * 4
+    arrays = 4 if spec.training.draws_per_step == 1 else 5
+    logits = networks * gates * 16 * 4 * arrays
     # Training keeps every layer's outputs and their gradients, an evaluation two layers at a time.
     activations = networks * gates * spec.training.batch_size * 4 * 2
     activations = max(activations, 3 * spec.network.width * EVALUATED * 4)
