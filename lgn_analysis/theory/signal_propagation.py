@@ -37,6 +37,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
 from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.data import Dataset
+from lgn_analysis.gates.initialisation import initial_logits
 from lgn_analysis.gates.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.hessian.operators.batches import Batch
@@ -45,6 +46,7 @@ from lgn_analysis.hessian.results.intervals import mean_interval, paired_ratio_i
 from lgn_analysis.kernels.reference import count_ones
 from lgn_analysis.metrics import check_labels, split_tensors
 from lgn_analysis.network import LogicNetwork, Mode, as_bits, check_features, require_plain
+from lgn_analysis.theory.mean_field import mean_field
 from lgn_analysis.theory.signal_result import SignalResult
 
 _GRADIENTS: Final = ("square", "same_draw", "same_batch", "below_eps", "adam_share")
@@ -126,6 +128,11 @@ def signal_propagation(
     layers = _table(blocks, _signal(means), lr)
     if draws == 1:
         layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
+    layers[["predicted_rms", "predicted_overlap"]] = math.nan
+    if _is_as_drawn(model):
+        theory = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
+        layers["predicted_rms"] = theory["gradient_rms"]
+        layers["predicted_overlap"] = theory["overlap"]
     return SignalResult(
         layers=layers,
         relaxation=model.relaxation.name,
@@ -135,6 +142,23 @@ def signal_propagation(
         eps=eps,
         lr=lr,
         seed=seed,
+    )
+
+
+def _is_as_drawn(model: LogicNetwork) -> bool:
+    """Return whether the logits are still those that the network's seed drew."""
+    init, seed = model.config["init"], model.seed
+    return all(
+        torch.equal(
+            layer.logits.detach().cpu(),
+            initial_logits(
+                init,
+                layer.n_out,
+                generator=generator_for(seed, Purpose.LOGITS, layer.index),
+                dtype=model.dtype,
+            ),
+        )
+        for layer in model.layers
     )
 
 

@@ -17,6 +17,8 @@ class SignalResult(Tabular):
         layers: a row a layer, 0 the first; each quantity with ``_low`` and ``_high`` beside it.
 
             - ``gradient_rms``: root of the mean over parameters of (∂L/∂z)², L the mean loss of a batch.
+            - ``predicted_rms``, ``predicted_overlap``: :func:`lgn_analysis.mean_field`'s, which are of the
+              initialisation: NaN where the logits are no longer those that the network's seed draws.
             - ``snr``: ``‖m‖ / √(V_B + V_D + V_E)``, signal to noise of a step of one batch and one draw.
             - ``snr_batches``: ``‖m‖ / √V_B``, what is left of the noise with draws without end.
             - ``snr_draws``: ``‖m‖ / √V_D``, with samples without end; NaN without noise.
