@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments.discovery import experiments
@@ -16,8 +16,11 @@ def experiment_names() -> list[str]:
     """Return the experiments in the order of their claims; those that decide none come last."""
     found = experiments()
 
-    def place(name: str) -> tuple[tuple[str, int, str], str]:
-        return min((claim_order(claim.id) for claim in found[name].CLAIMS), default=_LAST), name
+    def place(name: str) -> tuple[str, int, str]:
+        letter, number, _ = min(
+            (claim_order(claim.id) for claim in found[name].CLAIMS), default=("~", 0, "")
+        )
+        return letter, number, name  # "~" comes behind every letter
 
     return sorted(found, key=place)
 
@@ -78,7 +81,3 @@ def select(claims: Sequence[str]) -> list[str]:
 def claim_order(identifier: str) -> tuple[str, int, str]:
     """Return the place of a claim in the ledger: C2 before C10, then M1, its measures by name."""
     return identifier[0], int(identifier.split()[0][1:]), identifier
-
-
-_LAST: Final = ("~", 0, "")
-"""Behind every claim."""
