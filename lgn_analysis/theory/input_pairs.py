@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.data import Dataset
 from lgn_analysis.metrics import check_labels, split_tensors
 from lgn_analysis.network import as_bits, check_features
@@ -25,53 +26,67 @@ class InputPairs:
         mean: E x, [samples].
         first, second: int64 [pairs], the samples of each pair.
         overlap: E x x', [pairs].
-        weight: [pairs], the probability of a pair among all pairs of a batch; sums to 1.
-        same_class: bool [pairs].
+        same_share: probability that two samples of a batch are of one class.
+        same, apart: [pairs], the weights of a pair among those of one class and of two; each sums to 1,
+            or to 0 where there is none.
     """
 
     mean: Tensor
     first: Tensor
     second: Tensor
     overlap: Tensor
-    weight: Tensor
-    same_class: Tensor
+    same_share: float
+    same: Tensor
+    apart: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of a pair among all, [pairs]; sums to 1 where there are pairs."""
+        return self.same_share * self.same + (1.0 - self.same_share) * self.apart
 
 
 def random_bits(n_classes: int) -> InputPairs:
     """Return what independent fair bits with independent labels have: ½, ½ and ¼."""
     half = torch.full((1,), 0.5, dtype=torch.float64)
-    index = torch.zeros(2, dtype=torch.int64)
-    same = 1.0 / n_classes
+    index, one = torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.float64)
+    return InputPairs(half, index, index, half**2, 1.0 / n_classes, one, one)
+
+
+def pairs_of(
+    data: Dataset | tuple[Tensor, Tensor] | Tensor, n_features: int, n_classes: int, seed: int
+) -> InputPairs:
+    """Return all pairs among at most ``MAX_SAMPLES`` samples: of the training split, (x, y) or x.
+
+    A loss sees the small difference between pairs of one class and of two, so that ``same_share`` is that
+    of all the samples. Without labels, it is that of even ones, and pairs are of one class and of two alike.
+    """
+    labelled = not isinstance(data, Tensor)
+    pair = (data, torch.zeros(data.shape[:1])) if isinstance(data, Tensor) else data
+    labels = split_tensors(pair, "train")[1].cpu()
+    if len(labels) < 2:
+        raise InvalidInputError("mean-field theory compares samples; give data of two or more")
+    x, y = draw_samples(pair, "train", MAX_SAMPLES, seed)
+    check_features(x, n_features)
+    bits = as_bits(x).double().cpu()
+    first, second = torch.triu_indices(len(bits), len(bits), offset=1)
+    overlap = (bits @ bits.T / n_features)[first, second]
+    even = _even(torch.ones(len(first), dtype=torch.bool))
+    if not labelled:
+        return InputPairs(bits.mean(1), first, second, overlap, 1.0 / n_classes, even, even)
+    check_labels(labels, n_classes)
+    counts, n = labels.bincount().double(), len(labels)
+    same = (y[first.to(y.device)] == y[second.to(y.device)]).cpu()
     return InputPairs(
-        mean=half,
-        first=index,
-        second=index,
-        overlap=(half**2).expand(2),
-        weight=torch.tensor([same, 1.0 - same], dtype=torch.float64),
-        same_class=torch.tensor([True, False]),
+        mean=bits.mean(1),
+        first=first,
+        second=second,
+        overlap=overlap,
+        same_share=float((counts * (counts - 1)).sum()) / (n * (n - 1)),
+        same=_even(same),
+        apart=_even(~same),
     )
 
 
-def of_data(
-    data: Dataset | tuple[Tensor, Tensor], n_features: int, n_classes: int, seed: int
-) -> InputPairs:
-    """Return the pairs among at most ``MAX_SAMPLES`` samples of the training split.
-
-    A loss sees the small difference between pairs of one class and of two, so that weights give these
-    the shares that they have in the whole split.
-    """
-    _, labels = split_tensors(data, "train")
-    check_labels(labels, n_classes)
-    x, y = draw_samples(data, "train", MAX_SAMPLES, seed)
-    check_features(x, n_features)
-    bits = as_bits(x).double().cpu()
-    n = len(labels)
-    counts = labels.bincount().double()
-    same_share = float((counts * (counts - 1)).sum()) / max(n * (n - 1), 1)
-    first, second = torch.triu_indices(len(y), len(y), offset=1)
-    overlap = (bits @ bits.T / n_features)[first, second]
-    same = (y[first] == y[second]).cpu()
-    n_same = same.sum().clamp_min(1)
-    n_apart = (~same).sum().clamp_min(1)
-    weight = torch.where(same, same_share / n_same.double(), (1.0 - same_share) / n_apart.double())
-    return InputPairs(bits.mean(1), first, second, overlap, weight, same)
+def _even(chosen: Tensor) -> Tensor:
+    """Return weights that are equal where ``chosen`` and sum to 1, or to 0 where nothing is."""
+    return chosen.double() / chosen.sum().clamp_min(1).double()

@@ -28,7 +28,7 @@ from lgn_analysis.gates.moments import GateMoments, gate_moments
 from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.network import LogicNetwork, require_plain
-from lgn_analysis.theory.input_pairs import InputPairs, of_data, random_bits
+from lgn_analysis.theory.input_pairs import InputPairs, pairs_of, random_bits
 from lgn_analysis.theory.output_gradients import gradient_products
 
 
@@ -74,7 +74,7 @@ class MeanField(Tabular):
 def mean_field(
     model: LogicNetwork,
     *,
-    data: Dataset | tuple[Tensor, Tensor] | None = None,
+    data: Dataset | tuple[Tensor, Tensor] | Tensor | None = None,
     batch_size: int = 128,
     n_classes: int | None = None,
     seed: int = 0,
@@ -87,8 +87,9 @@ def mean_field(
 
     Args:
         model: the network.
-        data: a data set, of whose training split, or a pair (bits [n, n_features], labels int64 [n]),
-            of whose samples, the input's moments are taken; None is fair, independent bits.
+        data: what the moments of the input are taken of: the training split of a data set, a pair (bits
+            [n, n_features], labels int64 [n]), or bits alone, whose labels are independent of them; None
+            is fair, independent bits.
         batch_size: samples a batch.
         n_classes: how many classes the labels have; None is the model's.
         seed: of the samples taken, where the data hold more than 512.
@@ -110,16 +111,15 @@ def mean_field(
     )
     seed = seed_number(seed)
     inputs = (
-        random_bits(classes) if data is None else of_data(data, model.n_features, classes, seed)
+        random_bits(classes) if data is None else pairs_of(data, model.n_features, classes, seed)
     )
     init = model.config["init"]
     moments = [gate_moments(init, layer.relaxation) for layer in model.layers]
     one_draw = _forward(inputs, moments, between_draws=False)
-    two_draws = _forward(inputs, moments, between_draws=True)
-    rms, mean_rms = (
-        _gradient_rms(model, inputs, moments, signals, one_draw[-1], batch_size)
-        for signals in (one_draw, two_draws)
-    )
+    rms = mean_rms = _gradient_rms(model, inputs, moments, one_draw, one_draw[-1], batch_size)
+    if model.relaxation.noisy:
+        two_draws = _forward(inputs, moments, between_draws=True)
+        mean_rms = _gradient_rms(model, inputs, moments, two_draws, one_draw[-1], batch_size)
     rows = []
     for index, (layer, of) in enumerate(zip(model.layers, moments, strict=True)):
         before, after = one_draw[index], one_draw[index + 1]
@@ -189,7 +189,7 @@ def _gradient_rms(
     of_one_draw: _Signals,
     batch_size: int,
 ) -> list[float]:
-    """Return the root mean square of ∂L/∂z by layer, one of one draw or of the mean over draws."""
+    """Return the root mean square of ∂L/∂z by layer, of one draw or of the mean over draws."""
     ones, twos = _at_output(model, inputs, signals[-1], of_one_draw, batch_size)
     found = []
     for layer, of, at_input in zip(
@@ -198,7 +198,7 @@ def _gradient_rms(
         between = at_input.between_draws
         gradient = _of_two_inputs(of.gradient_between if between else of.gradient)
         of_samples = (ones * _form(gradient, at_input.of_one)).mean()
-        of_pairs = (twos * _form(gradient, at_input.of_two)) @ inputs.weight
+        of_pairs = twos @ _form(gradient, at_input.of_two)
         square = batch_size * (of_samples + (batch_size - 1) * of_pairs) / N_GATES
         found.append(math.sqrt(max(float(square), 0.0)))
         chi = _chi(of.coefficients_between if between else of.coefficients)
@@ -215,7 +215,7 @@ def _at_output(
     of_one_draw: _Signals,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the means over the last layer's gates of ∂L/∂y ∂L/∂y', of each sample and each pair."""
+    """Return the means over the last layer's gates of ∂L/∂y ∂L/∂y': of samples, and of pairs by weight."""
     groups, group_tau = model.group_sum.n_groups, model.group_sum.group_tau
     share = model.layers[-1].n_out / groups / group_tau**2
 
@@ -223,18 +223,17 @@ def _at_output(
         return share * (entries[:, 3] - entries[:, 1] * entries[:, 2])
 
     variance = float(covariance(of_one_draw.of_one).mean())
+
+    def product(mean: Tensor, *, same_class: bool) -> float:
+        of_logits = gradient_products(variance, float(mean), groups, same_class=same_class)
+        return of_logits / (batch_size * group_tau) ** 2
+
+    one = product(covariance(outputs.of_one).mean(), same_class=True)
     of_two = covariance(outputs.of_two)
-    scale = (batch_size * group_tau) ** 2
-    one = gradient_products(
-        variance, float(covariance(outputs.of_one).mean()), groups, same_class=True
-    )
-    twos = torch.zeros_like(of_two)
-    for same_class in (True, False):
-        chosen = inputs.same_class == same_class
-        weight = inputs.weight[chosen]
-        mean = float(of_two[chosen] @ weight / weight.sum()) if bool(weight.sum() > 0) else 0.0
-        twos[chosen] = gradient_products(variance, mean, groups, same_class=same_class)
-    return torch.full_like(outputs.of_one[:, 0], one / scale), twos / scale
+    same = inputs.same_share * product(of_two @ inputs.same, same_class=True)
+    apart = (1.0 - inputs.same_share) * product(of_two @ inputs.apart, same_class=False)
+    ones = torch.full_like(outputs.of_one[:, 0], one)
+    return ones, same * inputs.same + apart * inputs.apart
 
 
 def _of_two_inputs(moments: Tensor) -> Tensor:

@@ -75,7 +75,9 @@ def signal_propagation(
     samples under one draw of the noise. Batches are drawn independently, two a block, and blocks draw
     noise of their own; see :mod:`lgn_analysis.theory.signal_propagation`. Where a mean gradient cannot be
     told from zero, the lower end of its signal-to-noise ratio is 0, and its estimate may be; where noise
-    cannot, the upper end is infinite, and the estimate may be NaN. Activations are taken under the first draw of each block.
+    cannot, the upper end is infinite, and the estimate may be NaN. Activations are taken under the first
+    draw of each block. Predictions are those of :func:`lgn_analysis.mean_field` for these samples: of the
+    initialisation, whatever the logits are now.
 
     Args:
         model: the network, at initialisation or any checkpoint; left as it is. That of CAGE takes its
@@ -92,7 +94,7 @@ def signal_propagation(
 
     Raises:
         InvalidInputError: numbers out of range, inputs that are not bits or do not fit, a network changed
-            by hand, or memory that is not free.
+            by hand, an initialisation or relaxation without a prediction, or memory that is not free.
     """
     require_plain(model, "signal propagation")
     batches, batch_size = check_batches(batches), whole("batch_size", batch_size, least=2)
@@ -126,6 +128,9 @@ def signal_propagation(
             blocks.append(averages | subject.activations(pair, keys[0], generator))
             means.append(mean)
     layers = _table(blocks, _signal(means), lr)
+    predicted = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
+    layers["predicted_rms"] = predicted["gradient_rms"]
+    layers["predicted_overlap"] = predicted["overlap"]
     if draws == 1:
         layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
     layers[["predicted_rms", "predicted_overlap"]] = math.nan
