@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ class Setting:
         *,
         tau: float | None = None,
         anneal_to: float | None = None,
-        eps: float | None = None,
+        training: Mapping[str, Any] | None = None,
         **network: Any,
     ) -> list[RunSpec]:
         """Return the runs of one method, a run a seed.
@@ -62,7 +63,7 @@ class Setting:
             relaxation: the method.
             tau: gate temperature; None is the network's.
             anneal_to: let tau fall exponentially to this over the run.
-            eps: Adam's; None is the default.
+            training: fields of the training that differ from the defaults.
             network: other fields of the network that differ. A width brings its ``group_tau`` along,
                 as its square root: so grows the spread of a sum over a group.
         """
@@ -77,12 +78,10 @@ class Setting:
             anneal_to is None and replace(shape, relaxation=self.network.relaxation) == self.network
         )
         plan = self._plan(relaxation) if own else _trace_at_end(self.probes)
-        training: dict[str, Any] = {}
+        changed = dict(training or {})
         if anneal_to is not None:
-            training = {"tau_schedule": "exponential", "tau_end": anneal_to}
-        if eps is not None:
-            training["eps"] = eps
-        return [self._spec(shape, seed, plan, **training) for seed in self.seeds]
+            changed |= {"tau_schedule": "exponential", "tau_end": anneal_to}
+        return [self._spec(shape, seed, plan, **changed) for seed in self.seeds]
 
     def pair(self, **network: Any) -> list[RunSpec]:
         """Return the runs of DLGN and GLGN."""
@@ -196,7 +195,8 @@ class Preset:
         overhead: C11, timings.
         cifar100: C10.
         signals: M1, networks before their first step.
-        optimisers: M2 and M3, over depth.
+        optimisers: M2, M3 and M4, over depth.
+        draws: M5, over depth.
         lemmas: M7, with probes of both lemmas.
     """
 
@@ -216,4 +216,5 @@ class Preset:
     cifar100: tuple[Setting, ...] = ()
     signals: tuple[Setting, ...] = ()
     optimisers: tuple[Sweep, ...] = ()
+    draws: tuple[Sweep, ...] = ()
     lemmas: tuple[Setting, ...] = ()

@@ -112,7 +112,7 @@ class Arm:
             run
             for depth in depths
             for run in sweep.setting.runs(
-                self.relaxation, eps=self.eps, depth=depth, **self.network
+                self.relaxation, training={"eps": self.eps}, depth=depth, **self.network
             )
         ]
 

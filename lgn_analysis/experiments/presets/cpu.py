@@ -142,6 +142,17 @@ CPU: Final = Preset(
             (2, 4, 6, 8, 10, 12, 16),
         ),
     ),
+    draws=(
+        Sweep(
+            _on_digits(
+                name="digits, draws a step",
+                network=NetworkConfig(width=1000, depth=4, group_tau=10.0),
+                steps=20_000,
+                eval_every=250,
+            ),
+            (2, 4),
+        ),
+    ),
     lemmas=(
         _on_digits(
             name="digits, 3 × 500",

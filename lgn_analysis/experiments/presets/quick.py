@@ -158,6 +158,7 @@ SMOKE: Final = Preset(
             probes=ProbePlan(signal_steps=(0,), signal_batches=6, signal_draws=2),
         ),
     ),
+    draws=(Sweep(replace(_TINIER, name="digits, draws a step"), (2,)),),
     lemmas=(
         replace(
             _TINIER,
