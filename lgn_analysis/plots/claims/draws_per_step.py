@@ -33,9 +33,10 @@ def accuracy_by_draws(history: Any, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax)
     frame = as_frame(history)
     frame = frame[frame["split"] == "val"]
-    for color, line, (draws, rows) in zip(_COLORS, _LINES, frame.groupby("draws"), strict=False):
-        label = f"{draws} draw" if draws == 1 else f"{draws} draws"
-        look = {"color": color, "linestyle": line, "label": f"{label} a step"}
+    for color, line, (key, rows) in zip(_COLORS, _LINES, frame.groupby("draws"), strict=False):
+        draws = int(str(key))
+        label = f"{draws} draw{'s' if draws > 1 else ''} a step"
+        look = {"color": color, "linestyle": line, "label": label}
         draw_band(ax, rows, "step", "discrete_accuracy", METHOD_STYLES["gumbel-st"], **look)
     level_line(ax, frame["target"].iloc[0], linestyle=":")
     step_axis(ax)
