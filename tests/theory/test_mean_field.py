@@ -1,5 +1,6 @@
 """Mean-field theory against closed forms, sampled logits and measured networks."""
 
+import importlib
 import math
 
 import numpy as np
@@ -15,6 +16,10 @@ from lgn_analysis.theory.mean_field import _chi, _form, _of_two_inputs
 from lgn_analysis.theory.output_gradients import gradient_products
 from lgn_analysis.theory.signal_propagation import _Subject
 from tests.tiny import random_bits
+
+signals = importlib.import_module(
+    "lgn_analysis.theory.signal_propagation"
+)  # its name is the function's
 
 
 def network(relaxation, **overrides):
@@ -132,6 +137,14 @@ def test_the_mean_over_draws_is_predicted(digits):
     predicted = lgn.mean_field(model, data=digits).layers
     assert predicted["mean_gradient_rms"].tolist() == pytest.approx(measured.tolist(), rel=0.15)
     assert (predicted["mean_gradient_rms"] < 0.6 * predicted["gradient_rms"]).all()
+
+
+def test_what_theory_does_not_know_is_measured_without_a_prediction(digits, monkeypatch):
+    monkeypatch.setattr(signals, "has_moments", lambda init, relaxation: False)
+    model = network(lgn.Soft(), depth=1, width=500)
+    layers = lgn.signal_propagation(model, digits, batches=6, batch_size=16).layers
+    assert layers[["predicted_rms", "predicted_overlap"]].isna().all().all()
+    assert layers["gradient_rms"].notna().all()
 
 
 def test_grad_factor_multiplies_at_every_layers_input():
