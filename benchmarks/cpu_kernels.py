@@ -39,7 +39,7 @@ def choose_gates(worker, wires, work, rule, adam):
 def move_gates(worker, wires, work, rule, adam):
     workers.barrier(worker)
     span = workers.shard(wires.depth * wires.width, worker)
-    steps._move_gates(wires, work, rule, adam, 0, span, False, logits.make_scratch())
+    steps._move_gates(wires, work, rule, adam, 1, 0, span, False, logits.make_scratch())
 
 
 @entry
@@ -144,15 +144,16 @@ def _kernels(size: Size, relaxation: lgn.Relaxation) -> Iterator[Kernel]:
     parameters = [z.detach() for z in model.parameters()]
     moments = [[torch.zeros_like(z) for z in parameters] for _ in range(2)]
     plan = find_plan(spec.wirings, size.n_features, N_CLASSES)
-    wires, work = plan.wires, run.make_workspace(plan.wires, size.batch, spec)
+    wires, work = plan.wires, run.make_workspace(plan.wires, size.batch, spec, draws=1)
     data = Batches(size, torch.bool)
     order = np.arange(size.batch, dtype=np.int64)
     packed = cpu.pack_bits(data.x).numpy().reshape(-1)
-    batches = steps.Batches(packed, data.y.numpy(), order, size.batch)
+    scale = 1.0 / (size.batch * GROUP_TAU)
+    batches = steps.Batches(packed, data.y.numpy(), order, size.batch, 1, scale)
     key = NoiseKey(0, Purpose.TRAINING) if relaxation.noisy else None
     rule = network.make_rule(spec, key)
     where = [network.addresses(tensors) for tensors in (parameters, *moments)]
-    adam = logits.Adam(0.01, 0.9, 0.999, 1e-8, 0, *where)
+    adam = logits.Adam(0.9, 0.999, 1e-8, 0.0, np.full(1, 0.01), 0, *where)
     n_blocks, n_gates = -(-size.batch // BLOCK), size.n_gates
     work.gradients.deltas[:], work.activations.values[:] = 0.01, 0.5
     work.activations.words[:] = 0

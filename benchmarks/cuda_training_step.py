@@ -255,7 +255,7 @@ def kernel_table(options: Any, bandwidth: float) -> Iterator[tuple[str, dict[str
     values = torch.rand(n, batch, device=device)
     coefficients = coefficients_of(z, draw, 0, tau=1.0, hard=False)
     moments = Moments(torch.zeros_like(z), torch.zeros_like(z))
-    rates = torch.tensor([0.01, 1.0], device=device)
+    rates = torch.tensor([0.01, 1.0, 1.0], device=device)
     sums = torch.randn(1, n, 4, device=device)
     row, packed_row, index = 4 * batch, 8 * words.shape[1], 8
 

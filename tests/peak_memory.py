@@ -71,13 +71,14 @@ def peak(work: Callable[[], object]) -> int:
     return resident("VmHWM") - before
 
 
-def train(model: lgn.LogicNetwork) -> object:
-    return lgn.train(model, bits, steps=2, batch_size=512, progress=False)
+def train(model: lgn.LogicNetwork, draws: int = 1) -> object:
+    return lgn.train(model, bits, steps=2, batch_size=512, draws_per_step=draws, progress=False)
 
 
-def training(**options: Any) -> tuple[int, int]:
+def training(draws: int = 1, **options: Any) -> tuple[int, int]:
     model = network(**options)
-    return training_bytes(model, batch_size=512, sizes=SIZES), peak(lambda: train(model))
+    predicted = training_bytes(model, batch_size=512, sizes=SIZES, draws=draws)
+    return predicted, peak(lambda: train(model, draws))
 
 
 def evaluation() -> tuple[int, int]:
@@ -132,6 +133,7 @@ if __name__ == "__main__":
             peak(lambda: network(5 * WIDTH)),
         ),
         "training, hard gates": training(relaxation=lgn.GumbelST()),
+        "training, several draws": training(3, relaxation=lgn.GumbelST()),
         "training, hard gates without noise": training(relaxation=lgn.HardST()),
         "training, soft gates": training(relaxation=lgn.Soft()),
         "training, automatic differentiation": training(width=1200, dtype=torch.float64),

@@ -88,6 +88,27 @@ def test_a_schedule_and_cage_go_from_flags_to_the_config_and_back(tmp_path, caps
     assert lgn.load(tmp_path / "still" / "last.safetensors").relaxation.tau == 1.0
 
 
+def test_options_of_the_optimiser_go_from_flags_to_the_config_and_back(tmp_path, capsys):
+    moving = ["--lr-schedule", "warmup", "--warmup-steps", 3, "--betas", 0.8, 0.99]
+    other = ["--eps", 1e-20, "--weight-decay", 0.1, "--draws-per-step", 2]
+    out, again = tmp_path / "run", tmp_path / "again"
+    assert run(capsys, "train", *SMALL, *moving, *other, "--out", out)[0] == 0
+    training = read_config(out / "config.toml")[0].training
+    assert (training.lr_schedule, training.warmup_steps) == ("warmup", 3)
+    assert (training.eps, training.betas) == (1e-20, (0.8, 0.99))
+    assert (training.weight_decay, training.draws_per_step) == (0.1, 2)
+    args = ["train", "--config", out / "config.toml", "--no-progress"]
+    assert run(capsys, *args, "--out", again)[0] == 0
+    assert (out / "config.toml").read_bytes() == (again / "config.toml").read_bytes()
+    first, second = (lgn.load(folder / "last.safetensors") for folder in (out, again))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name])
+    still = ["--lr-schedule", "constant", "--out", tmp_path / "still"]
+    assert run(capsys, *args, *still)[0] == 0
+    training = read_config(tmp_path / "still" / "config.toml")[0].training
+    assert (training.lr_schedule, training.warmup_steps) == ("constant", None)
+
+
 def test_the_default_batch_of_a_small_data_set_is_all_of_it(tmp_path, capsys):
     flags = ["--dataset", "monk1", "--width", "20", "--steps", "2", "--no-progress"]
     status, out, _ = run(capsys, "train", *flags, "--out", tmp_path / "run")
@@ -119,6 +140,33 @@ def test_probing_a_run_prints_intervals(trained, capsys):
     status, out, _ = run(capsys, *args, "--what", "trace")
     assert status == 0
     assert "TraceResult" in out
+
+
+def test_a_configuration_of_the_paper_is_diagnosed_without_its_data(tmp_path, capsys):
+    config = tmp_path / "paper.yaml"
+    config.write_text(
+        "dataset: digits\nseed: 1\nnum_layers: 12\nnum_neurons: 1000\ntraining_bit_count: 32\n"
+        "grad_factor: 1.0\ngumbel_tau: 1.0\nstochastic: softmax\nbatch_size: 128\nlr: 0.01\n"
+        "num_iterations: 48000\ntau: 100\ninit: randn\n"
+    )
+    status, said, err = run(capsys, "diagnose", "--config", config, "--random-bits")
+    assert status == 0, err
+    assert "of 12 layers stand still" in said
+    assert "there are 48000" in said
+
+
+def test_a_network_is_diagnosed_before_training_and_a_run_by_its_last_model(trained, capsys):
+    shape = ["--dataset", "monk1", "--width", 60, "--depth", 12, "--relaxation", "soft"]
+    status, out, _ = run(capsys, "diagnose", *shape, "--group-tau", 2, "--steps", 500)
+    assert status == 0
+    assert "of 12 layers stand still" in out
+    assert "eps 1e-16: 0 layers stand still" in out
+    status, out, _ = run(capsys, "diagnose", "--run", trained, "--steps", 500)
+    assert status == 0
+    assert "fewest_steps" in out
+    status, _, err = run(capsys, "diagnose", "--run", trained, "--width", 60)
+    assert status == 2
+    assert "--run brings its network" in err
 
 
 def test_the_data_sets_are_listed(capsys, monkeypatch, tmp_path):
@@ -164,6 +212,9 @@ BAD = [
         ["train", "--relaxation", "cage", "--tau-schedule", "linear", "--tau-end", "0.1"],
         "CAGE adapts its temperature by itself",
     ),
+    (["train", "--betas", "0.9", "high"], "--betas must be two numbers, got '0.9 high'"),
+    (["train", "--betas", "0.9"], "--betas"),
+    (["train", "--relaxation", "soft", "--draws-per-step", "2"], "Soft draws no noise"),
     (["train", "--seed", "-1"], "seed must lie in"),
     (["train", "--config", "missing.toml"], "cannot read the configuration"),
     (["train", "--config", "torn.toml"], "is not valid TOML"),

@@ -1,4 +1,4 @@
-"""The commands: ``lgn-analysis train | evaluate | probe | reproduce | figures | datasets``."""
+"""The commands: ``lgn-analysis train | evaluate | probe | diagnose | reproduce | figures | datasets``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ def train() -> None:
     """Train a logic gate network and write a run directory."""
 
 
+def diagnose() -> None:
+    """Say whether a network will train, which layers stand still, and what to change."""
+
+
 COMMANDS: dict[str, Any] = {
-    "train": train,  # in its place stands the real one, which imports torch, where it is called for
+    "train": train,  # in their place stand the real ones, which import torch, where they are called for
+    "diagnose": diagnose,
     "evaluate": evaluate,
     "probe": probe,
     "reproduce": reproduce,
@@ -32,8 +37,9 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if args is None else list(args)
         commands = dict(COMMANDS)
-        if words[:1] == ["train"]:
-            commands["train"] = importlib.import_module("lgn_analysis.cli.training").train
+        if words[:1] in (["train"], ["diagnose"]):
+            module = importlib.import_module("lgn_analysis.cli.training")
+            commands[words[0]] = getattr(module, words[0])
         parse(commands, words, "Theory and analysis of logic gate networks.")()
     except LGNError as error:
         print(f"lgn-analysis: {error}", file=sys.stderr)

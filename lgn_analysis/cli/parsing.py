@@ -31,16 +31,16 @@ class UsageError(LGNError):
 
 
 def _spec(
-    metavar: str, what: str, parse: Callable[[str], Any], choices: tuple[str, ...] | None = None
+    metavar: str, what: str, parse: Callable[..., Any], choices: tuple[str, ...] | None = None
 ) -> PrimitiveConstructorSpec[Any]:
     def from_words(words: list[str]) -> Any:
         try:
-            return parse(words[0])
+            return parse(*words)
         except ValueError:
-            raise ValueError(f"must be {what}, got {words[0]!r}") from None
+            raise ValueError(f"must be {what}, got {' '.join(words)!r}") from None
 
     return PrimitiveConstructorSpec(
-        nargs=1,
+        nargs=len(metavar.split()),
         metavar=metavar,
         instance_from_str=from_words,
         is_instance=lambda value: True,
@@ -52,6 +52,7 @@ def _spec(
 WHOLE: Final = _spec("INT", "a whole number", int)
 REAL: Final = _spec("FLOAT", "a number", float)
 TEXT: Final = _spec("NAME", "a string", str)
+PAIR: Final = _spec("FLOAT FLOAT", "two numbers", lambda *pair: tuple(map(float, pair)))
 
 
 def one_of(*names: str) -> PrimitiveConstructorSpec[Any]:
@@ -70,16 +71,19 @@ def flag_type(owner: type, item: Field[Any], text: str) -> Any:
     hint = get_type_hints(owner)[item.name]
     kinds = (hint,) if isinstance(hint, type) else get_args(hint)
     kind = next(kind for kind in (int, float, str) if kind in kinds)
-    metadata = item.metadata
+    metadata, default = item.metadata, item.default
     if metadata["choices"]:
         spec = one_of(*metadata["choices"])
+    elif isinstance(default, tuple):
+        spec = PAIR
     else:
         spec = {int: WHOLE, float: REAL, str: TEXT}[kind]
     shown = metadata["default_text"]
     if shown is None:
-        shown = f"{item.default:g}" if kind is float else item.default
+        numbers = default if isinstance(default, tuple) else (default,)
+        shown = " ".join(f"{n:g}" if kind is float else str(n) for n in numbers)
     hinted = arg(metavar=spec.metavar, help=text, help_behavior_hint=f"(default: {shown})")
-    return Annotated[kind | None, spec, hinted]
+    return Annotated[(hint if spec is PAIR else kind) | None, spec, hinted]
 
 
 def parse(commands: dict[str, Any], args: Sequence[str] | None, description: str) -> Any:

@@ -1,4 +1,4 @@
-"""``lgn-analysis train``: its flags are the fields of the configuration."""
+"""``lgn-analysis train`` and ``diagnose``: their flags are the fields of the configuration."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated, Any, Final
 
 from tyro.conf import arg
 
-from lgn_analysis import training
+from lgn_analysis import theory, training
 from lgn_analysis.base.distributed import process_group, world
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import usable_device
 from lgn_analysis.cli.output import echo
 from lgn_analysis.cli.parsing import flag_type
 from lgn_analysis.data import load_dataset
+from lgn_analysis.data.registry import random_dataset
 from lgn_analysis.training.config import DataConfig, NetworkConfig, RunConfig, TrainingConfig
 from lgn_analysis.training.config_files import read_config
 from lgn_analysis.training.preflight import check_run
@@ -86,12 +87,7 @@ def train(
         device: torch device.
         progress: show a progress bar.
     """
-    given = {
-        name: value
-        for options in (data, network, optimisation)
-        for name, value in vars(options).items()
-        if value is not None
-    }
+    given = _given(data, network, optimisation)
     with process_group(usable_device(device)) as own_device:
         if resume is None:
             _train_anew(given, config, out, own_device, progress)
@@ -106,11 +102,85 @@ def train(
             echo(result, f"run directory: {resume}")
 
 
+def diagnose(
+    data: _DataOptions,
+    network: _NetworkOptions,
+    optimisation: _TrainingOptions,
+    *,
+    config: _File = None,
+    run: Annotated[
+        Path | None, arg(metavar="PATH", help_behavior_hint="(default: a network before training)")
+    ] = None,
+    random_bits: bool = False,
+    device: str = "cpu",
+) -> None:
+    """Say whether a network will train, which layers stand still, and what to change.
+
+    The flags are those of train; nothing is trained, it takes seconds.
+
+    Example: lgn-analysis diagnose --dataset digits --width 1000 --depth 12 --relaxation soft --group-tau 10
+
+    Args:
+        data: the data.
+        network: the network.
+        optimisation: its training.
+        config: a config.toml of a run, or a YAML file of the paper's reference code; flags given beside
+            it win.
+        run: a run directory, of which the last model is diagnosed for the steps that --steps says.
+        random_bits: take random bits of the data set's shape in place of its files, on which gradients
+            before training hardly depend.
+        device: torch device.
+    """
+    given = _given(data, network, optimisation)
+    settings = RunConfig()
+    if config is not None:
+        settings, _ = read_config(config)
+    model = None
+    if run is not None:
+        if config is not None or set(given) & {item.name for item in fields(NetworkConfig)}:
+            raise InvalidInputError(
+                "--run brings its network; leave out --config and what builds one"
+            )
+        checkpoint = RunDirectory(run).read()[0]
+        model, settings = checkpoint.model, RunConfig.from_dict(checkpoint.info["run"])
+    settings = _configured(given, settings)
+    if random_bits:
+        loaded = random_dataset(settings.data.name, settings.data.thresholds)
+    else:
+        loaded = load_dataset(settings.data.name, settings.data.thresholds)
+    if model is None:
+        model = settings.network.build(loaded)
+    optimiser = settings.training
+    found = theory.diagnose(
+        model.to(usable_device(device)),
+        loaded,
+        steps=optimiser.steps,
+        lr=optimiser.lr,
+        eps=optimiser.eps,
+        draws_per_step=optimiser.draws_per_step,
+        batch_size=optimiser.batch_size,
+        seed=optimiser.seed,
+    )
+    echo(loaded, model.extra_repr(), found, found.to_frame().to_string(index=False))
+
+
+def _given(*groups: Any) -> dict[str, Any]:
+    """Return the options that are not left out."""
+    return {
+        name: value
+        for options in groups
+        for name, value in vars(options).items()
+        if value is not None
+    }
+
+
 def _configured(given: dict[str, Any], settings: RunConfig) -> RunConfig:
     """Return the configuration with what was given beside it."""
     if given.get("tau_schedule") == "constant":
         # A schedule in the file goes, and what belongs to it.
         given = {"tau_end": None, "tau_steps": None, **given}
+    if "lr_schedule" in given:  # the same
+        given = {"warmup_steps": None, "cosine_steps": None, **given}
     if "dataset" in given:
         settings = replace(settings, data=DataConfig(given["dataset"]))
     elif "thresholds" in given:

@@ -250,6 +250,28 @@ def load_dataset(
     )
 
 
+def random_dataset(name: str, thresholds: Thresholds | None = None, *, n: int = 1024) -> Dataset:
+    """Return random bits of a data set's shape, n samples of as many classes, without its files.
+
+    Args:
+        name: one of ``available_datasets()``.
+        thresholds: as for :func:`load_dataset`.
+        n: samples of training; validation and test set have ten.
+
+    Raises:
+        DataError: unknown name, or unusable thresholds.
+    """
+    spec = _spec(name)
+    levels = _levels(spec, thresholds)
+    n_features = spec.n_values * len(levels or (None,))
+    generator = torch.Generator().manual_seed(0)
+    parts: list[Tensor] = []
+    for size in (n, 10, 10):
+        parts.append(torch.rand(size, n_features, generator=generator) < 0.5)
+        parts.append(torch.arange(size) % spec.n_classes)
+    return Dataset.from_arrays(*parts, n_classes=spec.n_classes, name=f"{name}, random bits")
+
+
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder that data files are read from and downloaded to."""
     if root is not None:

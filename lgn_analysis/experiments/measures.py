@@ -18,7 +18,13 @@ from lgn_analysis.experiments.specs import ProbePlan, RunSpec
 from lgn_analysis.hessian import HessianProbe
 from lgn_analysis.metrics import gate_entropy, gate_usage
 from lgn_analysis.network import LogicNetwork
-from lgn_analysis.theory import gap_anatomy, landscape, lemma1
+from lgn_analysis.theory import (
+    gap_anatomy,
+    hard_lemma,
+    landscape,
+    lemma1,
+    signal_propagation,
+)
 from lgn_analysis.training.stepper import Steps, warm_up
 
 ENTROPY_BINS: Final = 28
@@ -40,12 +46,12 @@ def usage_table(model: LogicNetwork, data: Dataset) -> pd.DataFrame:
     return pd.concat([gate_usage(model, data), shares], axis=1)
 
 
-def trace_row(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> dict[str, float]:
+def trace_table(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> pd.DataFrame:
     """Return the trace of the Hessian of the soft loss, in z and in u = z / tau."""
     probe = HessianProbe(model, samples)
     trace = probe.trace(n_probes=plan.trace_probes)
     tau = model.relaxation.tau
-    return {
+    row = {
         "loss": probe.loss(),
         "trace_z": trace.estimate,
         "trace_z_stderr": trace.stderr,
@@ -53,6 +59,7 @@ def trace_row(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> dict[st
         "trace_u_stderr": trace.stderr * tau**2,
         "n_matvecs": trace.n_matvecs,
     }
+    return pd.DataFrame([row])
 
 
 def density_table(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> pd.DataFrame:
@@ -77,7 +84,40 @@ def lemma_table(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> pd.Da
     )
 
 
-def anatomy_table(model: LogicNetwork, samples: Samples) -> pd.DataFrame:
+def hard_lemma_table(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> pd.DataFrame:
+    """Return the gain of the hard noisy forward and the hard lemma's prediction of it.
+
+    ``lemma_gain`` and ``lemma_prediction`` are those of Lemma 1, of soft gates at scale 1.
+    """
+    row = hard_lemma(model, samples, draws=plan.hard_lemma_draws)
+    lemma = lemma1(
+        model,
+        samples,
+        scales=(1.0,),
+        draws=plan.lemma_draws,
+        trace_probes=plan.lemma_trace_probes,
+        order=2,
+    )
+    return row.assign(lemma_gain=lemma["gain"], lemma_prediction=lemma["prediction"])
+
+
+def signal_table(model: LogicNetwork, data: Dataset, spec: RunSpec) -> pd.DataFrame:
+    """Return the signals of each layer, measured and predicted."""
+    plan, training = spec.probes, spec.training
+    found = signal_propagation(
+        model,
+        data,
+        batches=plan.signal_batches,
+        batch_size=training.batch_size,
+        draws=plan.signal_draws,
+        eps=training.eps,
+        lr=training.lr,
+        seed=training.seed,
+    )
+    return found.to_frame().drop(columns="relaxation")
+
+
+def anatomy_table(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> pd.DataFrame:
     """Return the states between soft and discrete; those of one layer with its flipped bits."""
     anatomy = gap_anatomy(model, samples, split="train")
     layers = anatomy.layers.drop(columns="n_gates").assign(scheme="alone")
@@ -140,6 +180,11 @@ def timing_table(spec: RunSpec, data: Dataset) -> pd.DataFrame:
             batch_size=training.batch_size,
             lr=training.lr,
             seed=training.seed,
+            eps=training.eps,
+            betas=training.betas,
+            weight_decay=training.weight_decay,
+            learning_rates=training.learning_rates,
+            draws=training.draws_per_step,
         )
     rows = []
 

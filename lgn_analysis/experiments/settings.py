@@ -51,16 +51,18 @@ class Setting:
         *,
         tau: float | None = None,
         anneal_to: float | None = None,
+        eps: float | None = None,
         **network: Any,
     ) -> list[RunSpec]:
         """Return the runs of one method, a run a seed.
 
-        At the setting's own network they carry its probes, else only a trace at the end.
+        At the setting's own network they carry its probes, else only a trace at the end and signals.
 
         Args:
             relaxation: the method.
             tau: gate temperature; None is the network's.
             anneal_to: let tau fall exponentially to this over the run.
+            eps: Adam's; None is the default.
             network: other fields of the network that differ. A width brings its ``group_tau`` along,
                 as its square root: so grows the spread of a sum over a group.
         """
@@ -75,10 +77,12 @@ class Setting:
             anneal_to is None and replace(shape, relaxation=self.network.relaxation) == self.network
         )
         plan = self._plan(relaxation) if own else _trace_at_end(self.probes)
-        schedule: dict[str, Any] = {}
+        training: dict[str, Any] = {}
         if anneal_to is not None:
-            schedule = {"tau_schedule": "exponential", "tau_end": anneal_to}
-        return [self._spec(shape, seed, plan, **schedule) for seed in self.seeds]
+            training = {"tau_schedule": "exponential", "tau_end": anneal_to}
+        if eps is not None:
+            training["eps"] = eps
+        return [self._spec(shape, seed, plan, **training) for seed in self.seeds]
 
     def pair(self, **network: Any) -> list[RunSpec]:
         """Return the runs of DLGN and GLGN."""
@@ -96,14 +100,14 @@ class Setting:
             self.probes, density_probes=0, lemma_steps=(), landscape_directions=0, plane_grid=0
         )
 
-    def _spec(self, network: NetworkConfig, seed: int, plan: ProbePlan, **schedule: Any) -> RunSpec:
+    def _spec(self, network: NetworkConfig, seed: int, plan: ProbePlan, **training: Any) -> RunSpec:
         if seed != self.seeds[0]:  # a plane is looked at, not averaged
             plan = replace(plan, plane_grid=0)
         return RunSpec(
             data=DataConfig(self.dataset, self.thresholds),
             network=replace(network, seed=seed),
             training=TrainingConfig(
-                steps=self.steps, seed=seed, eval_every=self.eval_every, **schedule
+                steps=self.steps, seed=seed, eval_every=self.eval_every, **training
             ),
             probes=plan,
             device=self.device,
@@ -111,8 +115,14 @@ class Setting:
 
 
 def _trace_at_end(plan: ProbePlan) -> ProbePlan:
+    """Return what is measured of other networks than the setting's: a trace at the end, and signals."""
     return ProbePlan(
-        samples=plan.samples, trace_steps=plan.trace_steps[-1:], trace_probes=plan.trace_probes
+        samples=plan.samples,
+        trace_steps=plan.trace_steps[-1:],
+        trace_probes=plan.trace_probes,
+        signal_steps=plan.signal_steps,
+        signal_batches=plan.signal_batches,
+        signal_draws=plan.signal_draws,
     )
 
 
@@ -185,6 +195,9 @@ class Preset:
         curvature: C14.
         overhead: C11, timings.
         cifar100: C10.
+        signals: M1, networks before their first step.
+        optimisers: M2 and M3, over depth.
+        lemmas: M7, with probes of both lemmas.
     """
 
     name: str
@@ -201,3 +214,6 @@ class Preset:
     curvature: tuple[Setting, ...] = ()
     overhead: tuple[Timing, ...] = ()
     cifar100: tuple[Setting, ...] = ()
+    signals: tuple[Setting, ...] = ()
+    optimisers: tuple[Sweep, ...] = ()
+    lemmas: tuple[Setting, ...] = ()

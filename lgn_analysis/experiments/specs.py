@@ -32,6 +32,11 @@ class ProbePlan:
         landscape_directions: random directions of the landscape at the end; 0 leaves it out.
         landscape_grid: points along each of them and along the top eigenvector.
         plane_grid: points along each side of a plane through the landscape; 0 leaves it out.
+        signal_steps: training steps at which signals are measured layer by layer.
+        signal_batches: batches of each such measurement.
+        signal_draws: noise draws of each batch.
+        hard_lemma_steps: training steps at which both lemmas are held against the hard noisy forward.
+        hard_lemma_draws: noise draws of each such measurement.
     """
 
     samples: int = 256
@@ -48,6 +53,11 @@ class ProbePlan:
     landscape_directions: int = 0
     landscape_grid: int = 21
     plane_grid: int = 0
+    signal_steps: tuple[int, ...] = ()
+    signal_batches: int = 16
+    signal_draws: int = 8
+    hard_lemma_steps: tuple[int, ...] = ()
+    hard_lemma_draws: int = 256
 
 
 @dataclass(frozen=True)

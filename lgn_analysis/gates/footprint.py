@@ -61,19 +61,20 @@ def network_bytes(n_features: int, width: int, depth: int, dtype: torch.dtype) -
     return depth * width * of_gate + width * _DRAWN + 8 * n_features
 
 
-def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int]) -> int:
+def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], draws: int = 1) -> int:
     """Return what training takes beside the model and its data: Adam, a step, and evaluations.
 
     Args:
         model: the network.
         batch_size: samples a step.
         sizes: samples for training, validation and test.
+        draws: noise draws of a step; several add up their gradients.
     """
     n_train, *evaluated = sizes
     gates, rows = model.width * model.depth, model.n_features + model.width * model.depth
     hard, kind = model.relaxation_kind.hard, _kind(model)
     item = model.dtype.itemsize
-    adam = 2 * N_GATES * item * gates
+    adam = (2 if draws == 1 else 3) * N_GATES * item * gates
     blocks = -(-batch_size // _BLOCK)
     packed = 2 * n_train * -(-model.n_features // _BLOCK) * 8
     usage = model.width * _ENTROPY
@@ -121,10 +122,12 @@ def evaluation_bytes(model: Network, sizes: Iterable[int], batch_size: int = EVA
     return total
 
 
-def require_training_memory(model: Network, *, batch_size: int, sizes: Iterable[int]) -> None:
+def require_training_memory(
+    model: Network, *, batch_size: int, sizes: Iterable[int], draws: int = 1
+) -> None:
     """Raise unless training fits the memory of the model's device; see :func:`training_bytes`."""
     require_memory(
-        training_bytes(model, batch_size=batch_size, sizes=sizes),
+        training_bytes(model, batch_size=batch_size, sizes=sizes, draws=draws),
         f"the steps and evaluations of {model.depth} x {model.width} gates in batches of "
         f"{batch_size}",
         "lower batch_size, width or depth",

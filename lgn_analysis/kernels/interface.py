@@ -73,11 +73,22 @@ class Moments:
 
 @dataclass(frozen=True)
 class AdamRule:
-    """Adam's constants; no weight decay."""
+    """Constants of :class:`torch.optim.AdamW`, and what the gradient is multiplied by before it.
+
+    Attributes:
+        lr: learning rate.
+        betas: decay of the first and of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled: every step multiplies the logits by ``1 - lr · weight_decay``.
+        gradient_scale: multiplies the gradient; the moments are those of the product. Losses are
+            not multiplied.
+    """
 
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    weight_decay: float = 0.0
+    gradient_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,19 +108,22 @@ class Run(Protocol):
         key: NoiseKey,
         *,
         steps_done: int,
-        lr: float | None = None,
+        lrs: Sequence[float] | None = None,
         taus: Sequence[float] | None = None,
     ) -> Tensor:
         """Take a step for each row of ``order`` and return their mean losses, float64 [n_steps].
+
+        The loss of a step is the mean over its noise draws.
 
         A step whose loss is not finite is the last that counts. On a CPU it moves nothing any more,
         and the losses behind it are NaN.
 
         Args:
             order: int64 [n_steps, batch], which samples each step takes.
-            key: the noise of the first step; the draw goes up by one a step.
+            key: the noise that is drawn first; the draw goes up by one each time, so by ``draws`` a
+                step.
             steps_done: Adam's steps before these.
-            lr: the learning rate of these steps; None is Adam's own.
+            lrs: [n_steps], the learning rate of each step; None is Adam's own.
             taus: [n_steps], the gate temperature of each step; None is the relaxation's own. An
                 adaptive relaxation finds its own.
         """
@@ -250,6 +264,8 @@ class NetworkBackend(Backend, Protocol):
         samples: Any,
         labels: Tensor,
         adam: AdamRule,
+        *,
+        draws: int = 1,
     ) -> Run:
         """Prepare training steps of the relaxation's training forward on bits.
 
@@ -260,6 +276,7 @@ class NetworkBackend(Backend, Protocol):
             samples: the training inputs.
             labels: int64 [n].
             adam: Adam's constants.
+            draws: noise draws of a step, whose gradients are averaged.
         """
 
 
@@ -338,6 +355,14 @@ def check_taus(network: NetworkSpec, taus: Sequence[float] | None, n_steps: int)
     if len(taus) != n_steps or not all(0 < tau < float("inf") for tau in taus):
         raise InvalidInputError(
             f"taus must hold {n_steps} finite numbers above zero, one a step, got {list(taus)}"
+        )
+
+
+def check_lrs(lrs: Sequence[float] | None, n_steps: int) -> None:
+    """Raise unless ``lrs`` of :meth:`Run.run` fit the number of steps."""
+    if lrs is not None and (len(lrs) != n_steps or not all(0 <= lr < float("inf") for lr in lrs)):
+        raise InvalidInputError(
+            f"lrs must hold {n_steps} finite numbers, none below zero, one a step, got {list(lrs)}"
         )
 
 

@@ -5,6 +5,7 @@ Every function takes ``ax=None`` and returns the Axes; :func:`style` gives the l
 
 from __future__ import annotations
 
+from lgn_analysis.plots.claims.adam_epsilon import outcome_by_depth
 from lgn_analysis.plots.claims.convergence import accuracy_curves
 from lgn_analysis.plots.claims.curvature_gap import change_against
 from lgn_analysis.plots.claims.gap import gap_curves
@@ -14,6 +15,7 @@ from lgn_analysis.plots.claims.gap_anatomy import (
     bit_flips,
     layer_changes,
 )
+from lgn_analysis.plots.claims.hard_lemma import gains_over_steps
 from lgn_analysis.plots.claims.hessian_trace import trace_curves
 from lgn_analysis.plots.claims.landscape import curvature_along, landscape_slice, loss_along
 from lgn_analysis.plots.claims.lemma_1 import lemma_orders, lemma_ratio
@@ -40,6 +42,7 @@ __all__ = [
     "density_curve",
     "entropy_histograms",
     "extra_seconds",
+    "gains_over_steps",
     "gap_by_size",
     "gap_curves",
     "landscape_slice",
@@ -47,6 +50,7 @@ __all__ = [
     "lemma_orders",
     "lemma_ratio",
     "loss_along",
+    "outcome_by_depth",
     "parts_over_tau",
     "signal_propagation",
     "style",

@@ -16,8 +16,7 @@ def signal_propagation(signal: Any, ax: Axes | None = None) -> Axes:
     Below ε, where it is shaded, Adam moves a parameter by ``lr·g/ε`` instead of lr.
 
     Args:
-        signal: a ``SignalResult`` or its frame, or the frames of several relaxations, one below the other;
-            a column ``predicted_rms`` is drawn as a line.
+        signal: a ``SignalResult`` or its frame, or the frames of several relaxations, one below the other.
         ax: where to draw; None makes a new figure.
     """
     ax = axes_or_new(ax)
@@ -33,9 +32,8 @@ def signal_propagation(signal: Any, ax: Axes | None = None) -> Axes:
             "capsize": 2,
         }
         ax.errorbar(layers, rms, yerr=errors, linestyle="none", label=method_style.label, **look)
-        if "predicted_rms" in rows:
-            ax.plot(layers, rows["predicted_rms"], color=method_style.color, linewidth=1.0)
-    if "predicted_rms" in frame and frame["predicted_rms"].notna().any():
+        ax.plot(layers, rows["predicted_rms"], color=method_style.color, linewidth=1.0)
+    if frame["predicted_rms"].notna().any():
         ax.plot([], [], color=GREY, linewidth=1.0, label="mean field")
     for eps in frame["eps"].unique():
         _draw_epsilon(ax, eps)

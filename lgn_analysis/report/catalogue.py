@@ -16,9 +16,11 @@ def experiment_names() -> list[str]:
     """Return the experiments in the order of their claims; those that decide none come last."""
     found = experiments()
 
-    def place(name: str) -> tuple[int, str]:
-        numbers = [int(claim.number[1:]) for claim in found[name].CLAIMS]
-        return min(numbers, default=len(found) + 1000), name
+    def place(name: str) -> tuple[str, int, str]:
+        letter, number, _ = min(
+            (claim_order(claim.id) for claim in found[name].CLAIMS), default=("~", 0, "")
+        )
+        return letter, number, name  # "~" comes behind every letter
 
     return sorted(found, key=place)
 
@@ -67,7 +69,7 @@ def select(claims: Sequence[str]) -> list[str]:
     if not claims:
         return names
     decided = {name: set(numbers_of(name)) for name in names}
-    available = sorted(set().union(*decided.values()), key=lambda claim: int(claim[1:]))
+    available = sorted(set().union(*decided.values()), key=claim_order)
     for claim in claims:
         if claim not in available:
             raise InvalidInputError(
@@ -76,6 +78,6 @@ def select(claims: Sequence[str]) -> list[str]:
     return [name for name in names if decided[name] & set(claims)]
 
 
-def claim_order(identifier: str) -> tuple[int, str]:
-    """Return the place of a claim in the ledger: C2 before C10, its measures by name."""
-    return int(identifier.split()[0][1:]), identifier
+def claim_order(identifier: str) -> tuple[str, int, str]:
+    """Return the place of a claim in the ledger: C2 before C10, then M1, its measures by name."""
+    return identifier[0], int(identifier.split()[0][1:]), identifier

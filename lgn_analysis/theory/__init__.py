@@ -2,6 +2,7 @@
 
 from lgn_analysis.theory.anatomy import AnatomyResult, gap_anatomy
 from lgn_analysis.theory.comparison import CompareResult, compare
+from lgn_analysis.theory.diagnosis import Diagnosis, diagnose
 from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
@@ -14,12 +15,14 @@ from lgn_analysis.theory.tracking import ProbeTracker, TrackedCurvature
 __all__ = [
     "AnatomyResult",
     "CompareResult",
+    "Diagnosis",
     "LandscapeResult",
     "MeanField",
     "ProbeTracker",
     "SignalResult",
     "TrackedCurvature",
     "compare",
+    "diagnose",
     "gap_anatomy",
     "hard_lemma",
     "landscape",

@@ -37,6 +37,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
 from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.data import Dataset
+from lgn_analysis.gates.initialisation import initial_logits
 from lgn_analysis.gates.moments import has_moments
 from lgn_analysis.gates.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.gates.table import N_GATES
@@ -77,7 +78,8 @@ def signal_propagation(
     told from zero, the lower end of its signal-to-noise ratio is 0, and its estimate may be; where noise
     cannot, the upper end is infinite, and the estimate may be NaN. Activations are taken under the first
     draw of each block. Predictions are those of :func:`lgn_analysis.mean_field` for these samples: of the
-    initialisation, whatever the logits are now, and NaN where theory does not know it or the relaxation.
+    initialisation, so NaN where the logits are no longer those that the network's seed draws, or where
+    theory does not know the initialisation or the relaxation.
 
     Args:
         model: the network, at initialisation or any checkpoint; left as it is. That of CAGE takes its
@@ -128,13 +130,13 @@ def signal_propagation(
             blocks.append(averages | subject.activations(pair, keys[0], generator))
             means.append(mean)
     layers = _table(blocks, _signal(means), lr)
-    layers[["predicted_rms", "predicted_overlap"]] = math.nan
-    if has_moments(model.config["init"], model.relaxation):
-        predicted = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
-        layers["predicted_rms"] = predicted["gradient_rms"]
-        layers["predicted_overlap"] = predicted["overlap"]
     if draws == 1:
         layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
+    layers[["predicted_rms", "predicted_overlap"]] = math.nan
+    if has_moments(model.config["init"], model.relaxation) and _is_as_drawn(model):
+        theory = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
+        layers["predicted_rms"] = theory["gradient_rms"]
+        layers["predicted_overlap"] = theory["overlap"]
     return SignalResult(
         layers=layers,
         relaxation=model.relaxation.name,
@@ -144,6 +146,23 @@ def signal_propagation(
         eps=eps,
         lr=lr,
         seed=seed,
+    )
+
+
+def _is_as_drawn(model: LogicNetwork) -> bool:
+    """Return whether the logits are still those that the network's seed drew."""
+    init, seed = model.config["init"], model.seed
+    return all(
+        torch.equal(
+            layer.logits.detach().cpu(),
+            initial_logits(
+                init,
+                layer.n_out,
+                generator=generator_for(seed, Purpose.LOGITS, layer.index),
+                dtype=model.dtype,
+            ),
+        )
+        for layer in model.layers
     )
 
 

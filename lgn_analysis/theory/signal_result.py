@@ -17,6 +17,8 @@ class SignalResult(Tabular):
         layers: a row a layer, 0 the first; each quantity with ``_low`` and ``_high`` beside it.
 
             - ``gradient_rms``: root of the mean over parameters of (∂L/∂z)², L the mean loss of a batch.
+            - ``predicted_rms``, ``predicted_overlap``: :func:`lgn_analysis.mean_field`'s, which are of the
+              initialisation: NaN where the logits are no longer those that the network's seed draws.
             - ``snr``: ``‖m‖ / √(V_B + V_D + V_E)``, signal to noise of a step of one batch and one draw.
             - ``snr_batches``: ``‖m‖ / √V_B``, what is left of the noise with draws without end.
             - ``snr_draws``: ``‖m‖ / √V_D``, with samples without end; NaN without noise.
@@ -25,8 +27,6 @@ class SignalResult(Tabular):
               step in units of lr; ``adam_step``: that times lr.
             - ``mean``, ``second_moment``, ``overlap``: E y, E y² and, for two samples under the same
               draw, E y y′ of the training forward's activations.
-            - ``predicted_rms``, ``predicted_overlap``: what :func:`lgn_analysis.mean_field` says of
-              ``gradient_rms`` and ``overlap`` at initialisation, without intervals.
             - ``sensitivity``: share of the discrete network's gates that change where one random bit of
               the input is flipped.
         relaxation: name of the relaxation.

@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import torch
@@ -23,6 +23,7 @@ from lgn_analysis.gates.relaxations import CAGE, OPTIONS, RELAXATIONS, relaxatio
 from lgn_analysis.gates.schedules import CONSTANT, SCHEDULES, TauSchedule
 from lgn_analysis.gates.wiring import WIRINGS
 from lgn_analysis.network import LogicNetwork
+from lgn_analysis.training import optimiser
 
 
 def option(
@@ -66,15 +67,34 @@ class TrainingConfig:
         None, "gate temperature that a schedule ends at", default_text="none"
     )
     tau_steps: int | None = option(None, "steps that the schedule takes", default_text="all steps")
+    eps: float = option(1e-8, "Adam's epsilon; gradients far below it move no logit")
+    betas: tuple[float, float] = option((0.9, 0.999), "Adam's decay of either moment")
+    weight_decay: float = option(0.0, "decoupled weight decay, as AdamW's")
+    lr_schedule: str = option(
+        optimiser.CONSTANT,
+        "how the learning rate moves: cosine falls from lr to zero, warmup rises linearly to lr",
+        choices=optimiser.LR_SCHEDULES,
+    )
+    warmup_steps: int | None = option(None, "steps in which warmup reaches lr", default_text="none")
+    cosine_steps: int | None = option(
+        None, "steps in which cosine reaches zero", default_text="all steps"
+    )
+    draws_per_step: int = option(1, "noise draws of a step, whose gradients are averaged")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "seed", "eval_every", "noise_draws", "tau_steps"):
+        optional = ("eval_every", "tau_steps", "warmup_steps", "cosine_steps")
+        needed = ("steps", "batch_size", "seed", "noise_draws", "draws_per_step")
+        for name in (*needed, *optional):
             value = getattr(self, name)
-            if value is None and name in ("eval_every", "tau_steps"):
+            if value is None and name in optional:
                 continue
             value = whole(name, value, least=None if name == "seed" else 1)
             object.__setattr__(self, name, value)  # NumPy's numbers do not go into TOML
         object.__setattr__(self, "lr", positive("lr", self.lr))
+        object.__setattr__(self, "eps", optimiser.checked_eps(self.eps))
+        object.__setattr__(self, "betas", optimiser.checked_betas(self.betas))
+        object.__setattr__(self, "weight_decay", optimiser.checked_decay(self.weight_decay))
+        self._check_lr_schedule()
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError(f"seed must lie in 0..2**63-1, got {self.seed}")
         if self.tau_schedule == CONSTANT:
@@ -96,6 +116,45 @@ class TrainingConfig:
             )
         else:
             TauSchedule(self.tau_schedule, 1.0, 1.0, 1)  # refuses its name
+
+    def _check_lr_schedule(self) -> None:
+        kind, given = self.lr_schedule, (self.warmup_steps, self.cosine_steps)
+        if kind not in optimiser.LR_SCHEDULES:
+            known = ", ".join(optimiser.LR_SCHEDULES)
+            raise InvalidInputError(f"unknown lr_schedule {kind!r}; use one of {known}")
+        if kind == optimiser.WARMUP and self.warmup_steps is None:
+            raise InvalidInputError(
+                "lr_schedule 'warmup' needs warmup_steps, after which lr is reached"
+            )
+        for steps, name in zip(given, (optimiser.WARMUP, optimiser.COSINE), strict=True):
+            if steps is not None and kind != name:
+                raise InvalidInputError(
+                    f"{name}_steps is given and lr_schedule is {kind}; give lr_schedule {name}, or "
+                    f"leave {name}_steps out"
+                )
+
+    def resumed(self, steps: int) -> TrainingConfig:
+        """Return the configuration of the same run with another number of steps.
+
+        Its schedules were fixed when it began: more steps move no evaluation, no tau, no learning rate.
+        """
+        tau_steps = None if self.tau_schedule is None else self.tau_steps or self.steps
+        falls = self.lr_schedule == optimiser.COSINE
+        return replace(
+            self,
+            steps=steps,
+            eval_every=self.interval,
+            tau_steps=tau_steps,
+            cosine_steps=self.cosine_steps or self.steps if falls else None,
+        )
+
+    @property
+    def learning_rates(self) -> optimiser.LrSchedule | None:
+        """The learning rate's schedule, or None where it stays."""
+        if self.lr_schedule == optimiser.CONSTANT:
+            return None
+        steps = self.warmup_steps or self.cosine_steps or self.steps
+        return optimiser.LrSchedule(self.lr_schedule, self.lr, steps)
 
     def schedule(self, start: float) -> TauSchedule | None:
         """Return the temperature's schedule from ``start`` on, or None where it stays."""

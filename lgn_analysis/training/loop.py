@@ -96,6 +96,11 @@ class Runner:
             lr=config.training.lr,
             seed=config.training.seed,
             schedule=schedule,
+            eps=config.training.eps,
+            betas=config.training.betas,
+            weight_decay=config.training.weight_decay,
+            learning_rates=config.training.learning_rates,
+            draws=config.training.draws_per_step,
         )
         self.rows: list[dict[str, Any]] = []
         self.step = 0
@@ -136,7 +141,9 @@ class Runner:
         training = self.config.training
         was_training = self.model.training
         self.model.train()
-        warm_up(self.model, scheduled=self.steps.schedule is not None)
+        warm_up(
+            self.model, scheduled=self.steps.schedule is not None, draws=training.draws_per_step
+        )
         bar = tqdm(
             total=training.steps,
             initial=self.step,

@@ -37,7 +37,8 @@ def paper_config(
 
     ``tau`` is the group-sum temperature, ``gumbel_tau`` the gate temperature, ``init: randn`` is
     ``normal``, wiring is ``unique``, ``stochastic: softmax | gumbel`` is Soft | GumbelST. The
-    reference code's 100 output groups for CIFAR-10 are kept only with a key ``n_groups: 100``.
+    reference code's 100 output groups for CIFAR-10 are kept only with a key ``n_groups: 100``. Its
+    optimiser is torch's Adam with an epsilon of 1e-8, which are the defaults here.
 
     Returns:
         The configuration, and a sentence for each key that is ignored or read otherwise.

@@ -58,10 +58,17 @@ def check_run(
         )
     if directory is not None:
         require_plain(model, "a run directory", hooks=False)
+    draws = config.training.draws_per_step
+    if draws > 1 and not model.relaxation.noisy:
+        raise InvalidInputError(
+            f"{type(model.relaxation).__name__} draws no noise, so draws_per_step must be 1, got "
+            f"{draws}; train GumbelST or GumbelSoft"
+        )
     require_training_memory(
         model,
         batch_size=config.training.batch_size,
         sizes=(n_train, *(len(data.split(split)[1]) for split in SPLITS)),
+        draws=draws,
     )
     # The configured tau is the one that the run began with, the model's may have moved since.
     schedule = config.training.schedule(config.network.tau)

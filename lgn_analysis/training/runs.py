@@ -77,11 +77,18 @@ def train(
     tau_schedule: str | None = None,
     tau_end: float | None = None,
     tau_steps: int | None = None,
+    eps: float = 1e-8,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.0,
+    lr_schedule: str = "constant",
+    warmup_steps: int | None = None,
+    cosine_steps: int | None = None,
+    draws_per_step: int = 1,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Train ``model`` in place by Adam on the cross-entropy of its training forward.
+    """Train ``model`` in place by AdamW on the cross-entropy of its training forward.
 
     Args:
         model: trained in place; its train/eval mode is restored afterwards.
@@ -103,6 +110,20 @@ def train(
         tau_end: gate temperature at the end, given exactly where there is a schedule.
         tau_steps: steps that the schedule takes, after which tau stays ``tau_end``; None is all of
             ``steps``. A run that is resumed for more steps keeps its schedule.
+        eps: Adam's epsilon. A logit whose gradients g lie far below it moves by some lr · g / eps a
+            step, not by lr: in deep networks at 1e-8 most layers stand still. Below 1e-8 gradients and
+            eps are multiplied by one power of two, so that their squares stay normal float32; no step
+            depends on it, and the moments in checkpoints are those of the multiplied gradient.
+        betas: decay of Adam's first and second moment, each in [0, 1).
+        weight_decay: decoupled: each step first multiplies the logits by ``1 - lr · weight_decay``.
+        lr_schedule: ``"cosine"`` takes ``lr`` to zero, ``lr (1 + cos(π t / cosine_steps)) / 2`` at step
+            t; ``"warmup"`` rises to it, ``lr · min(1, (t + 1) / warmup_steps)``.
+        warmup_steps: given exactly where the schedule is ``"warmup"``.
+        cosine_steps: steps that the cosine takes, after which the learning rate is zero; None is all of
+            ``steps``. A run that is resumed for more steps keeps its schedule.
+        draws_per_step: independent noise draws of a step on one batch; the step is taken on the mean of
+            their losses. Step t has the draws ``t · draws_per_step`` and the following of ``seed``.
+            A relaxation without noise takes one.
         out: run directory for config.toml, history.csv, last.safetensors and best.safetensors;
             None writes nothing.
         progress: show a progress bar.
@@ -118,15 +139,22 @@ def train(
             and :func:`resume` goes on from it to the same bits.
     """
     training = TrainingConfig(
-        steps,
-        batch_size,
-        lr,
-        seed,
-        eval_every,
-        noise_draws,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        eval_every=eval_every,
+        noise_draws=noise_draws,
         tau_schedule=tau_schedule,
         tau_end=tau_end,
         tau_steps=tau_steps,
+        eps=eps,
+        betas=betas,
+        weight_decay=weight_decay,
+        lr_schedule=lr_schedule,
+        warmup_steps=warmup_steps,
+        cosine_steps=cosine_steps,
+        draws_per_step=draws_per_step,
     )
     _check_data(data)
     config = RunConfig(
@@ -202,11 +230,7 @@ def _restored(
             raise InvalidInputError(
                 f"{directory.path} holds {done} steps already; give steps={done} or more"
             )
-        # Both schedules were fixed when the run began: more steps move no evaluation and no tau.
-        before = config.training
-        tau_steps = None if before.tau_schedule is None else before.tau_steps or before.steps
-        training = replace(before, steps=steps, eval_every=before.interval, tau_steps=tau_steps)
-        config = replace(config, training=training)
+        config = replace(config, training=config.training.resumed(steps))
     if data is None:
         data = load_dataset(config.data.name, config.data.thresholds)
     if data.fingerprint != config.data.fingerprint:

@@ -1,4 +1,4 @@
-"""Numbered training steps: by a backend that runs them whole, or by PyTorch's autograd and Adam.
+"""Numbered training steps: by a backend that runs them whole, or by PyTorch's autograd and AdamW.
 
 The batch and the noise of a step are functions of (seed, step), so neither depends on how many steps
 are taken at a time, nor on where a run was interrupted.
@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import optimizer as torch_optimizer
 
 from lgn_analysis.base import distributed
 from lgn_analysis.base.errors import InvalidInputError
@@ -25,37 +24,46 @@ from lgn_analysis.gates.schedules import TauSchedule
 from lgn_analysis.kernels import NetworkBackend
 from lgn_analysis.kernels.interface import AdamRule, Moments, NetworkSpec, Run
 from lgn_analysis.network import LogicNetwork, call_network, specify
+from lgn_analysis.training.optimiser import (
+    LrSchedule,
+    gradient_scale,
+    is_plain_adamw,
+    same,
+    scaled,
+)
 
 MOST_AT_ONCE: Final = 256
 """Steps that a backend takes in one call at most."""
 WORK_AT_ONCE: Final = 2.0e8
 """Gates times samples of one call on a CPU, some tenths of a second: progress shows in between."""
 _ROWS: Final = 4096
-_MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
 
-def warm_up(model: LogicNetwork, *, scheduled: bool = False) -> None:
+def warm_up(model: LogicNetwork, *, scheduled: bool = False, draws: int = 1) -> None:
     """Compile or load the kernels of the steps of ``model``, so that their time is not counted."""
     backend = model.network_backend
     if backend is not None and distributed.world()[1] == 1:
         relaxation = model.relaxation
-        _warm_up(backend.NAME, relaxation.name, relaxation.tau, str(model.device), scheduled)
+        kind, device = (relaxation.name, relaxation.tau), str(model.device)
+        _warm_up(backend.NAME, *kind, device, scheduled, min(draws, 3))
 
 
 @functools.cache
-def _warm_up(backend: str, relaxation: str, tau: float, device: str, scheduled: bool) -> None:
+def _warm_up(
+    backend: str, relaxation: str, tau: float, device: str, scheduled: bool, draws: int
+) -> None:
     schedule = TauSchedule("linear", tau, tau, 1) if scheduled else None
     tiny = LogicNetwork(
         8, 8, 2, 2, 1.0, relaxation=make_relaxation(relaxation, tau), backend=backend
     ).to(device)
     x = torch.zeros(64, 8, dtype=torch.bool)
     y = torch.zeros(64, dtype=torch.int64)
-    steps = Steps(tiny, x, y, batch_size=32, lr=0.01, seed=0, schedule=schedule)
+    steps = Steps(tiny, x, y, batch_size=32, lr=0.01, seed=0, schedule=schedule, draws=draws)
     steps.advance(0, 2, lambda n: None)
 
 
 class Steps:
-    """Adam on the cross-entropy of a model's training forward.
+    """AdamW on the cross-entropy of a model's training forward.
 
     Ranks of a process group each take an equal part of every batch, share its noise, and average
     their gradients.
@@ -69,9 +77,15 @@ class Steps:
         seed: draws data order and noise.
         schedule: gate temperature of each step; None leaves it as it is. After steps up to ``n`` the
             model's is that of step ``n``, the next one.
+        eps, betas, weight_decay: Adam's.
+        learning_rates: learning rate of each step; None leaves it ``lr``.
+        draws: noise draws of a step, whose gradients are averaged; step t has the draws
+            ``t · draws``..``t · draws + draws - 1``.
 
     Attributes:
-        optimiser: holds Adam's state, whichever path takes the steps.
+        optimiser: holds Adam's state, whichever path takes the steps. Its ε and its moments are those
+            of the gradient times ``scale``.
+        scale: :func:`lgn_analysis.training.optimiser.gradient_scale` of ε.
     """
 
     def __init__(
@@ -84,11 +98,25 @@ class Steps:
         lr: float,
         seed: int,
         schedule: TauSchedule | None = None,
+        eps: float = 1e-8,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        learning_rates: LrSchedule | None = None,
+        draws: int = 1,
     ) -> None:
         self.model = model
         self.schedule = schedule
+        self.learning_rates = learning_rates
+        self.draws = draws
+        self.scale = gradient_scale(eps)
         self._optimised = list(model.parameters())
-        self.optimiser = torch.optim.Adam(self._optimised, lr=lr)
+        self.optimiser = torch.optim.AdamW(
+            self._optimised,
+            lr=lr,
+            betas=betas,
+            eps=eps * self.scale,
+            weight_decay=weight_decay,
+        )
         self.batch_size = batch_size
         self.seed = seed
         self._x = x
@@ -137,15 +165,18 @@ class Steps:
         if distributed.world()[1] > 1 or self._x.dtype != torch.bool or len(taken) > 1:
             return None
         parameters = list(self.model.parameters())
-        if backend is None or network is None or not _same(parameters, self._optimised):
+        if backend is None or network is None or not same(parameters, self._optimised):
             return None
-        if not _is_plain_adam(self.optimiser, parameters):
+        if not is_plain_adamw(self.optimiser, parameters):
             return None
         if self.schedule is not None:  # each step brings its own temperature
             relaxation = replace(network.relaxation, tau=self.schedule.start)
             network = replace(network, relaxation=relaxation)
         group = self.optimiser.param_groups[0]
-        adam = AdamRule(float(group["lr"]), group["betas"], group["eps"])
+        adam = AdamRule(
+            *(float(group["lr"]), group["betas"], group["eps"], group["weight_decay"]),
+            gradient_scale=self.scale,
+        )
         moments = [self._moments(parameter) for parameter in parameters]
         written = [*parameters, *(m.mean for m in moments), *(m.square for m in moments)]
         addresses = tuple(tensor.data_ptr() for tensor in written)
@@ -167,30 +198,25 @@ class Steps:
         alone = self.model.device.type == "cpu" and distributed.world()[1] == 1
         losses: list[Tensor] = []
         for step in range(first, until):
-            chosen = self._batch(step)[self._share].to(self._y.device, non_blocking=True)
-            key = NoiseKey(self.seed, Purpose.TRAINING, step)
             if self.schedule is not None:
                 self.model.set_tau(self.schedule.at(step))
+            if self.learning_rates is not None:
+                for group in self.optimiser.param_groups:
+                    group["lr"] = self.learning_rates.at(step)
             try:
-                outputs = call_network(self.model, self._on_device[chosen], draw=key)
+                losses.append(self._differentiate(step, stops=alone))
             except InvalidInputError:
                 if all(bool(z.isfinite().all()) for z in self.model.parameters()):
                     raise
                 yield [math.nan]  # no gate can be chosen by what is no number
                 return
-            loss = functional.cross_entropy(outputs, self._y[chosen])
-            losses.append(loss.detach().double())
-            if alone and not loss.isfinite():
+            if alone and not losses[-1].isfinite():
                 yield [losses[-1].item()]
                 return
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            distributed.average(
-                parameter.grad
-                for parameter in self.model.parameters()
-                if parameter.grad is not None
-            )
-            self.optimiser.step()
+            parameters = list(self.model.parameters())
+            distributed.average(p.grad for p in parameters if p.grad is not None)
+            with scaled(self._optimised, self.scale):
+                self.optimiser.step()
             # Elsewhere the host would wait for every step, and ranks for one another.
             if alone or len(losses) == MOST_AT_ONCE or step + 1 == until:
                 together = torch.stack(losses)
@@ -198,20 +224,41 @@ class Steps:
                 losses.clear()
                 yield together.tolist()
 
+    def _differentiate(self, step: int, *, stops: bool) -> Tensor:
+        """Write the gradient of a step's mean loss over its draws, and return that loss, float64.
+
+        Where it ``stops``, a loss that is not finite is the last, and has no gradient.
+        """
+        assert self._on_device is not None
+        chosen = self._batch(step)[self._share].to(self._y.device, non_blocking=True)
+        x, y = self._on_device[chosen], self._y[chosen]
+        mean = torch.zeros((), dtype=torch.float64, device=y.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        for draw in range(step * self.draws, (step + 1) * self.draws):
+            key = NoiseKey(self.seed, Purpose.TRAINING, draw)
+            loss = functional.cross_entropy(call_network(self.model, x, draw=key), y)
+            mean += loss.detach().double() / self.draws
+            if stops and not loss.isfinite():
+                break
+            (loss / self.draws).backward()
+        return mean
+
     def _by_backend(self, run: Run, first: int, until: int) -> Iterator[list[float]]:
         model = self.model
         at_once = MOST_AT_ONCE
         if model.device.type == "cpu":
-            work = model.n_gates * self.batch_size
+            work = model.n_gates * self.batch_size * self.draws
             at_once = max(1, min(MOST_AT_ONCE, int(WORK_AT_ONCE / work)))
         for step in range(first, until, at_once):
             n = min(at_once, until - step)
             order = torch.stack([self._batch(number) for number in range(step, step + n)])
-            key = NoiseKey(self.seed, Purpose.TRAINING, step)
-            taus = None
+            key = NoiseKey(self.seed, Purpose.TRAINING, step * self.draws)
+            taus = lrs = None
             if self.schedule is not None:
                 taus = [self.schedule.at(number) for number in range(step, step + n)]
-            losses = run.run(order, key, steps_done=self._steps_done(), taus=taus)
+            if self.learning_rates is not None:
+                lrs = [self.learning_rates.at(number) for number in range(step, step + n)]
+            losses = run.run(order, key, steps_done=self._steps_done(), lrs=lrs, taus=taus)
             for state in self.optimiser.state.values():
                 state["step"] += n
             yield losses.tolist()
@@ -230,7 +277,9 @@ class Steps:
             words = [backend.pack_bits(rows.to(device)) for rows in self._x.split(_ROWS)]
             packed = backend.PackedSamples(torch.cat(words), network.n_features)
             self._packed = backend, packed
-        return backend.TrainingRun(network, parameters, moments, self._packed[1], self._y, adam)
+        return backend.TrainingRun(
+            network, parameters, moments, self._packed[1], self._y, adam, draws=self.draws
+        )
 
     def _moments(self, parameter: torch.nn.Parameter) -> Moments:
         """Return Adam's state of a parameter, as the optimiser itself would begin it."""
@@ -264,29 +313,6 @@ class _Prepared(NamedTuple):
         """Return whether network and optimiser are still those that the steps were prepared for."""
         same = state == self.state and len(wirings) == len(self.wirings)
         return same and all(map(torch.equal, wirings, self.wirings))
-
-
-def _is_plain_adam(optimiser: torch.optim.Adam, parameters: Sequence[Tensor]) -> bool:
-    """Return whether an optimiser's steps are those of Adam on these parameters, and no more."""
-    called = (
-        optimiser._optimizer_step_pre_hooks,
-        optimiser._optimizer_step_post_hooks,
-        torch_optimizer._global_optimizer_pre_hooks,
-        torch_optimizer._global_optimizer_post_hooks,
-    )
-    if any(called) or "step" in vars(optimiser) or len(optimiser.param_groups) != 1:
-        return False
-    group = optimiser.param_groups[0]
-    if not _same(group["params"], parameters):
-        return False
-    if group["weight_decay"] != 0 or group["amsgrad"] or group["maximize"]:
-        return False
-    moments = [state[name] for state in optimiser.state.values() for name in _MOMENTS if state]
-    return all(m.dtype == torch.float32 and m.is_contiguous() for m in moments)
-
-
-def _same(one: Sequence[object], other: Sequence[object]) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def _until_not_finite(losses: list[float]) -> list[float]:

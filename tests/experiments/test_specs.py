@@ -90,6 +90,13 @@ def test_the_defaults_are_those_of_the_format():
             "tau_schedule": None,
             "tau_end": None,
             "tau_steps": None,
+            "eps": 1e-8,
+            "betas": (0.9, 0.999),
+            "weight_decay": 0.0,
+            "lr_schedule": "constant",
+            "warmup_steps": None,
+            "cosine_steps": None,
+            "draws_per_step": 1,
         },
         "probes": {
             "samples": 256,

@@ -26,6 +26,15 @@ def test_a_larger_batch_takes_more_by_what_its_activations_take(kind: lgn.Relaxa
     assert large - small == 2048 * (12 + 2 * 1200) * 4 * 4
 
 
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_several_draws_take_one_more_number_a_logit(backend: str | None) -> None:
+    model = lgn.LogicNetwork(12, 1200, 2, 3, 2.0, backend=backend)
+    one, three = (
+        training_bytes(model, batch_size=64, sizes=(900, 1, 1), draws=draws) for draws in (1, 3)
+    )
+    assert three - one == 2 * 1200 * 16 * 4
+
+
 @pytest.fixture(scope="module")
 def peaks() -> dict[str, list[int]]:
     """Predicted and measured bytes of each kind of work, measured in a process of its own."""
@@ -54,6 +63,7 @@ def peaks() -> dict[str, list[int]]:
     [
         "network",
         "training, hard gates",
+        "training, several draws",
         "training, hard gates without noise",
         "training, soft gates",
         "training, automatic differentiation",

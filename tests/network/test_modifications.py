@@ -311,6 +311,11 @@ def test_layers_that_share_a_confidence_train_as_called() -> None:
 CHANGES_OF_ADAM = {
     "lr": lambda o: o.param_groups[0].update(lr=0.5),
     "weight decay": lambda o: o.param_groups[0].update(weight_decay=3.0),
+    "weight decay in the gradient": lambda o: o.param_groups[0].update(
+        weight_decay=3.0, decoupled_weight_decay=False
+    ),
+    "epsilon": lambda o: o.param_groups[0].update(eps=0.1),
+    "betas": lambda o: o.param_groups[0].update(betas=(0.2, 0.5)),
     "other moments": lambda o: o.state.clear(),
     "hook": lambda o: o.register_step_post_hook(
         lambda o, args, options: [p.data.mul_(1.5) for p in o.param_groups[0]["params"]] and None

@@ -20,8 +20,8 @@ def table(relaxation="soft", scale=1.0, predicted=True) -> pd.DataFrame:
     return frame.assign(
         gradient_rms_low=0.5 * frame["gradient_rms"],
         gradient_rms_high=2.0 * frame["gradient_rms"],
+        predicted_rms=1.1 * frame["gradient_rms"] if predicted else float("nan"),
         eps=1e-8,
-        **({"predicted_rms": 1.1 * frame["gradient_rms"]} if predicted else {}),
     )
 
 

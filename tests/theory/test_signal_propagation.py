@@ -199,6 +199,23 @@ def test_gradients_of_soft_gates_fade_at_the_rate_of_random_wiring(digits):
     assert (frame["snr"] == frame["snr_batches"]).all()
 
 
+@pytest.mark.parametrize("relaxation", [lgn.Soft(), lgn.GumbelST()], ids=lambda r: r.name)
+def test_what_is_measured_is_what_mean_field_theory_predicts(digits, relaxation):
+    # Networks of a thousand gates differ by some 10 % of the rms, by seed; the theory is of wide ones.
+    frame = lgn.signal_propagation(small(relaxation), digits).layers
+    ratio = frame["gradient_rms"] / frame["predicted_rms"]
+    assert ((ratio > 0.7) & (ratio < 1.4)).all(), ratio.tolist()
+    assert frame["overlap"].tolist() == pytest.approx(frame["predicted_overlap"].tolist(), abs=0.05)
+
+
+def test_only_a_network_as_its_seed_drew_it_has_a_prediction(digits):
+    model = small(lgn.Soft(), width=500, depth=2)
+    with torch.no_grad():
+        model.layers[1].logits[3, 5] += 1e-3
+    frame = lgn.signal_propagation(model, digits, batches=6, batch_size=16).layers
+    assert frame[["predicted_rms", "predicted_overlap"]].isna().all(axis=None)
+
+
 def test_it_leaves_the_model_and_the_random_state_alone(digits):
     model = small(lgn.CAGE(), width=500, depth=2).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -43,7 +43,14 @@ FULL = RunConfig(
         grad_factor=2.0,
         dtype="float64",
     ),
-    training=TrainingConfig(7, 3, 1e-4, 2**63 - 1, 2, 5),
+    training=TrainingConfig(
+        *(7, 3, 1e-4, 2**63 - 1, 2, 5),
+        eps=1e-20,
+        betas=(0.0, 0.99),
+        weight_decay=0.1,
+        lr_schedule="cosine",
+        draws_per_step=4,
+    ),
 )
 SPARSE = RunConfig(data=DataConfig(thresholds=31))
 

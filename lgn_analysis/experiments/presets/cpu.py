@@ -122,4 +122,40 @@ CPU: Final = Preset(
             replace(_TURNS, rounds=15, steps=10),
         ),
     ),
+    signals=(
+        _on_digits(
+            name="digits, 8 × 2000",
+            network=NetworkConfig(width=2000, depth=8, group_tau=10.0),
+            steps=1,
+            eval_every=1,
+            probes=ProbePlan(signal_steps=(0,)),
+        ),
+    ),
+    optimisers=(
+        Sweep(
+            _on_digits(
+                name="digits, Adam's ε",
+                network=NetworkConfig(width=1000, depth=4, group_tau=10.0),
+                steps=8000,
+                eval_every=400,
+            ),
+            (2, 4, 6, 8, 10, 12, 16),
+        ),
+    ),
+    lemmas=(
+        _on_digits(
+            name="digits, 3 × 500",
+            network=NetworkConfig(width=500, depth=3, group_tau=10.0),
+            steps=3000,
+            eval_every=100,
+            probes=ProbePlan(hard_lemma_steps=(0, 100, 300, 1000, 3000)),
+        ),
+        _on_digits(
+            name="digits, 6 × 1000",
+            network=NetworkConfig(width=1000, depth=6, group_tau=10.0),
+            steps=3000,
+            eval_every=100,
+            probes=ProbePlan(hard_lemma_steps=(0, 100, 300, 1000, 3000)),
+        ),
+    ),
 )

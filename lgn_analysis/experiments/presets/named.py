@@ -6,13 +6,14 @@ from typing import Final
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments.presets.cpu import CPU
+from lgn_analysis.experiments.presets.fashion import FASHION
 from lgn_analysis.experiments.presets.paper import PAPER
 from lgn_analysis.experiments.presets.quick import QUICK, SMOKE
 from lgn_analysis.experiments.settings import Preset
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
 
-PRESETS: Final = {preset.name: preset for preset in (QUICK, CPU, PAPER, SMOKE)}
+PRESETS: Final = {preset.name: preset for preset in (QUICK, CPU, FASHION, PAPER, SMOKE)}
 
 
 def find_preset(name: str) -> Preset:

@@ -150,4 +150,19 @@ SMOKE: Final = Preset(
             TimingPlan(("soft", "gumbel-soft", "gumbel-st"), rounds=3, steps=2, warm_up=1),
         ),
     ),
+    optimisers=(Sweep(replace(_TINIER, name="digits, Adam's ε"), (2, 3)),),
+    signals=(
+        replace(
+            _TINIER,
+            name="digits, before training",
+            probes=ProbePlan(signal_steps=(0,), signal_batches=6, signal_draws=2),
+        ),
+    ),
+    lemmas=(
+        replace(
+            _TINIER,
+            name="digits, both lemmas",
+            probes=ProbePlan(samples=64, lemma_draws=4, hard_lemma_steps=(5,), hard_lemma_draws=4),
+        ),
+    ),
 )

@@ -209,7 +209,7 @@ def _evaluate() -> None:
 
 
 def _in_single_precision() -> None:
-    measures.trace_row(_network(Soft()), _samples(), _PROBES)
+    measures.trace_table(_network(Soft()), _samples(), _PROBES)
     measures.density_table(_network(Soft()), _samples(), _PROBES)
 
 

@@ -127,7 +127,8 @@ def cost(spec: RunSpec) -> float:
         return sum(steps * _step(spec, gates, method) for method in plan.methods)
     training = spec.training
     evaluations = 1 + training.steps // training.interval
-    seconds = training.steps * _step(spec, gates, spec.network.relaxation)
+    passes = training.steps * training.draws_per_step
+    seconds = passes * _step(spec, gates, spec.network.relaxation)
     sizes = DATASETS[spec.data.name].sizes
     evaluated = sizes[1] + sizes[2]
     if spec.device != "cpu":
@@ -160,12 +161,16 @@ def _probes(spec: RunSpec, gates: int) -> float:
     plan = spec.probes
     work = len(plan.trace_steps) * (_PROBE_NS + plan.trace_probes * _TRACE_NS)
     work += plan.density_probes * plan.density_steps * _PRODUCT_NS
-    work += len(plan.lemma_steps) * plan.lemma_draws * _LEMMA_NS
+    lemmas = len(plan.lemma_steps) + len(plan.hard_lemma_steps)
+    work += lemmas * plan.lemma_draws * _LEMMA_NS
+    work += len(plan.hard_lemma_steps) * plan.hard_lemma_draws * _EVALUATION_NS
     work += len(plan.anatomy_steps) * _ANATOMY_NS
     if plan.landscape_directions:
         work += (plan.landscape_directions + 1) * plan.landscape_grid * _POINT_NS
         work += plan.plane_grid**2 * _PLANE_NS + 100 * _PRODUCT_NS
-    return gates * plan.samples * work * 1e-9
+    gradients = len(plan.signal_steps) * plan.signal_batches * plan.signal_draws
+    seconds = gradients * _step(spec, gates, spec.network.relaxation)
+    return seconds + gates * plan.samples * work * 1e-9
 
 
 def memory(spec: RunSpec) -> float:
@@ -178,7 +183,8 @@ def memory(spec: RunSpec) -> float:
     if isinstance(thresholds, int):
         features = data.n_values * thresholds
     networks = 1 if spec.timing is None else len(spec.timing.methods)
-    logits = networks * gates * 16 * 4 * 4
+    arrays = 4 if spec.training.draws_per_step == 1 else 5
+    logits = networks * gates * 16 * 4 * arrays
     # Training keeps every layer's outputs and their gradients, an evaluation two layers at a time.
     activations = networks * gates * spec.training.batch_size * 4 * 2
     activations = max(activations, 3 * spec.network.width * EVALUATED * 4)

@@ -33,6 +33,8 @@ TABLES: Final = (
     "anatomy",
     "landscape",
     "timing",
+    "signal",
+    "hard_lemma",
 )
 
 
@@ -84,16 +86,21 @@ def _train_and_measure(spec: RunSpec, data: Dataset) -> dict[str, pd.DataFrame]:
     plan = spec.probes
     model = spec.network.build(data).to(spec.device)
     samples = (data.x_train[: plan.samples], data.y_train[: plan.samples])
-    parts: dict[str, list[pd.DataFrame]] = {"curvature": [], "lemma": [], "anatomy": []}
+    at_step = {
+        "curvature": (plan.trace_steps, measures.trace_table),
+        "lemma": (plan.lemma_steps, measures.lemma_table),
+        "anatomy": (plan.anatomy_steps, measures.anatomy_table),
+        "hard_lemma": (plan.hard_lemma_steps, measures.hard_lemma_table),
+    }
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in [*at_step, "signal"]}
 
     def measure(step: int, network: LogicNetwork, row: dict[str, float]) -> None:
-        if step in plan.trace_steps:
-            table = pd.DataFrame([measures.trace_row(network, samples, plan)])
-            parts["curvature"].append(table.assign(step=step))
-        if step in plan.lemma_steps:
-            parts["lemma"].append(measures.lemma_table(network, samples, plan).assign(step=step))
-        if step in plan.anatomy_steps:
-            parts["anatomy"].append(measures.anatomy_table(network, samples).assign(step=step))
+        for name, (steps, table) in at_step.items():
+            if step in steps:
+                parts[name].append(table(network, samples, plan).assign(step=step))
+        if step in plan.signal_steps:
+            signals = measures.signal_table(network, data, spec)
+            parts["signal"].append(signals.assign(step=step))
 
     result = train(model, data, **asdict(spec.training), progress=False, callbacks=[measure])
     seed = spec.training.seed

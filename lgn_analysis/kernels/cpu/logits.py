@@ -43,11 +43,11 @@ class Rule(NamedTuple):
     Attributes:
         noisy: whether noise is added.
         hard: whether the forward takes one gate, ``argmax``, rather than a mixture.
-        taus: float64 [depth], gate temperature of each layer; in a run of steps [n_steps, depth].
+        taus: float64 [depth], gate temperature of each layer; in a run a row for each of its passes.
         seed_low, seed_high: the two words of the noise seed.
         purpose: what the noise is for.
         first_layer: index of the first layer, to which its noise belongs.
-        draw: which noise, as an int64; in a run of steps the first step's.
+        draw: which noise, as an int64; in a run that of its first pass.
     """
 
     noisy: bool
@@ -61,17 +61,17 @@ class Rule(NamedTuple):
 
 
 @device
-def rule_at(rule, step, depth):
-    """Return the rule of one step of a run: the temperatures of its row, and its draw."""
+def rule_at(rule, turn, depth):
+    """Return the rule of one pass of a run: the temperatures of its row, and its draw."""
     return Rule(
         rule.noisy,
         rule.hard,
-        rule.taus[step * depth : (step + 1) * depth],
+        rule.taus[turn * depth : (turn + 1) * depth],
         rule.seed_low,
         rule.seed_high,
         rule.purpose,
         rule.first_layer,
-        rule.draw + step,
+        rule.draw + turn,
     )
 
 
@@ -226,19 +226,21 @@ def logit_gradient(sums, row, weights, gate, tau):
 
 
 class Adam(NamedTuple):
-    """:class:`torch.optim.Adam` of a network: its constants, and what it moves.
+    """:class:`torch.optim.AdamW` of a network: its constants, and what it moves.
 
     Attributes:
-        lr, beta1, beta2, eps: its constants.
+        beta1, beta2, eps, weight_decay: its constants.
+        lrs: float64 [n_steps], the learning rate of each step of a run.
         steps_done: steps before those of a run.
         logits, first_moments, second_moments: int64 [depth], where each layer's float32 [width, 16] lie,
             in memory that the caller keeps alive.
     """
 
-    lr: float
     beta1: float
     beta2: float
     eps: float
+    weight_decay: float
+    lrs: NDArray[np.float64]
     steps_done: int
     logits: NDArray[np.int64]
     first_moments: NDArray[np.int64]
@@ -246,20 +248,39 @@ class Adam(NamedTuple):
 
 
 @device
-def adam_step(logits, first_moment, second_moment, offset, gradient, adam, rate, scale):
-    """Move 16 logits by Adam; :func:`adam_factors` gives ``rate`` and ``scale``."""
+def adam_step(logits, first_moment, second_moment, offset, gradient, adam, factors):
+    """Move 16 logits by Adam; :func:`adam_factors` gives the ``factors``."""
     mean = load(first_moment, offset, 16)
     mean = fma(gradient - mean, np.float32(1.0 - adam.beta1), mean)
     square = load(second_moment, offset, 16) * np.float32(adam.beta2)
     square = fma(gradient * np.float32(1.0 - adam.beta2), gradient, square)
-    spread = fma(sqrt(square), scale, np.float32(adam.eps))
+    spread = fma(sqrt(square), factors.scale, np.float32(adam.eps))
     store(first_moment, offset, mean)
     store(second_moment, offset, square)
-    store(logits, offset, load(logits, offset, 16) - mean * rate / spread)
+    kept = load(logits, offset, 16) * factors.kept
+    store(logits, offset, kept - mean * factors.rate / spread)
+
+
+class AdamFactors(NamedTuple):
+    """What a step of Adam multiplies by.
+
+    Attributes:
+        rate: the learning rate over the bias of the mean.
+        scale: 1 over the root of the bias of the squares.
+        kept: what weight decay leaves of a logit.
+    """
+
+    rate: np.float32
+    scale: np.float32
+    kept: np.float32
 
 
 @device
 def adam_factors(adam, step):
-    """Return lr over the bias of the mean, and 1 over the root of the bias of the squares."""
-    rate = adam.lr / (1.0 - adam.beta1**step)
-    return np.float32(rate), np.float32(1.0 / np.sqrt(1.0 - adam.beta2**step))
+    """Return the factors of a step, ``step`` its place in the run."""
+    lr, taken = adam.lrs[step], adam.steps_done + step + 1
+    return AdamFactors(
+        np.float32(lr / (1.0 - adam.beta1**taken)),
+        np.float32(1.0 / np.sqrt(1.0 - adam.beta2**taken)),
+        np.float32(1.0 - lr * adam.weight_decay),
+    )

@@ -234,15 +234,24 @@ def logit_gradient(
     stream,
     n,
     n_parts,
-    inverse_tau,
+    inverse_tau,  # a number, or [1] if STORED
     NOISY: tl.constexpr,
+    STORED: tl.constexpr,
+    ADDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write the gradient of the logits [n, 16] from the four sums [n_parts, n, 4]."""
+    """Write the gradient of the logits [n, 16] from the four sums [n_parts, n, 4], or add it if it ADDS."""
+    inverse_tau = value_of(inverse_tau, STORED)
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     d0, d1, d2, d3 = gradient_options(
         logits, (sums, n_parts), (state, stream), gates, n, inverse_tau, NOISY, BLOCK
     )
+    if ADDS:
+        a0, a1, a2, a3 = load_options(out, gates, n, BLOCK)
+        d0 += a0
+        d1 += a1
+        d2 += a2
+        d3 += a3
     store_options(out, gates, n, d0, d1, d2, d3, BLOCK)
 
 
@@ -323,14 +332,25 @@ def coefficients_of(
 
 
 def gradient_of(
-    logits: Tensor, sums: Tensor, draw: Draw | None, layer: int, *, tau: float
+    logits: Tensor,
+    sums: Tensor,
+    draw: Draw | None,
+    layer: int,
+    *,
+    tau: Tau,
+    added: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of logits [n, 16] for the four sums [n_parts, n, 4] of their gates."""
+    """Return the gradient of logits [n, 16] for the four sums [n_parts, n, 4] of their gates.
+
+    ``added`` [n, 16] is added to it, in place.
+    """
     n = logits.shape[0]
-    out = torch.empty_like(logits)
+    inverse, stored = inverse_of(tau)
+    out = torch.empty_like(logits) if added is None else added
     arrays = (out, logits, sums, *noise_arguments(logits, draw, layer))
-    sizes = (n, sums.shape[0], 1 / tau)
-    launch(logit_gradient, (cdiv(n, GATES),), *arrays, *sizes, NOISY=draw is not None, BLOCK=GATES)
+    kinds = {"NOISY": draw is not None, "STORED": stored, "ADDS": added is not None}
+    sizes = (n, sums.shape[0], inverse)
+    launch(logit_gradient, (cdiv(n, GATES),), *arrays, *sizes, **kinds, BLOCK=GATES)
     return out
 
 

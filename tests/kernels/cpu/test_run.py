@@ -31,12 +31,13 @@ class Trained:
     run: cpu.TrainingRun
 
     @classmethod
-    def of(cls, case: Case) -> Trained:
+    def of(cls, case: Case, rule: AdamRule | None = None, draws: int = 1) -> Trained:
         x, y = data(case)
         logits = [z.detach().clone() for z in case.logits]
         moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
         samples = cpu.PackedSamples(cpu.pack_bits(x), case.model.n_features)
-        run = cpu.TrainingRun(case.network, logits, moments, samples, y, AdamRule(LR))
+        rule = rule or AdamRule(LR)
+        run = cpu.TrainingRun(case.network, logits, moments, samples, y, rule, draws=draws)
         return cls(case, logits, moments, run)
 
     def steps(self, order: Tensor, first: int = 0) -> list[float]:
@@ -126,15 +127,72 @@ def test_where_a_run_is_cut_changes_no_bit(case: Case) -> None:
     assert all(map(torch.equal, whole.everything(), parts.everything()))
 
 
-def test_another_learning_rate_can_be_given_for_some_steps(case: Case) -> None:
-    trained, other = Trained.of(case), Trained.of(case)
-    order, key = orders(1, 64), NoiseKey(9, Purpose.TRAINING)
-    trained.run.run(order, key, steps_done=0)
-    other.run.run(order, key, steps_done=0, lr=2 * LR)
-    for before, z, twice in zip(case.logits, trained.logits, other.logits, strict=True):
-        torch.testing.assert_close(
-            twice - before.detach(), 2 * (z - before.detach()), rtol=1e-3, atol=1e-5
-        )
+RULE = AdamRule(LR, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.5)
+RATES = [0.05, 0.02, 0.0, 0.08]
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("batch", [9, 130])
+def test_steps_are_those_of_adamw_on_the_mean_over_draws(
+    relaxation: Relaxation, draws: int, batch: int
+) -> None:
+    """A large epsilon, so that moves are about as large as gradients and rounding decides nothing."""
+    case, order = make_case(relaxation), orders(len(RATES), batch)
+    trained, key = Trained.of(case, RULE, draws), NoiseKey(9, Purpose.TRAINING, 30)
+    got = trained.run.run(order, key, steps_done=0, lrs=RATES).tolist()
+    model, (x, y) = copy.deepcopy(case.model), data(case)
+    constants = {"betas": RULE.betas, "eps": RULE.eps, "weight_decay": RULE.weight_decay}
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LR, **constants)  # type: ignore[arg-type]
+    losses = []
+    for step, chosen in enumerate(order):
+        optimiser.param_groups[0]["lr"] = RATES[step]
+        keys = [NoiseKey(9, Purpose.TRAINING, 30 + step * draws + m) for m in range(draws)]
+        outputs = [model(x[chosen], draw=one) for one in keys]
+        loss = torch.stack([functional.cross_entropy(o, y[chosen]) for o in outputs]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert got == pytest.approx(losses, rel=1e-5)
+    for z, moments, parameter in zip(
+        trained.logits, trained.moments, model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(z, parameter.detach(), rtol=1e-4, atol=1e-4)
+        state = optimiser.state[parameter]
+        for moment, name in ((moments.mean, "exp_avg"), (moments.square, "exp_avg_sq")):
+            largest = float(state[name].abs().max())
+            torch.testing.assert_close(moment, state[name], rtol=1e-3, atol=1e-4 * largest)
+
+
+def test_steps_of_several_draws_can_be_cut_and_shared_out(relaxation: Relaxation) -> None:
+    case, order, before = make_case(relaxation), orders(4, 65), torch.get_num_threads()
+    whole, parts = Trained.of(case, draws=2), Trained.of(case, draws=2)
+    whole.run.run(order, NoiseKey(9, Purpose.TRAINING), steps_done=0, lrs=RATES)
+    torch.set_num_threads(3)
+    for first, last in ((0, 1), (1, 4)):
+        key = NoiseKey(9, Purpose.TRAINING, 2 * first)
+        parts.run.run(order[first:last], key, steps_done=first, lrs=RATES[first:last])
+    torch.set_num_threads(before)
+    assert all(map(torch.equal, whole.everything(), parts.everything()))
+
+
+def test_a_power_of_two_in_gradient_and_epsilon_changes_no_bit_of_the_logits(case: Case) -> None:
+    order, scale = orders(5, 70), 2.0**27
+    plain = Trained.of(case, AdamRule(LR, eps=1e-8, weight_decay=0.1))
+    rule = AdamRule(LR, eps=1e-8 * scale, weight_decay=0.1, gradient_scale=scale)
+    scaled = Trained.of(case, rule)
+    assert plain.steps(order) == scaled.steps(order)
+    for one, other in zip(plain.moments, scaled.moments, strict=True):
+        assert torch.equal(one.mean * scale, other.mean)
+        assert torch.equal(one.square * scale**2, other.square)
+    assert all(map(torch.equal, plain.logits, scaled.logits))
+
+
+@pytest.mark.parametrize("lrs", [[0.1], [0.1, -0.1], [0.1, float("inf")]])
+def test_learning_rates_that_do_not_fit_are_refused(lrs: list[float]) -> None:
+    trained = Trained.of(make_case(GumbelST()))
+    with pytest.raises(InvalidInputError, match="lrs must hold 2 finite numbers, none below zero"):
+        trained.run.run(orders(2, 9), NoiseKey(9, Purpose.TRAINING), steps_done=0, lrs=lrs)
 
 
 TAUS = [2.0, 0.7, 0.4, 0.3, 1.1]

@@ -43,10 +43,10 @@ def write_gradients(sums, weights, n, tau, gradients):
 
 @entry
 def move(logits, means, squares, gradients, adam, n, step):
-    rate, scale = adam_factors(adam, step)
+    factors = adam_factors(adam, step)
     for gate in range(n):
         gradient = load(gradients, 16 * gate, 16)
-        adam_step(logits, means, squares, 16 * gate, gradient, adam, rate, scale)
+        adam_step(logits, means, squares, 16 * gate, gradient, adam, factors)
 
 
 def chosen(
@@ -139,16 +139,17 @@ def test_gradient_of_the_logits_is_that_of_the_softmax(tau: float) -> None:
     )
 
 
-def test_adam_moves_as_torch_moves() -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.7])
+def test_adam_moves_as_torch_moves(decay: float) -> None:
     generator = torch.Generator().manual_seed(3)
     parameter = torch.nn.Parameter(torch.randn(29, 16, generator=generator))
-    optimiser = torch.optim.Adam([parameter], lr=0.02)
+    optimiser = torch.optim.AdamW([parameter], lr=0.02, weight_decay=decay)
     logits = parameter.detach().clone()
     means, squares = torch.zeros_like(logits), torch.zeros_like(logits)
     none = np.empty(0, dtype=np.int64)
-    adam = Adam(0.02, 0.9, 0.999, 1e-8, 0, none, none, none)
-    for step in range(1, 30):
-        gradient = torch.randn(29, 16, generator=generator) * 10.0 ** (step % 7 - 6)
+    adam = Adam(0.9, 0.999, 1e-8, decay, np.full(29, 0.02), 0, none, none, none)
+    for step in range(29):
+        gradient = torch.randn(29, 16, generator=generator) * 10.0 ** ((step + 1) % 7 - 6)
         parameter.grad = gradient
         optimiser.step()
         flat = [t.numpy().reshape(-1) for t in (logits, means, squares, gradient)]

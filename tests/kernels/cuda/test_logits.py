@@ -136,6 +136,9 @@ def test_coefficients_and_gradients_are_those_of_the_relaxation(
     (gradient,) = torch.autograd.grad(expected, z, sums.sum(0))
     got = gradient_of(z.detach(), sums, draw, layer, tau=tau)
     torch.testing.assert_close(got, gradient, rtol=1e-4, atol=1e-5)
+    stored, added = torch.tensor([1 / tau], device=device), torch.ones_like(got)
+    gradient_of(z.detach(), sums, draw, layer, tau=stored, added=added)
+    torch.testing.assert_close(added, 1 + gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_extreme_logits_give_finite_weights(device: torch.device) -> None:
@@ -146,9 +149,10 @@ def test_extreme_logits_give_finite_weights(device: torch.device) -> None:
 
 
 def test_adam_in_place_is_torch_adam(device: torch.device) -> None:
-    n, rule = 67, AdamRule(lr=0.03, betas=(0.8, 0.95), eps=1e-6)
+    n, rule = 67, AdamRule(lr=0.03, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.5)
     parameter = torch.nn.Parameter(logits(n).to(device))
-    optimiser = torch.optim.Adam([parameter], lr=rule.lr, betas=rule.betas, eps=rule.eps)
+    constants = {"betas": rule.betas, "eps": rule.eps, "weight_decay": rule.weight_decay}
+    optimiser = torch.optim.AdamW([parameter], lr=rule.lr, **constants)  # type: ignore[arg-type]
     z = parameter.detach().clone()
     moments = Moments(torch.zeros_like(z), torch.zeros_like(z))
     for step in range(1, 4):
@@ -156,7 +160,9 @@ def test_adam_in_place_is_torch_adam(device: torch.device) -> None:
         parameter.grad = gradient_of(parameter.detach(), sums, None, 0, tau=0.5)
         optimiser.step()
         corrections = [1 - beta**step for beta in rule.betas]
-        rates = torch.tensor([rule.lr / corrections[0], corrections[1] ** -0.5], device=device)
+        kept = 1 - rule.lr * rule.weight_decay
+        factors = [rule.lr / corrections[0], corrections[1] ** -0.5, kept]
+        rates = torch.tensor(factors, device=device)
         adam_step(z, moments, sums, None, 0, tau=0.5, rule=rule, rates=rates)
     torch.testing.assert_close(z, parameter.detach(), rtol=1e-5, atol=1e-5)
     state = optimiser.state[parameter]

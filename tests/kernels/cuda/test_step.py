@@ -47,7 +47,9 @@ class Problem:
     def key(self, step: int = 0) -> NoiseKey:
         return NoiseKey(2**64 - 1, Purpose.TRAINING, DRAW + step)
 
-    def run(self, **options: object) -> tuple[TrainingRun, list[Tensor], list[Moments]]:
+    def run(
+        self, rule: AdamRule | None = None, **options: object
+    ) -> tuple[TrainingRun, list[Tensor], list[Moments]]:
         """Return a fresh run from the model's logits, its parameters and its moments."""
         logits = [layer.logits.detach().clone() for layer in self.model.layers]
         moments = [Moments(torch.zeros_like(z), torch.zeros_like(z)) for z in logits]
@@ -60,7 +62,7 @@ class Problem:
             moments,
             samples,
             self.y,
-            AdamRule(0.05),
+            rule or AdamRule(0.05),
             **options,  # type: ignore[arg-type]
         )
         return run, logits, moments
@@ -190,6 +192,80 @@ def test_a_learning_rate_can_be_given_for_each_run(device: torch.device) -> None
     problem = Problem(device)
     run, logits, _ = problem.run()
     before = [z.clone() for z in logits]
-    run.run(problem.order[:1], problem.key(), steps_done=0, lr=0.0)
+    run.run(problem.order[:1], problem.key(), steps_done=0, lrs=[0.0])
     for one, other in zip(logits, before, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+RULE = AdamRule(0.05, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.5)
+RATES = [0.05, 0.02, 0.0, 0.08]
+
+
+@pytest.mark.parametrize(
+    ("name", "draws"), [("gumbel-st", 1), ("gumbel-st", 3), ("gumbel-soft", 2), ("soft", 1)]
+)
+@pytest.mark.parametrize("taus", [None, [2.0, 0.7, 0.4, 1.1]])
+def test_steps_are_those_of_adamw_on_the_mean_over_draws(
+    name: str, draws: int, taus: list[float] | None, device: torch.device
+) -> None:
+    problem = Problem(device, name)
+    run, logits, moments = problem.run(RULE, draws=draws)
+    cuts = [slice(0, 1), slice(1, 4)]
+    losses = [
+        loss
+        for cut in cuts
+        for loss in run.run(
+            problem.order[cut],
+            problem.key(draws * cut.start),
+            steps_done=cut.start,
+            lrs=RATES[cut],
+            taus=None if taus is None else taus[cut],
+        ).tolist()
+    ]
+    constants = {"betas": RULE.betas, "eps": RULE.eps, "weight_decay": RULE.weight_decay}
+    optimiser = torch.optim.AdamW(problem.model.parameters(), **constants)  # type: ignore[arg-type]
+    for step, chosen in enumerate(problem.order):
+        optimiser.param_groups[0]["lr"] = RATES[step]
+        if taus is not None:
+            problem.model.set_tau(taus[step])
+        keys = [problem.key(step * draws + m) for m in range(draws)]
+        outputs = [problem.model(problem.x[chosen], draw=key) for key in keys]
+        loss = torch.stack([functional.cross_entropy(o, problem.y[chosen]) for o in outputs]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        assert losses[step] == pytest.approx(float(loss.detach()), rel=1e-5)
+    for layer, z, moment in zip(problem.model.layers, logits, moments, strict=True):
+        torch.testing.assert_close(z, layer.logits.detach(), rtol=1e-4, atol=1e-4)
+        state = optimiser.state[layer.logits]
+        torch.testing.assert_close(moment.mean, state["exp_avg"], rtol=1e-3, atol=1e-5)
+
+
+def test_a_power_of_two_in_gradient_and_epsilon_changes_no_bit(device: torch.device) -> None:
+    problem, scale = Problem(device), 2.0**27
+    plain, logits, moments = problem.run(AdamRule(0.05))
+    scaled, again, larger = problem.run(AdamRule(0.05, eps=1e-8 * scale, gradient_scale=scale))
+    losses = [run.run(problem.order, problem.key(), steps_done=0) for run in (plain, scaled)]
+    assert losses[0].tolist() == losses[1].tolist()
+    for one, other in zip(logits, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    for one, other in zip(moments, larger, strict=True):
+        torch.testing.assert_close(one.mean * scale, other.mean, rtol=0, atol=0)
+
+
+def test_several_draws_are_captured_in_one_graph(device: torch.device) -> None:
+    problem = Problem(device)
+    launched, logits, _ = problem.run(draws=2, capture=False)
+    replayed, again, _ = problem.run(draws=2)
+
+    class Recorded:
+        def __init__(self, purpose: Purpose) -> None:
+            self.replay = lambda: replayed._step(purpose)
+
+    replayed.captures = True
+    replayed._captured = Recorded  # type: ignore[method-assign, assignment]
+    for run in (launched, replayed):
+        run.run(problem.order, problem.key(), steps_done=0)
+        run.run(problem.order, problem.key(8), steps_done=4, lrs=RATES)
+    for one, other in zip(logits, again, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

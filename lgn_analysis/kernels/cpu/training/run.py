@@ -33,6 +33,7 @@ from lgn_analysis.kernels.interface import (
     NetworkSpec,
     PackedSamples,
     check_confidences,
+    check_lrs,
     check_taus,
 )
 
@@ -52,6 +53,8 @@ class TrainingRun:
         samples: PackedSamples,
         labels: Tensor,
         adam: AdamRule,
+        *,
+        draws: int = 1,
     ) -> None:
         self._network = network
         self._logits = [z.detach() for z in logits]
@@ -63,6 +66,7 @@ class TrainingRun:
             raise InvalidInputError("logits must be contiguous; store logits.contiguous()")
         check_range("labels", self._labels, network.n_groups)
         self._adam = adam
+        self._draws = draws
         self._batch = 0
         self._work: Workspace | None = None
 
@@ -72,7 +76,7 @@ class TrainingRun:
         key: NoiseKey,
         *,
         steps_done: int,
-        lr: float | None = None,
+        lrs: Sequence[float] | None = None,
         taus: Sequence[float] | None = None,
     ) -> Tensor:
         """Take a step for each row of ``order``; see :meth:`lgn_analysis.kernels.interface.Run.run`."""
@@ -80,14 +84,18 @@ class TrainingRun:
         network = self._network
         wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
         check_taus(network, taus, n_steps)
+        check_lrs(lrs, n_steps)
         if self._work is None or self._batch != batch:
             check_confidences(network)
-            self._work, self._batch = make_workspace(wires, batch, network), batch
+            self._work = make_workspace(wires, batch, network, self._draws)
+            self._batch = batch
+        rule = self._adam
         adam = Adam(
-            lr=float(self._adam.lr if lr is None else lr),
-            beta1=float(self._adam.betas[0]),
-            beta2=float(self._adam.betas[1]),
-            eps=float(self._adam.eps),
+            beta1=float(rule.betas[0]),
+            beta2=float(rule.betas[1]),
+            eps=float(rule.eps),
+            weight_decay=float(rule.weight_decay),
+            lrs=np.full(n_steps, rule.lr, float) if lrs is None else np.array(lrs, float),
             steps_done=steps_done,
             logits=addresses(self._logits),
             first_moments=addresses([moments.mean for moments in self._moments]),
@@ -104,12 +112,15 @@ class TrainingRun:
             train_packed if network.relaxation.hard else train_dense,
             wires,
             self._work,
-            make_rule(network, key, np.repeat(own, wires.depth)),
+            make_rule(network, key, np.repeat(own, self._draws * wires.depth)),
             adam,
-            Batches(self._data, self._labels, indices, batch),
+            Batches(
+                *(self._data, self._labels, indices, batch, self._draws),
+                scale=rule.gradient_scale / (batch * network.group_tau * self._draws),
+            ),
             losses,
             work=float(wires.depth * wires.width * batch),
-            passes=n_steps,
+            passes=n_steps * self._draws,
         )
         torch.autograd.graph.increment_version(self._logits)
         for buffer, value in zip(network.confidences, confidences.tolist(), strict=True):
@@ -117,8 +128,8 @@ class TrainingRun:
         return torch.from_numpy(losses)
 
 
-def make_workspace(wires: Wires, batch: int, network: NetworkSpec) -> Workspace:
-    """Return memory for steps of so many samples."""
+def make_workspace(wires: Wires, batch: int, network: NetworkSpec, draws: int) -> Workspace:
+    """Return memory for steps of so many samples and noise draws."""
     hard = network.relaxation.hard
     n_gates, n_blocks = wires.depth * wires.width, -(-batch // BLOCK)
     n_rows = count_rows(wires)
@@ -145,6 +156,7 @@ def make_workspace(wires: Wires, batch: int, network: NetworkSpec) -> Workspace:
         ),
         losses=empty(n_blocks, np.float64),
         adaptation=_make_adaptation(network, wires.depth, n_gates),
+        logit_gradients=empty(n_gates * N_GATES if draws > 1 else 0, np.float32),
     )
 
 

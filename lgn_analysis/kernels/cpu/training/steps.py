@@ -72,6 +72,8 @@ class Workspace(NamedTuple):
         gradients: of the blocks' groups and of the two layers at hand.
         losses: float64 [n_blocks].
         adaptation: how temperatures follow confidence, if they do.
+        logit_gradients: float32 [gates, 16], their sum over the noise draws of a step; empty where
+            there is one.
     """
 
     activations: Activations
@@ -79,6 +81,7 @@ class Workspace(NamedTuple):
     gradients: Gradients
     losses: NDArray[np.float64]
     adaptation: Adaptation
+    logit_gradients: NDArray[np.float32]
 
 
 class Batches(NamedTuple):
@@ -89,12 +92,17 @@ class Batches(NamedTuple):
         labels: int64 [n_samples].
         order: int64 [n_steps, batch]: which samples.
         batch: samples a step.
+        draws: passes over each batch, each with noise of its own. Pass ``turn`` is draw
+            ``turn % draws`` of step ``turn // draws``.
+        scale: multiplies the gradient of the group sums.
     """
 
     data: NDArray[np.int64]
     labels: NDArray[np.int64]
     order: NDArray[np.int64]
     batch: int
+    draws: int
+    scale: float
 
 
 @device
@@ -171,33 +179,37 @@ def _losses_and_deltas(wires, work, batches, step, span, labels):
             block * (n_groups + 1) * BLOCK,
             labels,
             n_samples,
-            1.0 / (batches.batch * outputs.group_tau),
+            batches.scale,
             work.gradients.deltas,
             block * n_groups * BLOCK,
         )
 
 
 @device
-def _note_loss(work, batch, step, worker, losses):
-    """Write the mean loss of a step and return whether it is finite, the same to every worker."""
+def _note_loss(work, batches, turn, worker, losses):
+    """Add the mean loss of a pass to its step's; return whether it is finite, the same to every worker."""
     mean = 0.0
     for block in range(work.activations.n_blocks):
-        mean += work.losses[block] / batch
+        mean += work.losses[block] / batches.batch
     if worker.place == 0:
-        losses[step] = mean
+        step = turn // batches.draws
+        before = losses[step] if turn % batches.draws > 0 else 0.0
+        losses[step] = before + mean / batches.draws
     return math.isfinite(mean)
 
 
 @device
-def _move_gates(wires, work, rule, adam, step, span, chooses, scratch):
-    """Take a step of Adam with gates ``span[0]``..``span[1] - 1``, and choose them anew for the next one.
+def _move_gates(wires, work, rule, adam, draws, turn, span, chooses, scratch):
+    """Use the gradient of gates ``span[0]``..``span[1] - 1``, and choose them anew for the next pass.
 
-    ``step`` is its place in the run, whose temperatures move the gates; those of the next one choose.
+    The last draw of a step takes it, by Adam; those before it add up their gradients. The temperatures
+    of this pass give its gradients; those of the next one choose.
     """
-    rate, scale = adam_factors(adam, adam.steps_done + step + 1)
+    step, draw = turn // draws, turn % draws
+    factors = adam_factors(adam, step)
     size = wires.width * N_OPTIONS
-    taus = rule_at(rule, step, wires.depth).taus
-    weights, sums = work.activations.weights, work.gradients.sums
+    taus = rule_at(rule, turn, wires.depth).taus
+    weights, sums, added = work.activations.weights, work.gradients.sums, work.logit_gradients
     tile, last = span
     while tile < last:
         layer = tile // wires.width
@@ -214,19 +226,24 @@ def _move_gates(wires, work, rule, adam, step, span, chooses, scratch):
             prefetch(sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
             row = start + at(wires.position_of, gate)
             gradient = logit_gradient(sums, row, weights, gate, tau)
-            adam_step(logits, first_moment, second_moment, offset, gradient, adam, rate, scale)
+            if draw > 0:
+                gradient = gradient + load(added, gate * N_OPTIONS, N_OPTIONS)
+            if draw + 1 < draws:
+                store(added, gate * N_OPTIONS, gradient)
+            else:
+                adam_step(logits, first_moment, second_moment, offset, gradient, adam, factors)
         if chooses:
-            _choose_gates(wires, work, rule, adam.logits, step + 1, (tile, tile_end), scratch)
+            _choose_gates(wires, work, rule, adam.logits, turn + 1, (tile, tile_end), scratch)
         tile = tile_end
 
 
 @device
-def _choose_gates(wires, work, rule, logits, step, span, scratch):
+def _choose_gates(wires, work, rule, logits, turn, span, scratch):
     if work.adaptation.active:
         rate_gates(logits, wires.width, span, work.adaptation, work.activations.gates, scratch)
         return
-    of_step = rule_at(rule, step, wires.depth)
-    select_gates(logits, wires.width, span, of_step, work.activations, scratch)
+    of_pass = rule_at(rule, turn, wires.depth)
+    select_gates(logits, wires.width, span, of_pass, work.activations, scratch)
 
 
 @entry
@@ -242,7 +259,7 @@ def train_packed(worker, wires, work, rule, adam, batches, losses):
     """
     if not barrier(worker):
         return
-    n_steps, activations = len(losses), work.activations
+    n_passes, activations = len(losses) * batches.draws, work.activations
     n_rows = level_row(wires, wires.depth + 1)
     gates = shard(wires.depth * wires.width, worker)
     blocks = shard(activations.n_blocks, worker)
@@ -250,21 +267,24 @@ def train_packed(worker, wires, work, rule, adam, batches, losses):
     planes = np.empty(N_PLANES, dtype=np.int64)
     scratch = make_scratch()
     _choose_gates(wires, work, rule, adam.logits, 0, gates, scratch)
-    for step in range(n_steps):
-        _gather_batch(wires, batches, step, worker, square, activations.words, n_rows)
+    for turn in range(n_passes):
+        step = turn // batches.draws
+        if turn % batches.draws == 0:
+            _gather_batch(wires, batches, step, worker, square, activations.words, n_rows)
         barrier(worker)
         if work.adaptation.active:
-            taus = rule_at(rule, step, wires.depth).taus
+            taus = rule_at(rule, turn, wires.depth).taus
             follow_confidence(work.adaptation, wires.depth, wires.width, worker, taus)
         forward_packed(worker, wires, activations)
         group_sums_packed(worker, wires, activations, planes, work.outputs)
         barrier(worker)
         _losses_and_deltas(wires, work, batches, step, blocks, square)
         barrier(worker)
-        if not _note_loss(work, batches.batch, step, worker, losses):
+        if not _note_loss(work, batches, turn, worker, losses):
             return
         backward_packed(worker, wires, activations, work.gradients)
-        _move_gates(wires, work, rule, adam, step, gates, step + 1 < n_steps, scratch)
+        chooses = turn + 1 < n_passes
+        _move_gates(wires, work, rule, adam, batches.draws, turn, gates, chooses, scratch)
 
 
 @entry
@@ -272,13 +292,15 @@ def train_dense(worker, wires, work, rule, adam, batches, losses):
     """Run steps of a network of soft gates; see :func:`train_packed`."""
     if not barrier(worker):
         return
-    n_steps, activations = len(losses), work.activations
+    n_passes, activations = len(losses) * batches.draws, work.activations
     gates = shard(wires.depth * wires.width, worker)
     square = np.empty(BLOCK, dtype=np.int64)
     scratch = make_scratch()
     _choose_gates(wires, work, rule, adam.logits, 0, gates, scratch)
-    for step in range(n_steps):
-        _gather_batch(wires, batches, step, worker, square, activations.words, wires.n_features)
+    for turn in range(n_passes):
+        step = turn // batches.draws
+        if turn % batches.draws == 0:
+            _gather_batch(wires, batches, step, worker, square, activations.words, wires.n_features)
         barrier(worker)
         for block in range(activations.n_blocks):
             write_inputs(wires, worker, activations, block, 0)
@@ -290,6 +312,7 @@ def train_dense(worker, wires, work, rule, adam, batches, losses):
                 _losses_and_deltas(wires, work, batches, step, (block, block + 1), square)
             barrier(worker)
             backward_dense(worker, wires, activations, work.gradients, block, 0)
-        if not _note_loss(work, batches.batch, step, worker, losses):
+        if not _note_loss(work, batches, turn, worker, losses):
             return
-        _move_gates(wires, work, rule, adam, step, gates, step + 1 < n_steps, scratch)
+        chooses = turn + 1 < n_passes
+        _move_gates(wires, work, rule, adam, batches.draws, turn, gates, chooses, scratch)

@@ -178,6 +178,12 @@ def package_launches(*, width: int = 1600, batch: int = 128, directions: int = 7
             steps.run(order, key, steps_done=0)
             if not kind.adaptive:
                 steps.run(order, key, steps_done=0, taus=[1.0])
+            if network.relaxation.noisy:
+                averaged = cuda.TrainingRun(
+                    *(network, logits, moments, samples, y, AdamRule(0.01)), draws=3
+                )
+                averaged.run(order, key, steps_done=0)
+                averaged.run(order, key, steps_done=0, taus=[1.0])
         words = cuda.pack_bits(x.T)
         cuda.unpack_bits(words, batch)
         cuda.gate_layer_packed(words, wiring, torch.zeros(width, dtype=torch.int64))

@@ -17,7 +17,7 @@ from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import CAGE
 from lgn_analysis.kernels.autograd import Tape
 from lgn_analysis.kernels.cuda.bits import Batch, gather_packed
-from lgn_analysis.kernels.cuda.logits import Draw, Tau
+from lgn_analysis.kernels.cuda.logits import Draw, Tau, gradient_of
 from lgn_analysis.kernels.cuda.network import run_backward, run_forward
 from lgn_analysis.kernels.cuda.runtime.layout import consumers_of_layers
 from lgn_analysis.kernels.cuda.training.confidence import follow_confidence
@@ -29,9 +29,11 @@ from lgn_analysis.kernels.interface import (
     PackedSamples,
     as_int64,
     check_confidences,
+    check_lrs,
     check_taus,
 )
 
+_DRAW: Final = 1
 _POSITION: Final = 3
 """Where the step's number within its run stands in the state: seed, draw, Adam's steps, position."""
 _MOST_STEPS: Final = 256
@@ -53,6 +55,7 @@ class TrainingRun:
         labels: Tensor,
         adam: AdamRule,
         *,
+        draws: int = 1,
         capture: bool = True,
     ) -> None:
         device = labels.device
@@ -62,10 +65,12 @@ class TrainingRun:
         self.samples = samples
         self.labels = labels
         self.adam = adam
+        self.draws = draws
         self.captures = capture and device.type == "cuda"
         # The same launches serve every step because what changes stands here, on the device.
         self._state = torch.zeros(4, dtype=torch.int64, device=device)
         self._rates = torch.zeros(3, dtype=torch.float32, device=device)
+        self._lrs = torch.empty(0, dtype=torch.float32, device=device)
         self._means = torch.empty(0, dtype=torch.float64, device=device)
         # 1 / tau: of every step of a call, and of every layer in the step at hand.
         self._inverses = torch.empty(0, dtype=torch.float32, device=device)
@@ -83,7 +88,7 @@ class TrainingRun:
         key: NoiseKey,
         *,
         steps_done: int,
-        lr: float | None = None,
+        lrs: Sequence[float] | None = None,
         taus: Sequence[float] | None = None,
     ) -> Tensor:
         """Take a step for each row of ``order``; see :meth:`lgn_analysis.kernels.interface.Run.run`.
@@ -92,14 +97,20 @@ class TrainingRun:
         """
         n_steps, size = order.shape
         check_taus(self.network, taus, n_steps)
-        self._set_state(key, steps_done, self.adam.lr if lr is None else lr)
+        check_lrs(lrs, n_steps)
+        self._set_state(key, steps_done, lrs[0] if lrs else self.adam.lr)
         if self._order.shape[0] < n_steps or self._order.shape[1] != size:
             shape = (max(n_steps, _MOST_STEPS), size)
             self._order = torch.empty(shape, dtype=torch.int64, device=self.labels.device)
             self._inverses = torch.empty(shape[0], dtype=torch.float32, device=self.labels.device)
+            self._lrs = torch.empty(shape[0] + 1, dtype=torch.float32, device=self.labels.device)
             self._means = torch.empty(shape[0], dtype=torch.float64, device=self.labels.device)
             self._launched, self._graph = None, None
         self._order[:n_steps].copy_(order, non_blocking=True)
+        if lrs is None:
+            self._lrs.fill_(self.adam.lr)
+        else:
+            self._lrs[:n_steps].copy_(torch.tensor(lrs, dtype=torch.float32), non_blocking=True)
         if self._scheduled != (taus is not None):
             self._launched, self._graph, self._scheduled = None, None, taus is not None
         if taus is not None:
@@ -125,7 +136,8 @@ class TrainingRun:
         for place, word in enumerate((key.seed, key.draw, steps_done, 0)):
             self._state[place].fill_(as_int64(word))
         corrections = [1 - beta ** (steps_done + 1) for beta in self.adam.betas]
-        for place, rate in enumerate((lr / corrections[0], corrections[1] ** -0.5, lr)):
+        kept = 1 - lr * self.adam.weight_decay
+        for place, rate in enumerate((lr / corrections[0], corrections[1] ** -0.5, kept)):
             self._rates[place].fill_(rate)
 
     def _captured(self, purpose: Purpose) -> torch.cuda.CUDAGraph:
@@ -150,6 +162,20 @@ class TrainingRun:
 
     def _step(self, purpose: Purpose) -> None:
         """Launch one step."""
+        gradients: dict[int, Tensor] = {}
+        losses = []
+        for draw in range(self.draws):
+            losses.append(self._pass(purpose, gradients, last=draw + 1 == self.draws))
+            if draw + 1 < self.draws:
+                self._state[_DRAW].add_(1)
+        together = losses[0] if self.draws == 1 else torch.cat(losses)
+        finish_step(self._state, self._rates, self._lrs, self._means, together, self.adam)
+
+    def _pass(self, purpose: Purpose, gradients: dict[int, Tensor], *, last: bool) -> Tensor:
+        """Launch a pass of one draw of noise, and return the losses [batch].
+
+        The ``last`` one of a step moves the logits, those before it add to their ``gradients``.
+        """
         network = self.network
         batch = Batch(self._order, self._state[_POSITION:])
         draw = Draw(self._state, purpose) if network.relaxation.noisy else None
@@ -157,19 +183,22 @@ class TrainingRun:
         taus = self._temperatures()
         words = gather_packed(self.samples.words, self.samples.n_features, batch)
         logits = run_forward(network, self.logits, words, batch.size, draw, tape, taus)
-        losses, delta = losses_and_deltas(network, logits, self.labels, batch)
+        scale = self.adam.gradient_scale / self.draws
+        losses, delta = losses_and_deltas(network, logits, self.labels, batch, scale)
 
-        def move(layer: int, sums: Tensor) -> None:
+        def use(layer: int, sums: Tensor) -> None:
+            z, index, added = self.logits[layer], network.first_layer + layer, gradients.get(layer)
+            tau = taus[layer]
+            if not last:
+                gradients[layer] = gradient_of(z, sums, draw, index, tau=tau, added=added)
+                return
             adam_step(
-                self.logits[layer],
-                self.moments[layer],
-                sums,
-                draw,
-                network.first_layer + layer,
-                tau=taus[layer],
+                *(z, self.moments[layer], sums, draw, index),
+                tau=tau,
                 rule=self.adam,
                 rates=self._rates,
+                added=added,
             )
 
-        run_backward(network, tape, delta, batch.size, move)
-        finish_step(self._state, self._rates, self._means, losses, self.adam)
+        run_backward(network, tape, delta, batch.size, use)
+        return losses

@@ -64,7 +64,18 @@ def cross_entropy(
 
 
 @triton.jit
-def end_step(state, rates, means, losses, batch, log_beta1, log_beta2, BLOCK: tl.constexpr):
+def end_step(
+    state,  # [4]
+    rates,  # [3]
+    lrs,  # [n_steps + 1]
+    means,  # [n_steps]
+    losses,  # [batch]
+    batch,
+    log_beta1,
+    log_beta2,
+    weight_decay,
+    BLOCK: tl.constexpr,
+):
     """Write the mean loss to means float64 [n_steps], and move state and Adam's rates on."""
     loss = tl.zeros((BLOCK,), tl.float64)
     for start in range(0, batch, BLOCK):
@@ -80,14 +91,15 @@ def end_step(state, rates, means, losses, batch, log_beta1, log_beta2, BLOCK: tl
     t = (step + 1).to(tl.float64)
     correction1 = 1.0 - tl.exp(t * log_beta1)
     correction2 = 1.0 - tl.exp(t * log_beta2)
-    rate = tl.load(rates + 2).to(tl.float64) / correction1
-    tl.store(rates, rate.to(tl.float32))
+    lr = tl.load(lrs + position + 1).to(tl.float64)
+    tl.store(rates, (lr / correction1).to(tl.float32))
     tl.store(rates + 1, (1.0 / tl.sqrt(correction2)).to(tl.float32))
+    tl.store(rates + 2, (1.0 - lr * weight_decay).to(tl.float32))
 
 
 @triton.jit
-def _updated(value, moment, square, rate, correction, epsilon):
-    return value - rate * moment / (tl.sqrt(square) * correction + epsilon)
+def _updated(value, moment, square, rate, correction, kept, epsilon):
+    return value * kept - rate * moment / (tl.sqrt(square) * correction + epsilon)
 
 
 @triton.jit(do_not_specialize=["stream"])
@@ -96,7 +108,8 @@ def logit_adam(
     first_moment,  # [n, 16]
     second_moment,  # [n, 16]
     sums,  # [n_parts, n, 4]
-    rates,  # [2]
+    added,  # [n, 16] if ADDS
+    rates,  # [3]
     state,  # [2]
     stream,
     n,
@@ -108,20 +121,29 @@ def logit_adam(
     epsilon,
     NOISY: tl.constexpr,
     STORED: tl.constexpr,
+    ADDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Take one Adam step on the logits [n, 16] in place; the gradient is never written.
 
-    ``weight1`` is 1 - beta1 and ``weight2`` 1 - beta2, rounded once. ``rates`` holds
-    lr / (1 - beta1**t) and 1 / sqrt(1 - beta2**t), see :func:`advance`.
+    It is that of these sums, plus ``added`` if it ADDS. ``weight1`` is 1 - beta1 and ``weight2``
+    1 - beta2, rounded once. ``rates`` holds lr / (1 - beta1**t), 1 / sqrt(1 - beta2**t) and
+    1 - lr · weight_decay, see :func:`end_step`.
     """
     inverse_tau = value_of(inverse_tau, STORED)
     gates = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     d0, d1, d2, d3 = gradient_options(
         logits, (sums, n_parts), (state, stream), gates, n, inverse_tau, NOISY, BLOCK
     )
+    if ADDS:
+        a0, a1, a2, a3 = load_options(added, gates, n, BLOCK)
+        d0 += a0
+        d1 += a1
+        d2 += a2
+        d3 += a3
     rate = tl.load(rates)
     correction = tl.load(rates + 1)
+    kept = tl.load(rates + 2)
     m0, m1, m2, m3 = load_options(first_moment, gates, n, BLOCK)
     m0 += weight1 * (d0 - m0)
     m1 += weight1 * (d1 - m1)
@@ -135,10 +157,10 @@ def logit_adam(
     q3 = beta2 * q3 + weight2 * d3 * d3
     store_options(second_moment, gates, n, q0, q1, q2, q3, BLOCK)
     z0, z1, z2, z3 = load_options(logits, gates, n, BLOCK)
-    z0 = _updated(z0, m0, q0, rate, correction, epsilon)
-    z1 = _updated(z1, m1, q1, rate, correction, epsilon)
-    z2 = _updated(z2, m2, q2, rate, correction, epsilon)
-    z3 = _updated(z3, m3, q3, rate, correction, epsilon)
+    z0 = _updated(z0, m0, q0, rate, correction, kept, epsilon)
+    z1 = _updated(z1, m1, q1, rate, correction, kept, epsilon)
+    z2 = _updated(z2, m2, q2, rate, correction, kept, epsilon)
+    z3 = _updated(z3, m3, q3, rate, correction, kept, epsilon)
     store_options(logits, gates, n, z0, z1, z2, z3, BLOCK)
 
 
@@ -152,10 +174,20 @@ def adam_step(
     tau: Tau,
     rule: AdamRule,
     rates: Tensor,
+    added: Tensor | None = None,
 ) -> None:
     """Take one Adam step on logits [n, 16] in place, for the four sums [n_parts, n, 4].
 
-    ``rates`` float32 [2] holds ``lr / (1 - beta1**t)`` and ``1 / sqrt(1 - beta2**t)``.
+    Args:
+        logits, moments: written in place.
+        sums: of the gates.
+        draw: the noise, where there is any.
+        layer: index of the layer.
+        tau: gate temperature.
+        rule: Adam's constants; its learning rate is in ``rates``.
+        rates: float32 [3], ``lr / (1 - beta1**t)``, ``1 / sqrt(1 - beta2**t)`` and
+            ``1 - lr · weight_decay``.
+        added: [n, 16], is added to the gradient.
     """
     n = logits.shape[0]
     inverse, stored = inverse_of(tau)
@@ -164,6 +196,7 @@ def adam_step(
         moments.mean,
         moments.square,
         sums,
+        logits if added is None else added,
         rates,
         *noise_arguments(logits, draw, layer),
     )
@@ -177,11 +210,12 @@ def adam_step(
         rule.eps,
     )
     grid = (cdiv(n, GATES),)
-    launch(logit_adam, grid, *arrays, *sizes, NOISY=draw is not None, STORED=stored, BLOCK=GATES)
+    kinds = {"NOISY": draw is not None, "STORED": stored, "ADDS": added is not None}
+    launch(logit_adam, grid, *arrays, *sizes, **kinds, BLOCK=GATES)
 
 
 def losses_and_deltas(
-    network: NetworkSpec, logits: Tensor, labels: Tensor, batch: Batch
+    network: NetworkSpec, logits: Tensor, labels: Tensor, batch: Batch, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return the losses [batch] and the gradient of the group sums [n_groups, batch], float32.
 
@@ -190,19 +224,24 @@ def losses_and_deltas(
         logits: float32 [batch, n_groups].
         labels: int64 [n], of all samples.
         batch: which of them.
+        scale: multiplies the gradient of the mean loss, and not the losses.
     """
     losses = torch.empty(batch.size, dtype=torch.float32, device=logits.device)
     delta = torch.empty(network.n_groups, batch.size, dtype=torch.float32, device=logits.device)
     arrays = (losses, delta, logits, labels, batch.order, batch.position)
-    sizes = (batch.size, network.n_groups, 1 / (batch.size * network.group_tau))
+    sizes = (batch.size, network.n_groups, scale / (batch.size * network.group_tau))
     grid, groups = (cdiv(batch.size, SAMPLES),), power_of_two(network.n_groups)
     launch(cross_entropy, grid, *arrays, *sizes, BLOCK=SAMPLES, GROUPS=groups)
     return losses, delta
 
 
 def finish_step(
-    state: Tensor, rates: Tensor, means: Tensor, losses: Tensor, rule: AdamRule
+    state: Tensor, rates: Tensor, lrs: Tensor, means: Tensor, losses: Tensor, rule: AdamRule
 ) -> None:
-    """Write the mean of losses [batch] to means float64 [n_steps]; move state and Adam's rates on."""
-    logs = [math.log(beta) for beta in rule.betas]
-    launch(end_step, (1,), state, rates, means, losses, len(losses), *logs, BLOCK=256)
+    """Write the mean of losses [batch] to means float64 [n_steps]; move state and Adam's rates on.
+
+    ``lrs`` float32 [n_steps + 1] are the learning rates of the steps of a run, and one more.
+    """
+    logs = [math.log(beta) if beta > 0 else -math.inf for beta in rule.betas]
+    arrays, sizes = (state, rates, lrs, means, losses), (len(losses), *logs, rule.weight_decay)
+    launch(end_step, (1,), *arrays, *sizes, BLOCK=256)

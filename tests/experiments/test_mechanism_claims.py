@@ -1,0 +1,172 @@
+"""Each verdict of the mechanism follows from its frame: M1, M2, M3 and M7."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lgn_analysis.experiments.claims import adam_epsilon, gradient_sizes, hard_lemma
+from lgn_analysis.experiments.claims.adam_epsilon import ARMS, DEFAULT, SMALL
+from lgn_analysis.plots.claims import adam_epsilon as drawing
+from lgn_analysis.plots.claims import gradient_sizes as drawing_sizes
+from lgn_analysis.plots.claims import hard_lemma as drawing_lemmas
+from tests.experiments.synthetic import outcomes, rows, spread
+
+DEPTHS = (2, 4, 8, 10, 12)
+
+
+def eps_frame(*, lost=0.0, unused=0.0, gap=0.0, glgn_at=500, dlgn_at=500, shallow=0.0):
+    """What the small ε gains in deep DLGNs, and when methods reach their target with it."""
+    made = []
+    for arm in ARMS[:4]:
+        for depth in DEPTHS:
+            for row in rows([arm.relaxation], depth=depth, steps=1000):
+                is_hurt = arm.eps == DEFAULT and arm.relaxation == "soft"
+                is_deep = depth >= 10
+                accuracy = 0.95 + spread(row["seed"]) / 10
+                accuracy -= (lost if is_deep else shallow if depth <= 4 else 0.0) * is_hurt
+                of_arm = {
+                    **row,
+                    "run": f"{arm.name} {depth} {row['seed']}",
+                    "arm": arm.name,
+                    "eps": arm.eps,
+                    "n": 1000,
+                    "gap": gap * is_hurt + spread(row["seed"]) / 100,
+                }
+                at = dlgn_at if arm.relaxation == "soft" else glgn_at
+                for step in range(0, 1001, 100):
+                    reached = at is not None and step >= at
+                    value = 0.95 if reached else 0.2
+                    timed = {"step": step, "seconds": 0.01 * step, "discrete_accuracy": value}
+                    made.append({**of_arm, **timed, "split": "val", "unused": np.nan})
+                end = {"step": 1000, "seconds": 10.0, "split": "test"}
+                share = 0.02 + unused * (is_hurt and is_deep)
+                made.append({**of_arm, **end, "discrete_accuracy": accuracy, "unused": share})
+    return pd.DataFrame(made)
+
+
+def test_what_epsilon_does_to_deep_networks_alone_is_found():
+    found = {
+        verdict.claim.id: verdict
+        for verdict in adam_epsilon.verdicts(eps_frame(lost=0.5, unused=0.4))
+    }
+    assert found["M2 accuracy"].outcome == found["M2 gates"].outcome == "holds"
+    assert found["M2 accuracy"].effect == pytest.approx(50)
+    assert found["M2 gates"].effect == pytest.approx(40)
+    assert found["M2 shallow"].outcome == "holds"
+    assert found["M2 shallow"].effect == pytest.approx(1.0)
+
+
+def test_where_epsilon_is_no_matter_its_claims_fail():
+    found = outcomes(adam_epsilon, eps_frame())
+    assert found["M2 accuracy"] == found["M2 gates"] == found["M2 gap"] == "fails"
+
+
+def test_a_difference_in_shallow_networks_is_one_whichever_way():
+    for difference in (0.03, -0.03):
+        assert outcomes(adam_epsilon, eps_frame(shallow=difference))["M2 shallow"] == "fails"
+
+
+def test_a_gap_counts_where_both_are_trained():
+    assert outcomes(adam_epsilon, eps_frame(gap=0.02))["M2 gap"] == "holds"
+    # At 10 and 12 layers the default ε leaves it untrained: the depth of 8 decides.
+    table = adam_epsilon.effects(eps_frame(gap=0.02, lost=0.5))
+    assert len(table[table["claim"] == "M2 gap"]) == 6
+    runs = eps_frame(gap=0.02, lost=0.5)
+    assert outcomes(adam_epsilon, runs[runs["depth"] != 8])["M2 gap"] == "inconclusive"
+
+
+def test_an_untrained_network_decides_nothing():
+    runs = eps_frame(lost=0.5)
+    runs.loc[runs["eps"] == SMALL, "discrete_accuracy"] = 0.5
+    assert outcomes(adam_epsilon, runs)["M2 accuracy"] == "inconclusive"
+
+
+def test_noise_that_is_faster_at_one_depth_is_found_with_its_depth():
+    slow = eps_frame(dlgn_at=500, glgn_at=500)
+    assert outcomes(adam_epsilon, slow)["M3"] == "fails"
+    fast = eps_frame(dlgn_at=500, glgn_at=200)
+    runs = pd.concat([slow[slow["depth"] != 8], fast[fast["depth"] == 8]])
+    (verdict,) = [v for v in adam_epsilon.verdicts(runs) if v.claim.id == "M3"]
+    assert verdict.outcome == "holds"
+    assert "best depth 8" in verdict.scale
+    assert verdict.effect == pytest.approx(np.log(2.5))
+
+
+def test_noise_that_never_arrives_is_not_faster():
+    assert outcomes(adam_epsilon, eps_frame(glgn_at=None))["M3"] == "fails"
+
+
+def test_the_figure_draws_every_arm_at_every_depth():
+    figure = drawing.figure(eps_frame(lost=0.5, unused=0.4))
+    trained, used, gap, fast = figure.axes[:4]
+    for ax in (trained, used, gap, fast):
+        assert len(ax.containers) == 4
+    means = {c.get_label(): c.lines[0].get_ydata() for c in trained.containers}
+    assert means["DLGN, ε 1e-16"] == pytest.approx([0.95] * 5)
+    assert means["DLGN, ε 1e-8"] == pytest.approx([0.95] * 3 + [0.45] * 2)
+    assert fast.containers[0].lines[0].get_ydata() == pytest.approx([500] * 5)
+    assert len(figure.axes[4].get_yticks()) == 4
+
+
+def size_frame(**factors):
+    """Gradients a factor off the prediction in one layer of an arm."""
+    made = []
+    for arm in gradient_sizes.ARMS:
+        for layer in range(3):
+            for row in rows(["soft"]):
+                predicted = 1e-6 * 5.0 ** (layer - 2)
+                off = factors.get(arm, 1.0) if layer == 1 else 1.0
+                measured = predicted * off * (1 + spread(row["seed"]))
+                sizes = {"gradient_rms": measured, "predicted_rms": predicted}
+                made.append({**row, "arm": arm, "layer": layer, "step": 0, **sizes})
+    return pd.DataFrame(made)
+
+
+def test_a_layer_whose_gradient_is_off_fails_its_arm_alone():
+    found = outcomes(gradient_sizes, size_frame(residual=1.5))
+    assert found == {"M1 soft": "holds", "M1 residual": "fails", "M1 Gumbel-ST": "holds"}
+    assert outcomes(gradient_sizes, size_frame(soft=1 / 1.5))["M1 soft"] == "fails"
+    table = gradient_sizes.effects(size_frame(residual=1.5))
+    assert set(table.loc[table["claim"] == "M1 residual", "layer"]) == {1}
+
+
+def test_the_figure_of_sizes_draws_points_and_predictions():
+    figure = drawing_sizes.figure(size_frame(residual=1.5), tolerance=1.15)
+    sizes, ratios = figure.axes[:2]
+    assert len(sizes.containers) == len(ratios.containers) == 3
+    of = {c.get_label(): c.lines[0].get_ydata() for c in ratios.containers}
+    assert of["DLGN, residual initialisation"] == pytest.approx([1, 1.5, 1], rel=1e-6)
+
+
+def lemma_frame(hard_error, lemma_error):
+    made = []
+    for row in rows(["soft", "gumbel-st"]):
+        for step in (0, 100):
+            gain = 0.1 + spread(row["seed"])
+            made.append(
+                {
+                    **row,
+                    "step": step,
+                    "gain": gain,
+                    "prediction": gain + hard_error,
+                    "lemma_gain": 0.05,
+                    "lemma_prediction": gain - lemma_error,
+                }
+            )
+    return pd.DataFrame(made)
+
+
+def test_the_lemma_that_errs_less_is_found():
+    found = {v.claim.id: v for v in hard_lemma.verdicts(lemma_frame(0.01, 0.05))}
+    assert {verdict.outcome for verdict in found.values()} == {"holds"}
+    assert found["M7 DLGN"].effect == pytest.approx(0.04)
+    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.01)).values()) == {"fails"}
+    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.05)).values()) == {"fails"}
+
+
+def test_the_figure_of_lemmas_draws_gains_and_predictions():
+    figure = drawing_lemmas.figure(lemma_frame(0.01, 0.05))
+    for ax in figure.axes[:2]:
+        of = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
+        expected = np.array(of["measured: hard forward"], dtype=float) + 0.01
+        assert np.allclose(np.array(of["hard lemma"], dtype=float), expected, rtol=1e-9)
