@@ -49,6 +49,11 @@ class GateMoments:
     tau: float
 
 
+def has_moments(init: str, relaxation: Relaxation) -> bool:
+    """Return whether :func:`gate_moments` knows this initialisation and this relaxation."""
+    return init in FIXED_LOGIT and type(relaxation) in FUSED.values()
+
+
 @functools.lru_cache(maxsize=64)
 def gate_moments(init: str, relaxation: Relaxation) -> GateMoments:
     """Return the moments of gates at initialisation ``init`` in the training forward of a relaxation.
@@ -64,14 +69,10 @@ def gate_moments(init: str, relaxation: Relaxation) -> GateMoments:
     >>> gate_moments("normal", HardST()).coefficients.diagonal()
     tensor([0.5000, 0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    if init not in FIXED_LOGIT:
+    if not has_moments(init, relaxation):
         raise InvalidInputError(
-            f"moments of gates are known for init {' and '.join(FIXED_LOGIT)}, not for {init!r}"
-        )
-    if type(relaxation) not in FUSED.values():
-        raise InvalidInputError(
-            f"moments of gates are known for the relaxations {', '.join(FUSED)}, not for a "
-            f"{type(relaxation).__name__}"
+            f"moments of gates are known for init {' and '.join(FIXED_LOGIT)} and the relaxations "
+            f"{', '.join(FUSED)}, not for {init!r} with a {type(relaxation).__name__}"
         )
     tau = relaxation.tau
     if isinstance(relaxation, CAGE):

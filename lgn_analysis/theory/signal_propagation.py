@@ -38,6 +38,7 @@ from lgn_analysis.base.memory import require_memory
 from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.initialisation import initial_logits
+from lgn_analysis.gates.moments import has_moments
 from lgn_analysis.gates.noise import NoiseKey, Purpose, generator_for
 from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.hessian.operators.batches import Batch
@@ -77,7 +78,8 @@ def signal_propagation(
     told from zero, the lower end of its signal-to-noise ratio is 0, and its estimate may be; where noise
     cannot, the upper end is infinite, and the estimate may be NaN. Activations are taken under the first
     draw of each block. Predictions are those of :func:`lgn_analysis.mean_field` for these samples: of the
-    initialisation, whatever the logits are now.
+    initialisation, so NaN where the logits are no longer those that the network's seed draws, or where
+    theory does not know the initialisation or the relaxation.
 
     Args:
         model: the network, at initialisation or any checkpoint; left as it is. That of CAGE takes its
@@ -94,7 +96,7 @@ def signal_propagation(
 
     Raises:
         InvalidInputError: numbers out of range, inputs that are not bits or do not fit, a network changed
-            by hand, an initialisation or relaxation without a prediction, or memory that is not free.
+            by hand, or memory that is not free.
     """
     require_plain(model, "signal propagation")
     batches, batch_size = check_batches(batches), whole("batch_size", batch_size, least=2)
@@ -128,13 +130,10 @@ def signal_propagation(
             blocks.append(averages | subject.activations(pair, keys[0], generator))
             means.append(mean)
     layers = _table(blocks, _signal(means), lr)
-    predicted = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
-    layers["predicted_rms"] = predicted["gradient_rms"]
-    layers["predicted_overlap"] = predicted["overlap"]
     if draws == 1:
         layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
     layers[["predicted_rms", "predicted_overlap"]] = math.nan
-    if _is_as_drawn(model):
+    if has_moments(model.config["init"], model.relaxation) and _is_as_drawn(model):
         theory = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
         layers["predicted_rms"] = theory["gradient_rms"]
         layers["predicted_overlap"] = theory["overlap"]

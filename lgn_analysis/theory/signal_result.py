@@ -27,8 +27,6 @@ class SignalResult(Tabular):
               step in units of lr; ``adam_step``: that times lr.
             - ``mean``, ``second_moment``, ``overlap``: E y, E y² and, for two samples under the same
               draw, E y y′ of the training forward's activations.
-            - ``predicted_rms``, ``predicted_overlap``: what :func:`lgn_analysis.mean_field` says of
-              ``gradient_rms`` and ``overlap`` at initialisation, without intervals.
             - ``sensitivity``: share of the discrete network's gates that change where one random bit of
               the input is flipped.
         relaxation: name of the relaxation.

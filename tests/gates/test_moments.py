@@ -96,7 +96,7 @@ def test_what_is_not_known_is_refused():
     class Other(Relaxation):
         name, noisy, hard = "other", False, False
 
-    with pytest.raises(InvalidInputError, match="not for 'uniform'"):
+    with pytest.raises(InvalidInputError, match="not for 'uniform' with a Soft"):
         gate_moments("uniform", lgn.Soft())
-    with pytest.raises(InvalidInputError, match="not for a Other"):
+    with pytest.raises(InvalidInputError, match="not for 'normal' with a Other"):
         gate_moments("normal", Other())
