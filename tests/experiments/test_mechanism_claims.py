@@ -1,15 +1,23 @@
-"""Each verdict of the mechanism follows from its frame: M1, M2, M3 and M7."""
+"""Each verdict of the mechanism follows from its frame: M1 to M5, and M7."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lgn_analysis.experiments.claims import adam_epsilon, gradient_sizes, hard_lemma
+from lgn_analysis.experiments.claims import (
+    adam_epsilon,
+    draws_per_step,
+    gradient_sizes,
+    hard_lemma,
+    standing_still,
+)
 from lgn_analysis.experiments.claims.adam_epsilon import ARMS, DEFAULT, SMALL
 from lgn_analysis.plots.claims import adam_epsilon as drawing
+from lgn_analysis.plots.claims import draws_per_step as drawing_draws
 from lgn_analysis.plots.claims import gradient_sizes as drawing_sizes
 from lgn_analysis.plots.claims import hard_lemma as drawing_lemmas
-from tests.experiments.synthetic import outcomes, rows, spread
+from lgn_analysis.plots.claims import standing_still as drawing_still
+from tests.experiments.synthetic import histories, outcomes, rows, spread
 
 DEPTHS = (2, 4, 8, 10, 12)
 
@@ -170,3 +178,65 @@ def test_the_figure_of_lemmas_draws_gains_and_predictions():
         of = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
         expected = np.array(of["measured: hard forward"], dtype=float) + 0.01
         assert np.allclose(np.array(of["hard lemma"], dtype=float), expected, rtol=1e-9)
+
+
+def usage_frame(still, moving):
+    """Shares of unused gates in two layers that were predicted to stand still and two that were not."""
+    made = []
+    for depth in (4, 8):
+        for layer in range(4):
+            for row in rows(["soft"], depth=depth):
+                stands = depth == 8 and layer < 2
+                unused = (still if stands else moving) + spread(row["seed"]) * stands
+                made.append({**row, "layer": layer, "unused": unused, "stands_still": stands})
+    return pd.DataFrame(made)
+
+
+def test_unused_layers_are_held_against_those_that_stand_still():
+    (verdict,) = standing_still.verdicts(usage_frame(0.9, 0.1))
+    assert verdict.outcome == "holds"
+    assert verdict.effect == pytest.approx(80)
+    assert outcomes(standing_still, usage_frame(0.5, 0.5)) == {"M4": "fails"}
+    shallow = usage_frame(0.9, 0.1)
+    assert outcomes(standing_still, shallow[shallow["depth"] == 4]) == {"M4": "inconclusive"}
+
+
+def test_layers_that_stand_still_are_shaded():
+    frame = usage_frame(0.9, 0.1)
+    (ax,) = drawing_still.figure(frame[frame["depth"] == 8]).axes
+    assert ax.containers[0].lines[0].get_ydata() == pytest.approx([0.9, 0.9, 0.1, 0.1])
+    (shade,) = ax.patches
+    assert shade.get_x() + shade.get_width() == pytest.approx(2.5)
+
+
+def draws_frame(at, *, depth=4):
+    made = []
+    for draws, step in at.items():
+        made.append(histories({"gumbel-st": step}, depth=depth).assign(draws=draws))
+    return pd.concat(made, ignore_index=True)
+
+
+def test_more_draws_that_take_fewer_steps_are_found_with_their_depth():
+    runs = pd.concat(
+        [draws_frame({1: 800, 4: 400, 16: 100}), draws_frame({1: 500, 16: 500}, depth=2)]
+    )
+    (verdict,) = draws_per_step.verdicts(runs)
+    assert verdict.outcome == "holds"
+    assert "best depth 4" in verdict.scale
+    assert np.exp(verdict.effect) == pytest.approx(8, rel=0.1)
+    work = draws_per_step.effects(runs).set_index("depth")["work"]
+    assert work[4].mean() == pytest.approx(0.5, rel=0.1)
+    assert outcomes(draws_per_step, draws_frame({1: 500, 16: 500})) == {"M5": "fails"}
+
+
+def test_one_draw_that_never_arrives_gives_a_bound():
+    (verdict,) = draws_per_step.verdicts(draws_frame({1: None, 16: 100}))
+    assert verdict.outcome == "holds"
+    assert np.isinf(verdict.high)
+    assert "censored" in verdict.reason
+
+
+def test_every_number_of_draws_is_a_curve():
+    figure = drawing_draws.figure(draws_frame({1: 800, 4: 400, 16: 100}))
+    labels = [line.get_label() for line in figure.axes[0].get_lines()]
+    assert labels[:3] == ["1 draw a step", "4 draws a step", "16 draws a step"]
