@@ -111,8 +111,8 @@ def curvature() -> tuple[int, int]:
 
 
 def data_set() -> tuple[int, int]:
-    predicted = dataset_bytes(DATASETS["digits"], 150)
-    return predicted, peak(lambda: lgn.load_dataset("digits", 150))
+    predicted = dataset_bytes(DATASETS["digits"], 600)
+    return predicted, peak(lambda: lgn.load_dataset("digits", 600))
 
 
 if __name__ == "__main__":

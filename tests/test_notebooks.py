@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+# One after the other: two kernels that look for free ports at once may find the same.
+pytestmark = pytest.mark.xdist_group("notebooks")
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Those that reproduce share one cache of runs, so they take their turns.

@@ -18,7 +18,7 @@ class Command:
     sentence: str
 
 
-_COMMANDS: Final = "{train, evaluate, probe, reproduce, figures, datasets}"
+_COMMANDS: Final = "{train, diagnose, evaluate, probe, reproduce, figures, datasets}"
 _PATH: Final = "PATH is missing: a run directory (its best model is taken), or a .safetensors file"
 _NO_DATA: Final = (
     "available: digits, mnist5k, monk1, monk2, monk3, mnist, fashion-mnist, cifar10, cifar100, adult, "
@@ -172,7 +172,8 @@ RUN: Final = [
     ),
     Command("probe run --seed -1", "seed must lie in 0..2**64-1, got -1"),
     Command(
-        "reproduce --preset huge", "unknown preset 'huge'; use one of quick, cpu, paper, smoke"
+        "reproduce --preset huge",
+        "unknown preset 'huge'; use one of quick, cpu, fashion, paper, smoke",
     ),
     Command("reproduce --claims ,", "--claims names none; leave it out for all claims"),
     Command("reproduce --workers 0", "workers must be at least 1, got 0"),

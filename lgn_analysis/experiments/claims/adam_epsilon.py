@@ -36,6 +36,7 @@ DEFAULT: Final = 1e-8
 SMALL: Final = 1e-16
 DEEP: Final = 10
 SHALLOW: Final = 4
+GAP_FROM: Final = 8
 _NEARLY: Final = 1.0
 """Percentage points of accuracy within which shallow networks are called equal."""
 
@@ -170,8 +171,7 @@ def _effects(runs: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
     deep, shallow = ends[ends["depth"] >= DEEP], ends[ends["depth"] <= SHALLOW]
     yield TRAINS, _by_seed(deep.assign(effect=100 * (deep["accuracy"] - deep["accuracy_default"])))
     yield GATES, _by_seed(deep.assign(effect=100 * (deep["unused_default"] - deep["unused"])))
-    both = ends[(ends["depth"] >= 8) & (ends["accuracy_default"] >= ends["floor"])]
-    yield GAP, _by_seed(both.assign(effect=100 * (both["gap_default"] - both["gap"])))
+    yield GAP, _gaps(ends[ends["depth"] >= GAP_FROM])
     near = _by_seed(
         shallow.assign(effect=100 * (shallow["accuracy"] - shallow["accuracy_default"]))
     )
@@ -202,6 +202,16 @@ def _by_seed(ends: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["seed", "effect", "counts"])
     rows = ends.assign(counts=ends["accuracy"] >= ends["floor"]).groupby("seed", as_index=False)
     return rows.agg(effect=("effect", "mean"), counts=("counts", "all"))
+
+
+def _gaps(ends: pd.DataFrame) -> pd.DataFrame:
+    """Return a seed's mean difference in gaps over the depths where both are trained, if there are any."""
+    trained = ends[["accuracy", "accuracy_default"]].min(axis=1) >= ends["floor"]
+    rows = ends.assign(effect=100 * (ends["gap_default"] - ends["gap"]), counts=trained)
+    rows = rows[trained | ~trained.groupby(rows["seed"]).transform("any")]
+    return rows.groupby("seed", as_index=False).agg(
+        effect=("effect", "mean"), counts=("counts", "all")
+    )
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -85,10 +85,10 @@ def _differences(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
         name: 100 * part.groupby(keys)["unused"].mean()
         for name, part in (("still", rows[still]), ("moving", rows[~still]))
     }
-    table = pd.DataFrame(shares).dropna()
-    if len(table):
-        difference = (table["still"] - table["moving"]).groupby("seed").mean()
-        yield LAYERS, difference.rename("effect").reset_index().assign(counts=True)
+    table = pd.DataFrame(shares, columns=["still", "moving"])
+    difference = (table["still"] - table["moving"]).groupby("seed").mean()
+    effects = difference.rename("effect").reset_index()
+    yield LAYERS, effects.assign(counts=effects["effect"].notna())
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -150,7 +150,7 @@ SMOKE: Final = Preset(
             TimingPlan(("soft", "gumbel-soft", "gumbel-st"), rounds=3, steps=2, warm_up=1),
         ),
     ),
-    optimisers=(Sweep(replace(_TINIER, name="digits, Adam's ε"), (2, 3)),),
+    optimisers=(Sweep(replace(_TINIER, name="digits, Adam's ε"), (2, 10)),),
     signals=(
         replace(
             _TINIER,
