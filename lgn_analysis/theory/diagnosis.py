@@ -39,8 +39,8 @@ from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.network import LogicNetwork, require_plain
 from lgn_analysis.theory.signal_propagation import signal_propagation
 
-SMALL_EPS: Final = 1e-16
-"""An ε below the gradients of some twenty layers, and far above what float32 holds."""
+SMALL_EPS: Final = (1e-16, 1e-20)
+"""ε that are tried: below the gradients of 16 and of 24 layers of soft gates (``benchmarks/adam_eps.py``)."""
 
 LOW_LOSS: Final = 0.05
 """Nats that a loss should be able to fall to."""
@@ -277,8 +277,9 @@ def _changes(
     model: LogicNetwork, layers: pd.DataFrame, eps: float, draws: int
 ) -> Iterator[tuple[str, LogicNetwork, float, int]]:
     """Yield single changes in words, with the changed network, Adam's ε and the draws a step."""
-    if eps > SMALL_EPS:
-        yield f"eps {SMALL_EPS:g}", model, SMALL_EPS, draws
+    for small in SMALL_EPS:
+        if eps > small:
+            yield f"eps {small:g}", model, small, draws
     if model.relaxation.noisy:
         more = _MORE_DRAWS * draws
         yield f"draws_per_step {more}", model, eps, more
