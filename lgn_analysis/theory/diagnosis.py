@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
@@ -37,7 +36,7 @@ from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.network import LogicNetwork, require_plain
-from lgn_analysis.theory.signal_propagation import signal_propagation
+from lgn_analysis.theory.signal_propagation import is_as_drawn, signal_propagation
 
 SMALL_EPS: Final = (1e-16, 1e-20)
 """ε that are tried: below the gradients of 16 and of 24 layers of soft gates (``benchmarks/adam_eps.py``)."""
@@ -299,7 +298,7 @@ def _changes(
         changed = copy.deepcopy(model)
         changed.group_sum.group_tau = group_tau
         yield f"group_tau {group_tau:g}", changed, eps, draws
-    if not _is_as_drawn(model):
+    if not is_as_drawn(model):
         return
     if model.config["init"] != "residual":
         yield "init residual", _drawn_anew(model, init="residual"), eps, draws
@@ -313,10 +312,3 @@ def _changes(
 def _drawn_anew(model: LogicNetwork, **changes: Any) -> LogicNetwork:
     fresh = LogicNetwork.from_config({**model.config, **changes})
     return fresh.to(device=model.device, dtype=model.dtype)
-
-
-def _is_as_drawn(model: LogicNetwork) -> bool:
-    """Return whether a network's logits are still those that its seed draws."""
-    fresh = _drawn_anew(model)
-    pairs = zip(model.layers, fresh.layers, strict=True)
-    return all(torch.equal(one.logits, other.logits) for one, other in pairs)

@@ -133,7 +133,7 @@ def signal_propagation(
     if draws == 1:
         layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
     layers[["predicted_rms", "predicted_overlap"]] = math.nan
-    if has_moments(model.config["init"], model.relaxation) and _is_as_drawn(model):
+    if has_moments(model.config["init"], model.relaxation) and is_as_drawn(model):
         theory = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
         layers["predicted_rms"] = theory["gradient_rms"]
         layers["predicted_overlap"] = theory["overlap"]
@@ -149,7 +149,7 @@ def signal_propagation(
     )
 
 
-def _is_as_drawn(model: LogicNetwork) -> bool:
+def is_as_drawn(model: LogicNetwork) -> bool:
     """Return whether the logits are still those that the network's seed drew."""
     init, seed = model.config["init"], model.seed
     return all(
