@@ -154,12 +154,15 @@ def deep_in_float64(model: Any, eps: float, n_steps: int) -> tuple[Tensor, Tenso
 
 
 @BACKENDS
-def test_a_deep_network_moves_as_in_float64_and_no_moment_is_denormal(backend: str | None) -> None:
+@pytest.mark.parametrize("eps", [1e-16, 1e-20])
+def test_a_deep_network_moves_as_in_float64_and_no_moment_is_denormal(
+    backend: str | None, eps: float
+) -> None:
     model, n_steps = build(backend, lgn.Soft(), **DEEP), 4
     start, (x, y) = logits(model), samples()
-    expected, sizes = deep_in_float64(model, 1e-16, n_steps)
+    expected, sizes = deep_in_float64(model, eps, n_steps)
     assert (sizes**2).min() < 1e-30  # squares that weight 1e-3 takes towards the edge of float32
-    steps = Steps(model, x, y, batch_size=32, lr=0.05, seed=3, eps=1e-16)
+    steps = Steps(model, x, y, batch_size=32, lr=0.05, seed=3, eps=eps)
     steps.advance(0, n_steps, lambda n: None)
     moved = logits(model) - start
     torch.testing.assert_close(moved, (expected - start).float(), rtol=0.02, atol=2e-3 * 0.05)
