@@ -36,7 +36,7 @@ from lgn_analysis.data import Dataset
 from lgn_analysis.gates.relaxations import Soft
 from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.network import LogicNetwork, require_plain
-from lgn_analysis.theory.signal_propagation import is_as_drawn, signal_propagation
+from lgn_analysis.theory.signal_propagation import is_as_drawn, measure_signals
 
 SMALL_EPS: Final = (1e-16, 1e-20)
 """ε that are tried: below the gradients of 16 and of 24 layers of soft gates (``benchmarks/adam_eps.py``)."""
@@ -260,7 +260,7 @@ class _Subject:
         }
 
     def _signals(self, model: LogicNetwork, eps: float) -> pd.DataFrame:
-        return signal_propagation(
+        return measure_signals(
             model,
             self.data,
             batches=self.batches,

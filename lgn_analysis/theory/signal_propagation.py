@@ -25,6 +25,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
@@ -98,6 +99,39 @@ def signal_propagation(
         InvalidInputError: numbers out of range, inputs that are not bits or do not fit, a network changed
             by hand, or memory that is not free.
     """
+    found = measure_signals(
+        model,
+        data,
+        batches=batches,
+        batch_size=batch_size,
+        draws=draws,
+        eps=eps,
+        lr=lr,
+        seed=seed,
+        progress=progress,
+    )
+    layers = found.layers.assign(predicted_rms=math.nan, predicted_overlap=math.nan)
+    if has_moments(model.config["init"], model.relaxation) and is_as_drawn(model):
+        pair = split_tensors(data, "train")
+        theory = mean_field(model, data=pair, batch_size=found.batch_size, seed=found.seed).layers
+        layers["predicted_rms"] = theory["gradient_rms"]
+        layers["predicted_overlap"] = theory["overlap"]
+    return replace(found, layers=layers)
+
+
+def measure_signals(
+    model: LogicNetwork,
+    data: Dataset | tuple[Tensor, Tensor],
+    *,
+    batches: int,
+    batch_size: int,
+    draws: int,
+    eps: float,
+    lr: float,
+    seed: int,
+    progress: bool = False,
+) -> SignalResult:
+    """Return what :func:`signal_propagation` measures, without the predictions."""
     require_plain(model, "signal propagation")
     batches, batch_size = check_batches(batches), whole("batch_size", batch_size, least=2)
     draws = whole("draws", draws, least=2) if model.relaxation.noisy else 1
@@ -132,11 +166,6 @@ def signal_propagation(
     layers = _table(blocks, _signal(means), lr)
     if draws == 1:
         layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
-    layers[["predicted_rms", "predicted_overlap"]] = math.nan
-    if has_moments(model.config["init"], model.relaxation) and is_as_drawn(model):
-        theory = mean_field(model, data=(x, y), batch_size=batch_size, seed=seed).layers
-        layers["predicted_rms"] = theory["gradient_rms"]
-        layers["predicted_overlap"] = theory["overlap"]
     return SignalResult(
         layers=layers,
         relaxation=model.relaxation.name,
