@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lgn_analysis.experiments.frames import MEASURES, gap_measure
+from lgn_analysis.data import DATASETS
+from lgn_analysis.experiments.frames import MEASURES, gap_measure, sample_variance
 from lgn_analysis.experiments.settings import PAIR
 from lgn_analysis.experiments.verdicts import (
     UNTESTED,
@@ -26,49 +27,76 @@ Effects = Iterable[tuple[Claim | None, pd.DataFrame]]
 def gap_claims(
     number: str,
     *,
-    titles: tuple[str, str, str],
+    titles: tuple[str, str, str, str],
     metric: str,
     paper: str,
     per: str = "",
     smallest: tuple[float, float, float] = (0.5, 0.01, 0.5),
     null: str | None = None,
-) -> tuple[Claim, Claim, Claim]:
-    """Return the claims on a gap in accuracy, in loss and in flipped predictions.
+    premise: str = "both methods are trained, and one of them has such a gap",
+) -> tuple[Claim, Claim, Claim, Claim]:
+    """Return the claims on a gap by each of :data:`MEASURES`; that of the training forward decides.
 
     Args:
         number: of the claim, ``C2``; the measure is added to it.
         titles: one for each measure.
         metric: with ``{gap}`` in the place of the measure, or ``{the_gap}`` with its article.
         paper: the paper's figure and where it was measured.
-        per: what the units, pp, nats and pp, are divided by: ``/layer``.
-        smallest: the smallest effect that counts, for each measure.
+        per: what the units, pp, pp, nats and pp, are divided by: ``/layer``.
+        smallest: the smallest effect that counts, in accuracy, loss and flips.
         null: what an effect of zero says; None says that the gaps are equal.
+        premise: what has to be there.
     """
     gaps = (
-        "gap in test accuracy",
+        "training − discrete test accuracy",
+        "soft − discrete test accuracy",
         "|soft − discrete| test loss",
         "share of flipped test predictions",
     )
-    nulls = ("the gaps are equal", "the gaps are equal", "equally many predictions flip")
-    accuracy, loss, flips = (
+    units = ("pp", "pp", "nats", "pp")
+    accuracy, loss, flips = smallest
+    first, *others = (
         Claim(
-            id=f"{number} {MEASURES[index]}",
+            id=f"{number} {measure}",
             title=titles[index],
-            paper=paper,
-            metric=metric.format(gap=gap, the_gap=gap if gap.startswith("|") else f"the {gap}"),
-            unit=("pp", "nats", "pp")[index] + per,
-            smallest=smallest[index],
-            null=null or nulls[index],
+            paper=paper if index == 0 else "not reported",
+            metric=metric.format(
+                gap=gaps[index], the_gap=gaps[index] if index < 3 else f"the {gaps[index]}"
+            ),
+            unit=units[index] + per,
+            smallest=(accuracy, accuracy, loss, flips)[index],
+            null=null or ("equally many predictions flip" if index == 3 else "the gaps are equal"),
+            premise=premise,
+            primary=index == 0,
         )
-        for index, gap in enumerate(gaps)
+        for index, measure in enumerate(MEASURES)
     )
-    return accuracy, loss, flips
+    return first, others[0], others[1], others[2]
 
 
-def factor_claim(id: str, title: str, *, paper: str, metric: str, null: str) -> Claim:
+def factor_claim(
+    id: str,
+    title: str,
+    *,
+    paper: str,
+    metric: str,
+    null: str,
+    premise: str = "",
+    primary: bool = True,
+) -> Claim:
     """Return a claim on a ratio, of which a factor of 1.25 counts."""
-    smallest = math.log(1.25)
-    return Claim(id, title, paper, metric, unit="×", smallest=smallest, log=True, null=null)
+    return Claim(
+        id,
+        title,
+        paper,
+        metric,
+        unit="×",
+        smallest=math.log(1.25),
+        log=True,
+        null=null,
+        premise=premise,
+        primary=primary,
+    )
 
 
 def paired(frame: pd.DataFrame, column: str, *, methods: tuple[str, str] = PAIR) -> pd.DataFrame:
@@ -76,7 +104,7 @@ def paired(frame: pd.DataFrame, column: str, *, methods: tuple[str, str] = PAIR)
 
     Args:
         frame: a row a run, with ``relaxation``, ``seed``, ``column``, ``discrete_accuracy`` and
-            ``floor``, the accuracy that both must reach.
+            ``floor``, the accuracy that both must reach; with ``sample_variance`` of the column, if known.
         column: what to pair; that of the first method becomes ``dlgn``, of the second ``glgn``.
         methods: the two relaxations.
     """
@@ -84,10 +112,13 @@ def paired(frame: pd.DataFrame, column: str, *, methods: tuple[str, str] = PAIR)
     chosen = frame[frame["relaxation"].isin(methods)]
     values = chosen.pivot(index="seed", columns="relaxation", values=column).rename(columns=names)
     values = values.reindex(columns=list(names.values()))
-    accuracy = chosen.groupby("seed")["discrete_accuracy"].min()
-    floor = chosen.groupby("seed")["floor"].max()
-    table = values.assign(accuracy=accuracy, counts=accuracy >= floor)
-    return table.dropna().reset_index()
+    by_seed = chosen.groupby("seed")
+    accuracy = by_seed["discrete_accuracy"].min()
+    table = values.assign(accuracy=accuracy, counts=accuracy >= by_seed["floor"].max())
+    table = table.dropna()
+    if "sample_variance" in chosen:
+        table["test_variance"] = by_seed["sample_variance"].sum(min_count=2)
+    return table.reset_index()
 
 
 def difference(
@@ -98,13 +129,24 @@ def difference(
     return table.assign(effect=table["dlgn"] - table["glgn"])
 
 
+def differing(
+    frame: pd.DataFrame, column: str, claim: Claim, *, methods: tuple[str, str] = PAIR
+) -> pd.DataFrame:
+    """Return :func:`difference`, which counts where one of the methods has enough to differ in."""
+    table = difference(frame, column, methods=methods)
+    enough = table[["dlgn", "glgn"]].max(axis=1) >= claim.smallest
+    return table.assign(counts=table["counts"] & enough)
+
+
 def gap_differences(
     claims: Sequence[Claim], ends: pd.DataFrame, *, methods: tuple[str, str] = PAIR
 ) -> Iterator[tuple[Claim, pd.DataFrame]]:
     """Yield the claims of :func:`gap_claims` with the differences between the methods' gaps."""
     for claim, measure in zip(claims, MEASURES, strict=True):
-        values = ends.assign(value=gap_measure(ends, measure))
-        yield claim, difference(values, "value", methods=methods)
+        values = ends.assign(
+            value=gap_measure(ends, measure), sample_variance=sample_variance(ends, measure)
+        )
+        yield claim, differing(values, "value", claim, methods=methods)
 
 
 def effects_by_setting(
@@ -228,16 +270,25 @@ def smaller_scale(found: Sequence[Verdict], claim: Claim, text: Callable[[float]
 
 
 def describe(frame: pd.DataFrame) -> str:
-    """Return the scale of the runs in a frame: data, networks, steps and seeds."""
-    parts = [
-        f"{name}, {_span(rows['depth'])} × {_span(rows['width'])} gates, "
-        f"group_tau {_span(rows['group_tau'])}, {', '.join(rows['init'].unique())} init, "
-        f"{_span(rows['steps'])} steps"
-        for name, rows in frame.groupby("dataset", sort=False)
-    ]
+    """Return the scale of the runs in a frame: data, networks, R and σ, steps and seeds.
+
+    R, the gates of a class over the group_tau, is the largest logit; σ is the standard deviation of
+    a logit under random gates.
+    """
+    parts = []
+    for name, rows in frame.groupby("dataset", sort=False):
+        per_class = rows["width"] / DATASETS[str(name)].n_classes
+        sigma = per_class**0.5 / 2 / rows["group_tau"]
+        parts.append(
+            f"{name}, {_span(rows['depth'])} × {_span(rows['width'])} gates, "
+            f"group_tau {_span(rows['group_tau'])} (R {_span(per_class / rows['group_tau'])}, "
+            f"σ {_span(sigma)}), {', '.join(rows['init'].unique())} init, {_span(rows['steps'])} steps"
+        )
     return f"{'; '.join(parts)}; {frame['seed'].nunique()} seeds"
 
 
 def _span(values: pd.Series) -> str:
-    low, high = values.min(), values.max()
-    return f"{low:g}" if low == high else f"{low:g}–{high:g}"
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    if values.max() >= 1000:
+        low, high = f"{values.min():g}", f"{values.max():g}"
+    return low if low == high else f"{low}–{high}"

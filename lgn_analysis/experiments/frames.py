@@ -31,10 +31,11 @@ RUN_COLUMNS: Final = [
     "seed",
 ]
 GAP_COLUMNS: Final = [
-    *("step", "n", "soft_accuracy", "discrete_accuracy", "gap", "gap_loss", "gap_train", "flips")
+    *("step", "n", "soft_accuracy", "discrete_accuracy", "gap", "gap_loss", "gap_train"),
+    *("flips", "flips_train"),
 ]
-MEASURES: Final = ("accuracy", "loss", "flips")
-"""The three measures of a gap; see :func:`gap_measure`."""
+MEASURES: Final = ("gap", "soft gap", "loss", "flips")
+"""The four measures of a gap, the primary one first; see :func:`gap_measure`."""
 
 
 def runs_of(groups: Iterable[Group]) -> list[RunSpec]:
@@ -152,13 +153,39 @@ def gaps_at_end(records: Records, groups: Iterable[Group]) -> pd.DataFrame:
 
 
 def gap_measure(frame: pd.DataFrame, measure: str) -> pd.Series:
-    """Return the gap of each row: accuracy and flips in percentage points, loss in nats.
+    """Return the gap of each row: in accuracy and flips in percentage points, in loss in nats.
 
-    The gap in loss is taken without its sign: discretising also sharpens a network, and so lowers
-    the loss of a well trained one.
+    ``gap`` is that of the training forward, what the paper's code measures, ``soft gap`` that of the soft
+    network. The gap in loss is taken without its sign: discretising also sharpens a network, and so
+    lowers the loss of a well trained one.
     """
-    if measure == "accuracy":
+    if measure == "gap":
+        return 100 * frame["gap_train"]
+    if measure == "soft gap":
         return 100 * frame["gap"]
     if measure == "loss":
         return frame["gap_loss"].abs()
     return 100 * frame["flips"] / frame["n"]
+
+
+def sample_variance(frame: pd.DataFrame, measure: str) -> pd.Series:
+    """Return what the choice of n test samples adds to the variance of :func:`gap_measure`, in its unit.
+
+    A gap in accuracy changes with the predictions that flip alone: at most their share over n. Where
+    they were not counted, the two accuracies are taken as independent, which is more. That of a
+    gap in loss is not known from a history, and is NaN. ``accuracy`` is the discrete accuracy itself.
+    """
+    n, discrete = frame["n"], frame["discrete_accuracy"]
+    if measure == "accuracy":
+        share = discrete * (1 - discrete)
+    elif measure == "gap":
+        training = (discrete + frame["gap_train"]).clip(0, 1)
+        independent = discrete * (1 - discrete) + training * (1 - training)
+        share = (frame["flips_train"] / n).fillna(independent)
+    elif measure == "soft gap":
+        share = frame["flips"] / n
+    elif measure == "flips":
+        share = frame["flips"] / n * (1 - frame["flips"] / n)
+    else:
+        share = pd.Series(float("nan"), frame.index)
+    return 1e4 * share / n

@@ -29,7 +29,12 @@ CHECKPOINT_FLOOR: Final = 0.5
 """Discrete test accuracy that a checkpoint must have reached to count."""
 MIN_CHECKPOINTS: Final = 8
 
-_claim = partial(Claim, paper="not in the paper, which ties the gap to tr(H)")
+_claim = partial(
+    Claim,
+    paper="not in the paper, which ties the gap to tr(H)",
+    premise=f"{MIN_CHECKPOINTS} checkpoints are trained",
+    primary=False,
+)
 TRACE: Final = _claim(
     id="C14 trace",
     title="A larger trace goes with a larger gap",
@@ -43,6 +48,7 @@ PREDICTION: Final = _claim(
     metric="R² of the second-order prediction of the change in loss, over checkpoints and methods",
     smallest=0.5,
     null="no better than the mean change",
+    primary=True,
 )
 SECOND: Final = _claim(
     id="C14 second order",

@@ -36,6 +36,7 @@ STEPS: Final = Claim(
     smallest=math.log(2.0),
     log=True,
     null="both take equally many steps",
+    premise="one of the two reaches the target",
 )
 CLAIMS: Final = (STEPS,)
 

@@ -32,7 +32,12 @@ _NEARER: Final = Claim(
     null="both lemmas err equally",
 )
 CLAIMS: Final = tuple(
-    replace(_NEARER, id=f"M7 {name}", title=f"{_NEARER.title}, at {name}s")
+    replace(
+        _NEARER,
+        id=f"M7 {name}",
+        title=f"{_NEARER.title}, at {name}s",
+        primary=name == "GLGN",
+    )
     for name in ("DLGN", "GLGN")
 )
 

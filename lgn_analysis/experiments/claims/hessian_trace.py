@@ -1,6 +1,6 @@
 """C8: is the trace of the Hessian smaller where noise was used in training?
 
-The trace of the soft loss at the end of training, paired by seed, in the logits z (at tau 1 also in
+The trace of the soft loss at the end of training, difference by seed, in the logits z (at tau 1 also in
 u = z / tau): the share of the DLGN's trace that the GLGN lacks, a measure that a trace at or below
 zero does not upset. The figure adds the traces over training and over tau, there in both
 coordinates: tr_z = tr_u / tau², and a comparison over tau can turn over with the coordinate.
@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.experiments.claims.temperature import over_tau
-from lgn_analysis.experiments.effects import each_setting, effects_by_setting, paired
+from lgn_analysis.experiments.effects import each_setting, effects_by_setting, difference
 from lgn_analysis.experiments.frames import last_step, pairs, probed, runs_of
 from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec
@@ -24,10 +24,11 @@ TRACE: Final = Claim(
     id="C8 trace",
     title="Noise in training leads to a smaller trace of the Hessian",
     paper="smaller traces with noise (CIFAR-10, Hutchinson, 200 probes)",
-    metric="1 − GLGN / DLGN of the trace of the Hessian of the soft loss at the end",
+    metric="trace of the Hessian of the soft loss at the end, DLGN − GLGN, over the mean of the DLGNs'",
     unit="%",
     smallest=20.0,
     null="the traces are equal",
+    premise="both methods are trained",
 )
 CLAIMS: Final = (TRACE,)
 
@@ -51,17 +52,17 @@ def frame(records: Records, preset: Preset) -> pd.DataFrame:
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a seed: ``effect`` = 100 · (1 − GLGN / DLGN) at the last step.
+    """Return a row a seed: ``effect``, the difference at the last step over the mean |trace| of the DLGNs.
 
-    A DLGN whose own trace is not positive has none to lack, and does not count.
+    A ratio of a seed's own traces would mean nothing where one of them is near zero or below.
     """
     return effects_by_setting(frame[frame["tau"] == frame["reference_tau"]], _lacking)
 
 
 def _lacking(rows: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]:
-    table = paired(last_step(rows), "trace_z")
-    share = 100 * (1 - table["glgn"] / table["dlgn"])
-    return [(TRACE, table.assign(effect=share, counts=table["counts"] & (table["dlgn"] > 0)))]
+    table = difference(last_step(rows), "trace_z")
+    scale = abs(table["dlgn"].mean())
+    return [(TRACE, table.assign(effect=100 * table["effect"] / scale))]
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:

@@ -33,7 +33,12 @@ from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 _PAPER: Final = "2-D slices look smoother (CIFAR-10)"
-_FACTOR: Final = partial(factor_claim, paper=_PAPER, null="both are equally curved")
+_FACTOR: Final = partial(
+    factor_claim,
+    paper=_PAPER,
+    null="both are equally curved",
+    premise="both methods are trained",
+)
 FILTER: Final = _FACTOR(
     "C9 curvature",
     "The loss of GLGNs is less curved along random directions",
@@ -43,6 +48,7 @@ EIGEN: Final = _FACTOR(
     "C9 eigen",
     "The loss of GLGNs is less curved along its top eigenvector",
     metric="mean |d²L/ds²| within the unit ball, along the top eigenvector, DLGN / GLGN",
+    primary=False,
 )
 CONCAVE: Final = Claim(
     id="C9 concave",
@@ -52,6 +58,8 @@ CONCAVE: Final = Claim(
     unit="pp",
     smallest=5.0,
     null="equal shares are negative",
+    premise="both methods are trained",
+    primary=False,
 )
 CLAIMS: Final = (FILTER, EIGEN, CONCAVE)
 specs = pair_specs

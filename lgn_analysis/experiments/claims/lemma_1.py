@@ -2,8 +2,8 @@
 
 The lemma says that Gumbel noise of scale s adds ``s² · π²/12 · tr_z(H)``. It is exact as s → 0; the
 claim is decided at s = 1, the noise of training, separately for DLGNs and GLGNs, and at the earliest
-step that the preset probes, while the noise still shapes the network. The last step is drawn beside
-it: there the gain is nearly nothing, and a few rare draws make all of it.
+step that the preset probes, while the noise still shapes the network. It is decided in nats, by the
+distance of measured and predicted gain, since a ratio says nothing where the gain is nearly nothing.
 
 Where the lemma stops, and why: ``radius`` is the largest measured scale up to which the ratio of
 measured to predicted gain stays within the tolerance of 1. The third and fourth order of the same
@@ -26,13 +26,18 @@ from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
 
 TOLERANCE: Final = 0.25
+LEAST: Final = 0.005
+"""Nats that the noise must add, or be predicted to add, for the lemma to say anything."""
 
 _LEMMA: Final = Claim(
     id="C8 lemma",
     title="Lemma 1 holds at the noise of training",
     paper="Lemma 1: the noise adds π²/12 · tr(H) to the loss, to second order",
-    metric=f"{TOLERANCE} − |ratio − 1|, ratio = measured gain / predicted gain at scale 1",
-    null=f"the ratio is {TOLERANCE} away from 1",
+    metric=f"{100 * TOLERANCE:g} % of the measured gain − |measured − predicted gain|, at scale 1",
+    unit="nats",
+    null=f"the prediction is {100 * TOLERANCE:g} % of the gain away from it",
+    premise=f"the network is trained, and the gain or its prediction is {LEAST} nats or more",
+    primary=False,
 )
 AT_DLGN: Final = replace(_LEMMA, id="C8 lemma DLGN", title=_LEMMA.title + ", at DLGNs")
 AT_GLGN: Final = replace(_LEMMA, id="C8 lemma GLGN", title=_LEMMA.title + ", at GLGNs")
@@ -73,7 +78,7 @@ def radius(rows: pd.DataFrame, column: str) -> float:
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a run: how far the ratio at scale 1 and the earliest step is inside.
+    """Return a row a run: how far the prediction at scale 1 and the earliest step is inside.
 
     Beside it the radius, and the ratios to the predictions of higher order.
     """
@@ -82,15 +87,26 @@ def effects(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _at_scale_one(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
     early = rows[rows["step"] == rows["step"].min()]
-    columns = ["seed", "step", *_RATIOS, *_RATIOS.values(), "discrete_accuracy", "floor"]
+    columns = [
+        "seed",
+        "step",
+        "gain",
+        "prediction",
+        *_RATIOS,
+        *_RATIOS.values(),
+        "discrete_accuracy",
+        "floor",
+    ]
     table = early[early["scale"] == 1.0]
     for claim, kind in zip(CLAIMS, PAIR, strict=True):
         found = table.loc[table["relaxation"] == kind, [name for name in columns if name in table]]
         yield (
             claim,
             found.assign(
-                effect=TOLERANCE - (found["ratio"] - 1).abs(),
-                counts=found["discrete_accuracy"] >= found["floor"],
+                effect=TOLERANCE * found["gain"].abs()
+                - (found["gain"] - found["prediction"]).abs(),
+                counts=(found["discrete_accuracy"] >= found["floor"])
+                & (found[["gain", "prediction"]].abs().max(axis=1) >= LEAST),
             ),
         )
 

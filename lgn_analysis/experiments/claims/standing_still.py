@@ -33,6 +33,7 @@ LAYERS: Final = Claim(
     unit="pp",
     smallest=25.0,
     null="both kinds of layers leave equal shares unused",
+    premise="some depth has both kinds of layers",
 )
 CLAIMS: Final = (LAYERS,)
 _DLGN: Final = ARMS[0]

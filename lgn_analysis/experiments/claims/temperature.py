@@ -27,6 +27,7 @@ SWEET_SPOT: Final = Claim(
     unit="pp",
     smallest=1.0,
     null="no interior tau beats both ends",
+    premise="some tau trains",
 )
 CLAIMS: Final = (SWEET_SPOT,)
 
@@ -64,10 +65,12 @@ def _over_the_better_end(runs: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]
     better_end = accuracy[[lowest, highest]].max(axis=1).reindex(table.index)
     # A tau may fail to train, that is part of the effect; where all fail there is none to see.
     trained = accuracy.max(axis=1) >= 100 * last["floor"].max()
+    shares = table["accuracy"] / 100, better_end / 100
     table = table.assign(
         better_end=better_end,
         effect=table["accuracy"] - better_end,
         counts=trained.reindex(table.index),
+        test_variance=1e4 * sum(share * (1 - share) for share in shares) / last["n"].iloc[0],
     )
     return [(SWEET_SPOT, table.reset_index())]
 
