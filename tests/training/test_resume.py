@@ -31,7 +31,13 @@ class Stopped(BaseException):
 
 
 def interrupted(
-    out: Path, data: Dataset, relaxation: Relaxation, at: int, **overrides: Any
+    out: Path,
+    data: Dataset,
+    relaxation: Relaxation,
+    at: int,
+    *,
+    backend: str | None = None,
+    **overrides: Any,
 ) -> None:
     """Start a run and stop it during its evaluation at step ``at``."""
 
@@ -40,7 +46,7 @@ def interrupted(
             raise Stopped
 
     with pytest.raises(Stopped):
-        short(fresh(relaxation), data, out=out, callbacks=[stop], **overrides)
+        short(fresh(relaxation, backend=backend), data, out=out, callbacks=[stop], **overrides)
 
 
 def assert_same_run(first: Path, second: Path) -> None:
@@ -75,6 +81,19 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
     )
     assert (result.best_step, result.best_accuracy) == (expected.best_step, expected.best_accuracy)
     assert result.config == expected.config
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("at", [13, 24, 30])
+def test_a_run_evaluated_on_a_log_scale_resumes_to_the_same_bits(
+    separable_data: Dataset, tmp_path: Path, at: int, backend: str | None
+) -> None:
+    options: dict[str, Any] = {"eval_every": 26, "eval_spacing": "log"}
+    expected = short(fresh(backend=backend), separable_data, out=tmp_path / "whole", **options)
+    assert [*expected.history["step"][::2]] == [0, 10, 13, 18, 24, 26, 30]
+    interrupted(tmp_path / "broken", separable_data, GumbelST(), at, backend=backend, **options)
+    resume(tmp_path / "broken", data=separable_data, progress=False)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_a_resumed_run_keeps_what_it_is_computed_by(

@@ -143,6 +143,17 @@ def test_how_often_a_run_is_evaluated_does_not_change_its_weights(separable_data
     assert_same_weights(often, once)
 
 
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_evaluations_on_a_log_scale_are_in_the_history_and_change_no_weight(
+    backend: str | None, separable_data: Dataset
+) -> None:
+    often, once = fresh(backend=backend), fresh(backend=backend)
+    result = short(often, separable_data, steps=60, eval_every=20, eval_spacing="log")
+    short(once, separable_data, steps=60, eval_every=60)
+    assert [*result.history["step"][::2]] == [0, 10, 13, 18, 20, 40, 60]
+    assert_same_weights(often, once)
+
+
 def test_training_leaves_the_random_state_of_torch_alone(separable_data: Dataset) -> None:
     state = torch.get_rng_state()
     short(fresh(), separable_data)
