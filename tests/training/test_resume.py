@@ -131,6 +131,23 @@ def test_a_run_stopped_between_two_files_resumes_to_the_same_bits(
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
+def test_a_history_from_before_a_column_was_added_is_continued(
+    separable_data: Dataset, tmp_path: Path
+) -> None:
+    short(fresh(), separable_data, out=tmp_path / "run")
+    old = run_directory.RunDirectory(tmp_path / "run")
+    checkpoint, history = old.read()
+    history = history.drop(columns="flips_train")
+    old.commit(checkpoint.model, history, checkpoint.tensors, checkpoint.info, best=False)
+    resume(tmp_path / "run", data=separable_data, steps=40, progress=False)
+    counted = read_history(tmp_path / "run").set_index("step")["flips_train"].notna()
+    assert counted.groupby("step").all().to_dict() == {
+        **dict.fromkeys(EVALUATED, False),
+        35: True,
+        40: True,
+    }
+
+
 def test_resuming_a_finished_run_changes_nothing(separable_data: Dataset, tmp_path: Path) -> None:
     expected = short(fresh(), separable_data, out=tmp_path / "run")
     model, result = resume(tmp_path / "run", data=separable_data, progress=False)

@@ -54,7 +54,15 @@ def test_history_has_a_row_an_evaluation_and_split(separable_data: Dataset) -> N
     assert (seconds[0], seconds[-1]) == (0.0, result.seconds)
     last = history.iloc[-1]
     expected = evaluate(model, separable_data, noise_draws=1)
-    for column in ("n", "soft_accuracy", "noisy_loss", "discrete_loss", "gap", "flips"):
+    for column in (
+        "n",
+        "soft_accuracy",
+        "noisy_loss",
+        "discrete_loss",
+        "gap",
+        "flips",
+        "flips_train",
+    ):
         assert last[column] == getattr(expected, column)
     assert last["unused"] == pytest.approx(gate_usage(model)["unused"].mean())
     assert last["entropy"] == pytest.approx(gate_usage(model)["entropy"].mean())
