@@ -90,13 +90,14 @@ def test_a_schedule_and_cage_go_from_flags_to_the_config_and_back(tmp_path, caps
 
 def test_options_of_the_optimiser_go_from_flags_to_the_config_and_back(tmp_path, capsys):
     moving = ["--lr-schedule", "warmup", "--warmup-steps", 3, "--betas", 0.8, 0.99]
-    other = ["--eps", 1e-20, "--weight-decay", 0.1, "--draws-per-step", 2]
+    other = ["--eps", 1e-20, "--weight-decay", 0.1, "--draws-per-step", 2, "--eval-spacing", "log"]
     out, again = tmp_path / "run", tmp_path / "again"
     assert run(capsys, "train", *SMALL, *moving, *other, "--out", out)[0] == 0
     training = read_config(out / "config.toml")[0].training
     assert (training.lr_schedule, training.warmup_steps) == ("warmup", 3)
     assert (training.eps, training.betas) == (1e-20, (0.8, 0.99))
     assert (training.weight_decay, training.draws_per_step) == (0.1, 2)
+    assert training.eval_spacing == "log"
     args = ["train", "--config", out / "config.toml", "--no-progress"]
     assert run(capsys, *args, "--out", again)[0] == 0
     assert (out / "config.toml").read_bytes() == (again / "config.toml").read_bytes()

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.data import Dataset
+from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import HardST, Relaxation, Soft
 from lgn_analysis.gates.table import GATE_NAMES
 from lgn_analysis.metrics import UNUSED_ENTROPY, convergence, evaluate, gate_entropy, gate_usage
@@ -62,7 +63,9 @@ def test_accuracy_loss_gap_and_flips_of_a_hand_made_network() -> None:
     assert result.n == 5
     assert result.soft_accuracy == result.discrete_accuracy == 0.8
     assert result.gap == 0
-    assert result.flips == 2, "flips count predictions, also where the accuracies cancel"
+    assert result.flips == result.flips_train == 2, (
+        "flips count predictions, also where the accuracies cancel"
+    )
     assert result.soft_loss == pytest.approx(cross_entropy(soft), rel=1e-12)
     assert result.discrete_loss == pytest.approx(cross_entropy(discrete), rel=1e-12)
     assert result.gap_loss == pytest.approx(result.discrete_loss - result.soft_loss, rel=1e-12)
@@ -114,6 +117,20 @@ def test_gap_train_is_that_of_the_training_forward(
     assert result.gap_train_loss == result.discrete_loss - training_loss
     assert math.isnan(result.noisy_accuracy) == math.isnan(result.noisy_loss) == (name != "noisy")
     assert result.noise_draws == (8 if relaxation.noisy else 0)
+
+
+def test_flips_train_are_counted_against_the_training_forward(
+    make_network: NetworkFactory, relaxation: Relaxation
+) -> None:
+    model, (x, y) = make_network(relaxation=relaxation), labelled(60)
+    n_draws = 3 if relaxation.noisy else 1
+    model.train()
+    outputs = [model(x, draw=NoiseKey(5, Purpose.EVALUATION, draw)) for draw in range(n_draws)]
+    predicted = model(x, mode="discrete").argmax(-1)
+    counts = [int((output.argmax(-1) != predicted).sum()) for output in outputs]
+    found = evaluate(model, (x, y), noise_draws=3, noise_seed=5, batch_size=25)
+    assert found.flips_train == pytest.approx(sum(counts) / n_draws, rel=1e-14)
+    assert (found.flips_train > 0) == (relaxation.name not in ("hard-st", "cage"))
 
 
 @pytest.mark.parametrize("training", [True, False])

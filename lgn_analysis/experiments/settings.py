@@ -30,6 +30,7 @@ class Setting:
         dataset: name for ``load_dataset``.
         thresholds: number of thermometer thresholds; None is the data set's own.
         eval_every: steps between evaluations.
+        eval_spacing: ``"log"`` evaluates at eight steps a decade too, from 10 to the first ``eval_every``.
         probes: what DLGN and GLGN measure; other methods measure only what they are compared by.
         device: where to train.
     """
@@ -43,6 +44,7 @@ class Setting:
     dataset: str = "digits"
     thresholds: int | None = None
     eval_every: int = 100
+    eval_spacing: str = "linear"
     probes: ProbePlan = field(default_factory=ProbePlan)
     device: str = "cpu"
 
@@ -106,7 +108,11 @@ class Setting:
             data=DataConfig(self.dataset, self.thresholds),
             network=replace(network, seed=seed),
             training=TrainingConfig(
-                steps=self.steps, seed=seed, eval_every=self.eval_every, **training
+                steps=self.steps,
+                seed=seed,
+                eval_every=self.eval_every,
+                eval_spacing=self.eval_spacing,
+                **training,
             ),
             probes=plan,
             device=self.device,

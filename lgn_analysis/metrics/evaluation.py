@@ -33,6 +33,8 @@ class Evaluation:
 
     Attributes:
         flips: predictions that differ between soft and discrete.
+        flips_train: predictions that differ between the training forward and discrete, where that is
+            noisy their mean over ``noise_draws`` draws.
         gap: soft − discrete accuracy.
         gap_loss: discrete − soft loss.
         gap_train: training forward − discrete accuracy; the training forward is noisy for GumbelST
@@ -53,6 +55,7 @@ class Evaluation:
     gap_train: float
     gap_train_loss: float
     flips: int
+    flips_train: float
     noise_draws: int
 
     def to_frame(self) -> pd.DataFrame:
@@ -109,7 +112,7 @@ def evaluate(
     soft = _Tally()
     discrete = _Tally()
     noisy = _Tally()
-    flips = 0
+    flips = noisy_flips = 0
     seed = model.seed if noise_seed is None else seed_number(noise_seed, "noise_seed")
     keys = [NoiseKey(seed, Purpose.EVALUATION, draw) for draw in range(noise_draws)]
     for inputs, labels in batches(x, y, batch_size, model.device):
@@ -118,7 +121,8 @@ def evaluate(
         flips += int((predicted_soft != predicted).sum())
         if model.relaxation_kind.noisy:
             for key in keys:
-                noisy.add(call_network(model, inputs, mode="noisy", draw=key), labels)
+                logits = call_network(model, inputs, mode="noisy", draw=key)
+                noisy_flips += int((noisy.add(logits, labels) != predicted).sum())
     if not math.isfinite(soft.loss):
         # argmax would name a class all the same.
         raise InvalidInputError(
@@ -126,7 +130,9 @@ def evaluate(
             "take finite logits, or raise tau or group_tau"
         )
     kind = model.relaxation_kind
-    training = noisy if kind.noisy else discrete if kind.hard else soft
+    training, flips_train = (discrete, 0.0) if kind.hard else (soft, float(flips))
+    if kind.noisy:
+        training, flips_train = noisy, noisy_flips / noise_draws
     return Evaluation(
         split=split,
         n=len(y),
@@ -141,6 +147,7 @@ def evaluate(
         gap_train=training.accuracy - discrete.accuracy,
         gap_train_loss=discrete.loss - training.loss,
         flips=flips,
+        flips_train=flips_train,
         noise_draws=noise_draws if kind.noisy else 0,
     )
 

@@ -25,6 +25,12 @@ from lgn_analysis.gates.wiring import WIRINGS
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training import optimiser
 
+LINEAR: Final = "linear"
+LOG: Final = "log"
+EVAL_SPACINGS: Final = (LINEAR, LOG)
+_EIGHT_A_DECADE: Final = (10, 13, 18, 24, 32, 42, 56, 75, 100)
+"""``10 · 10^(k/8)``, k = 0..8, to two digits."""
+
 
 def option(
     default: Any,
@@ -80,6 +86,11 @@ class TrainingConfig:
         None, "steps in which cosine reaches zero", default_text="all steps"
     )
     draws_per_step: int = option(1, "noise draws of a step, whose gradients are averaged")
+    eval_spacing: str = option(
+        LINEAR,
+        "log evaluates also at steps 10, 13, 18, …, eight a decade, before the first eval_every",
+        choices=EVAL_SPACINGS,
+    )
 
     def __post_init__(self) -> None:
         optional = ("eval_every", "tau_steps", "warmup_steps", "cosine_steps")
@@ -95,6 +106,11 @@ class TrainingConfig:
         object.__setattr__(self, "betas", optimiser.checked_betas(self.betas))
         object.__setattr__(self, "weight_decay", optimiser.checked_decay(self.weight_decay))
         self._check_lr_schedule()
+        if self.eval_spacing not in EVAL_SPACINGS:
+            known = ", ".join(EVAL_SPACINGS)
+            raise InvalidInputError(
+                f"unknown eval_spacing {shown(self.eval_spacing)}; use one of {known}"
+            )
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError(f"seed must lie in 0..2**63-1, got {self.seed}")
         if self.tau_schedule == CONSTANT:
@@ -164,8 +180,29 @@ class TrainingConfig:
 
     @property
     def interval(self) -> int:
-        """Steps between evaluations."""
+        """Steps between evaluations; with log spacing there are more before the first of them."""
         return self.eval_every or max(1, self.steps // 50)
+
+    def next_evaluation(self, step: int) -> int:
+        """Return the first step after ``step`` at which the run is evaluated.
+
+        >>> TrainingConfig(steps=45, eval_every=20, eval_spacing="log").evaluated
+        (0, 10, 13, 18, 20, 40, 45)
+        """
+        upcoming = (step // self.interval + 1) * self.interval
+        if self.eval_spacing == LOG and step < self.interval:
+            unit = 10 ** max(0, len(str(step)) - 2)
+            later = next(n * unit for n in _EIGHT_A_DECADE if n * unit > step)
+            upcoming = min(upcoming, later)
+        return min(upcoming, self.steps)
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        """The steps at which the run is evaluated, 0 and the last one among them."""
+        found = [0]
+        while found[-1] < self.steps:
+            found.append(self.next_evaluation(found[-1]))
+        return tuple(found)
 
 
 @dataclass(frozen=True)

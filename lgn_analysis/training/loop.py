@@ -156,8 +156,7 @@ class Runner:
                 if self.step == 0 and not self.rows:
                     self._evaluate(float("nan"), bar)
                 while self.step < training.steps and not stopped():
-                    until = (self.step // training.interval + 1) * training.interval
-                    self._advance(min(until, training.steps), bar, stopped)
+                    self._advance(training.next_evaluation(self.step), bar, stopped)
                 if stopped():
                     self._stop_at_step()
         finally:

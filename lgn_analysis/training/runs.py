@@ -84,6 +84,7 @@ def train(
     warmup_steps: int | None = None,
     cosine_steps: int | None = None,
     draws_per_step: int = 1,
+    eval_spacing: str = "linear",
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
@@ -124,6 +125,9 @@ def train(
         draws_per_step: independent noise draws of a step on one batch; the step is taken on the mean of
             their losses. Step t has the draws ``t · draws_per_step`` and the following of ``seed``.
             A relaxation without noise takes one.
+        eval_spacing: ``"log"`` evaluates also at steps 10, 13, 18, 24, 32, 42, 56, 75, 100, 130, …, which
+            are ``10 · 10^(k/8)`` to two digits, as far as they lie before the first ``eval_every``.
+            Evaluations cost time and change no step.
         out: run directory for config.toml, history.csv, last.safetensors and best.safetensors;
             None writes nothing.
         progress: show a progress bar.
@@ -155,6 +159,7 @@ def train(
         warmup_steps=warmup_steps,
         cosine_steps=cosine_steps,
         draws_per_step=draws_per_step,
+        eval_spacing=eval_spacing,
     )
     _check_data(data)
     config = RunConfig(

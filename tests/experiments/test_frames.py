@@ -48,6 +48,14 @@ def test_without_rows_the_columns_are_there():
     assert [*nothing.columns] == [*RUN_COLUMNS, "step", "gap"]
 
 
+def test_a_column_that_older_histories_lack_is_missing_there():
+    runs = SETTING.runs("soft")[:2]
+    older, newer = (history_of([run]) for run in runs)
+    history = pd.concat([older, newer.assign(flips_train=1.5)], ignore_index=True)
+    found = on_test_split(records(history=history), [(SETTING, runs)], ["step", "flips_train"])
+    assert found.groupby("seed")["flips_train"].count().to_list() == [0, 2]
+
+
 def test_accuracy_joins_at_its_step_or_at_the_end():
     history = history_of(SETTING.runs("soft"))
     history.loc[history["step"] == 40, "discrete_accuracy"] = 0.9

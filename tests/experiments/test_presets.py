@@ -39,6 +39,17 @@ def test_a_width_brings_its_group_tau_along():
     assert run.network.group_tau == pytest.approx(2 * SETTING.network.group_tau)
 
 
+def test_the_spacing_of_evaluations_goes_into_the_training_and_the_price():
+    (run, *_) = SETTING.runs("soft")
+    dense = replace(SETTING, eval_every=1000, steps=2000, eval_spacing="log")
+    sparse = replace(dense, eval_spacing="linear")
+    assert run == replace(SETTING, eval_spacing="linear").runs("soft")[0]
+    (often, *_), (rarely, *_) = dense.runs("soft"), sparse.runs("soft")
+    assert (often.training.eval_spacing, rarely.training.eval_spacing) == ("log", "linear")
+    assert cost(often) > cost(rarely)
+    assert often.key != rarely.key
+
+
 def test_annealing_goes_into_the_training():
     (run, *_) = SETTING.runs("soft", anneal_to=0.1)
     assert (run.training.tau_schedule, run.training.tau_end) == ("exponential", 0.1)

@@ -55,6 +55,11 @@ def test_every_field_that_is_given_another_value_makes_another_key():
     assert len({spec.key for spec in [SPEC, *others]}) == len(others) + 1
 
 
+def test_keys_are_those_that_records_were_made_under():
+    assert SPEC.key == "6ec1de4acbd7fb30"
+    assert RunSpec(DataConfig(), NetworkConfig(), TrainingConfig()).key == "9509dd7b66834b75"
+
+
 def test_a_default_that_is_given_is_no_other_run():
     assert replace(SPEC, network=replace(SPEC.network, depth=NetworkConfig().depth)) == SPEC
     assert RunSpec(**{**vars(SPEC), "device": "cpu"}).key == SPEC.key
@@ -97,6 +102,7 @@ def test_the_defaults_are_those_of_the_format():
             "warmup_steps": None,
             "cosine_steps": None,
             "draws_per_step": 1,
+            "eval_spacing": "linear",
         },
         "probes": {
             "samples": 256,

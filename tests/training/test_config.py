@@ -50,6 +50,7 @@ FULL = RunConfig(
         weight_decay=0.1,
         lr_schedule="cosine",
         draws_per_step=4,
+        eval_spacing="log",
     ),
 )
 SPARSE = RunConfig(data=DataConfig(thresholds=31))
@@ -167,6 +168,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         ({"eval_every": 0}, "eval_every must be at least 1, got 0"),
         ({"eval_every": 2.5}, r"eval_every must be a whole number, got 2\.5"),
         ({"lr": 0.0}, r"lr must be finite and above zero, got 0\.0"),
+        ({"eval_spacing": "cubic"}, "unknown eval_spacing 'cubic'; use one of linear, log"),
         ({"seed": -1}, r"seed must lie in 0\.\.2\*\*63-1, got -1"),
         ({"seed": 2**63}, r"seed must lie in 0\.\.2\*\*63-1"),
     ],
@@ -190,6 +192,26 @@ def test_evaluations_come_every_fiftieth_of_the_steps(
     steps: int, eval_every: int | None, interval: int
 ) -> None:
     assert TrainingConfig(steps, eval_every=eval_every).interval == interval
+
+
+@pytest.mark.parametrize("spacing", ["linear", "log"])
+@pytest.mark.parametrize("every", [1, 7, 10, 11, 13, 50, 99, 100, 130, 400, 2000, None])
+@pytest.mark.parametrize("steps", [1, 9, 10, 77, 1001, 12_345])
+def test_log_spacing_adds_eight_steps_a_decade_before_the_first_of_the_linear_ones(
+    steps: int, every: int | None, spacing: str
+) -> None:
+    config = TrainingConfig(steps, eval_every=every, eval_spacing=spacing)
+    expected = {0, steps, *range(0, steps + 1, config.interval)}
+    if spacing == "log":
+        early = {int(float(f"{10 ** (1 + k / 8):.1e}")) for k in range(40)}
+        expected |= {step for step in early if step < min(steps, config.interval)}
+    assert config.evaluated == tuple(sorted(expected))
+
+
+def test_a_run_that_is_resumed_for_more_steps_keeps_its_evaluations() -> None:
+    config = TrainingConfig(1000, eval_spacing="log")
+    longer = config.resumed(2000)
+    assert longer.evaluated[: len(config.evaluated)] == config.evaluated
 
 
 def test_a_network_config_builds_what_it_was_read_from(

@@ -31,7 +31,13 @@ class Stopped(BaseException):
 
 
 def interrupted(
-    out: Path, data: Dataset, relaxation: Relaxation, at: int, **overrides: Any
+    out: Path,
+    data: Dataset,
+    relaxation: Relaxation,
+    at: int,
+    *,
+    backend: str | None = None,
+    **overrides: Any,
 ) -> None:
     """Start a run and stop it during its evaluation at step ``at``."""
 
@@ -40,7 +46,7 @@ def interrupted(
             raise Stopped
 
     with pytest.raises(Stopped):
-        short(fresh(relaxation), data, out=out, callbacks=[stop], **overrides)
+        short(fresh(relaxation, backend=backend), data, out=out, callbacks=[stop], **overrides)
 
 
 def assert_same_run(first: Path, second: Path) -> None:
@@ -77,6 +83,19 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
     assert result.config == expected.config
 
 
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("at", [13, 24, 30])
+def test_a_run_evaluated_on_a_log_scale_resumes_to_the_same_bits(
+    separable_data: Dataset, tmp_path: Path, at: int, backend: str | None
+) -> None:
+    options: dict[str, Any] = {"eval_every": 26, "eval_spacing": "log"}
+    expected = short(fresh(backend=backend), separable_data, out=tmp_path / "whole", **options)
+    assert [*expected.history["step"][::2]] == [0, 10, 13, 18, 24, 26, 30]
+    interrupted(tmp_path / "broken", separable_data, GumbelST(), at, backend=backend, **options)
+    resume(tmp_path / "broken", data=separable_data, progress=False)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
 def test_a_resumed_run_keeps_what_it_is_computed_by(
     separable_data: Dataset, tmp_path: Path
 ) -> None:
@@ -110,6 +129,23 @@ def test_a_run_stopped_between_two_files_resumes_to_the_same_bits(
     assert read_history(tmp_path / "broken")["step"].max() == step
     resume(tmp_path / "broken", data=separable_data, progress=False)
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_history_from_before_a_column_was_added_is_continued(
+    separable_data: Dataset, tmp_path: Path
+) -> None:
+    short(fresh(), separable_data, out=tmp_path / "run")
+    old = run_directory.RunDirectory(tmp_path / "run")
+    checkpoint, history = old.read()
+    history = history.drop(columns="flips_train")
+    old.commit(checkpoint.model, history, checkpoint.tensors, checkpoint.info, best=False)
+    resume(tmp_path / "run", data=separable_data, steps=40, progress=False)
+    counted = read_history(tmp_path / "run").set_index("step")["flips_train"].notna()
+    assert counted.groupby("step").all().to_dict() == {
+        **dict.fromkeys(EVALUATED, False),
+        35: True,
+        40: True,
+    }
 
 
 def test_resuming_a_finished_run_changes_nothing(separable_data: Dataset, tmp_path: Path) -> None:

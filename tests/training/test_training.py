@@ -54,7 +54,15 @@ def test_history_has_a_row_an_evaluation_and_split(separable_data: Dataset) -> N
     assert (seconds[0], seconds[-1]) == (0.0, result.seconds)
     last = history.iloc[-1]
     expected = evaluate(model, separable_data, noise_draws=1)
-    for column in ("n", "soft_accuracy", "noisy_loss", "discrete_loss", "gap", "flips"):
+    for column in (
+        "n",
+        "soft_accuracy",
+        "noisy_loss",
+        "discrete_loss",
+        "gap",
+        "flips",
+        "flips_train",
+    ):
         assert last[column] == getattr(expected, column)
     assert last["unused"] == pytest.approx(gate_usage(model)["unused"].mean())
     assert last["entropy"] == pytest.approx(gate_usage(model)["entropy"].mean())
@@ -140,6 +148,17 @@ def test_how_often_a_run_is_evaluated_does_not_change_its_weights(separable_data
     often, once = fresh(), fresh()
     short(often, separable_data, eval_every=1, noise_draws=3)
     short(once, separable_data, eval_every=30)
+    assert_same_weights(often, once)
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_evaluations_on_a_log_scale_are_in_the_history_and_change_no_weight(
+    backend: str | None, separable_data: Dataset
+) -> None:
+    often, once = fresh(backend=backend), fresh(backend=backend)
+    result = short(often, separable_data, steps=60, eval_every=20, eval_spacing="log")
+    short(once, separable_data, steps=60, eval_every=60)
+    assert [*result.history["step"][::2]] == [0, 10, 13, 18, 20, 40, 60]
     assert_same_weights(often, once)
 
 

@@ -126,7 +126,7 @@ def cost(spec: RunSpec) -> float:
         steps = plan.warm_up + plan.rounds * plan.steps
         return sum(steps * _step(spec, gates, method) for method in plan.methods)
     training = spec.training
-    evaluations = 1 + training.steps // training.interval
+    evaluations = len(training.evaluated)
     passes = training.steps * training.draws_per_step
     seconds = passes * _step(spec, gates, spec.network.relaxation)
     sizes = DATASETS[spec.data.name].sizes
