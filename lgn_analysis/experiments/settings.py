@@ -204,6 +204,7 @@ class Preset:
         optimisers: M2, M3 and M4, over depth.
         draws: M5, over depth.
         lemmas: M7, with probes of both lemmas.
+        logit_scales: M9, over group_tau.
     """
 
     name: str
@@ -224,3 +225,4 @@ class Preset:
     optimisers: tuple[Sweep, ...] = ()
     draws: tuple[Sweep, ...] = ()
     lemmas: tuple[Setting, ...] = ()
+    logit_scales: tuple[Sweep, ...] = ()

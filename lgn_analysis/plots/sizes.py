@@ -1,4 +1,4 @@
-"""What C4 and C5 draw alike: accuracy and gap at the end against a size of the network."""
+"""What C4, C5 and M9 draw alike: accuracy and gap at the end against a size of the network."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ MIN_RUNS: Final = 3
 """Trained runs below which a size's gap is not drawn: its interval would fill the panel."""
 _LABELS: Final = {
     "discrete_accuracy": "discrete accuracy",
-    "gap": "gap (pp)",
-    "gap_loss": "|gap in loss| (nats)",
+    "gap_train": "training − discrete (pp)",
+    "gap": "soft − discrete (pp)",
     "flips": "flips (%)",
 }
+_SIZES: Final = {"depth": "depth", "width": "width", "r": "largest logit R"}
 _TITLES: Final = {
     "discrete_accuracy": "trained?",
-    "gap": "accuracy",
-    "gap_loss": "loss",
+    "gap_train": "gap of the training forward",
+    "gap": "gap of the soft network",
     "flips": "predictions",
 }
 
@@ -39,14 +40,14 @@ _TITLES: Final = {
 def gap_by_size(
     ends: Any, ax: Axes | None = None, *, size: str = "depth", column: str = "gap"
 ) -> Axes:
-    """Draw accuracy or gap at the end of training against depth or width; untrained runs are left out, and sizes of too few.
+    """Draw accuracy or gap at the end of training against a size; untrained runs are left out, and sizes of too few.
 
     Args:
         ends: a row a run at its end, with ``depth``, ``width``, ``seed``, and ``floor``, the discrete
             accuracy below which a run's gap says nothing.
         ax: where to draw; None makes a new figure.
-        size: ``"depth"`` or ``"width"``.
-        column: ``"discrete_accuracy"``, ``"gap"``, ``"gap_loss"`` or ``"flips"``.
+        size: ``"depth"``, ``"width"``, or ``"r"``, the largest logit.
+        column: ``"discrete_accuracy"``, ``"gap_train"``, ``"gap"`` or ``"flips"``.
     """
     ax = axes_or_new(ax)
     frame = as_frame(ends)
@@ -57,25 +58,24 @@ def gap_by_size(
     else:
         rows = frame[frame["discrete_accuracy"] >= frame["floor"]]
         rows = rows[rows.groupby([size, "relaxation"])["seed"].transform("nunique") >= MIN_RUNS]
-        values = gap_values(rows, column)
-        rows = rows.assign(value=values.abs() if column == "gap_loss" else values)
+        rows = rows.assign(value=gap_values(rows, column))
         level_line(ax, 0)
     for method_style, part in by_method(rows):
         draw_points(ax, part, size, "value", method_style)
-    if size == "width":
+    if size != "depth":
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_locator(NullLocator())
     sizes = sorted(frame[size].unique())
     ax.xaxis.set_major_locator(FixedLocator([float(value) for value in sizes]))
     ax.tick_params(axis="x", rotation=60 if size == "width" else 0)
-    ax.set_xlabel(size)
+    ax.set_xlabel(_SIZES[size])
     ax.set_ylabel(_LABELS[column])
     return ax
 
 
 def figure_by_size(frame: pd.DataFrame, size: str) -> Figure:
-    """Return the figure, a row a setting: accuracy, and the gap in accuracy, loss and predictions."""
+    """Return the figure, a row a setting: accuracy, both gaps, and flipped predictions."""
 
     def draw(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
         for ax, (column, text) in zip(axes, _TITLES.items(), strict=True):

@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.experiments.claims.temperature import over_tau
-from lgn_analysis.experiments.effects import each_setting, effects_by_setting, difference
+from lgn_analysis.experiments.effects import difference, each_setting, effects_by_setting
 from lgn_analysis.experiments.frames import last_step, pairs, probed, runs_of
 from lgn_analysis.experiments.settings import Preset
 from lgn_analysis.experiments.specs import RunSpec

@@ -159,6 +159,7 @@ SMOKE: Final = Preset(
         ),
     ),
     draws=(Sweep(replace(_TINIER, name="digits, draws a step"), (2,)),),
+    logit_scales=(Sweep(replace(_TINIER, name="digits, R"), (10.0, 2.0)),),
     lemmas=(
         replace(
             _TINIER,
