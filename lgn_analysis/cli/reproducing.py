@@ -87,7 +87,7 @@ def reproduce(
     width = max(len(verdict.claim.id) for verdict in result.verdicts)
     for verdict in result.verdicts:
         effect = report.format_effect(verdict)
-        echo(f"{verdict.claim.id:<{width}}  {verdict.outcome:<12}  {effect}")
+        echo(f"{verdict.claim.id:<{width}}  {verdict.outcome:<17}  {effect}")
     echo(f"{report.tally(result.verdicts)}: see {result.page}")
     for failure in result.failures:
         echo(f"failed: {failure.label} ({failure.key}): {failure.error}")

@@ -185,7 +185,7 @@ def each_setting(
     source: str,
     by: Sequence[str] = (),
 ) -> list[Verdict]:
-    """Return a verdict a claim and setting; ``untested`` where the frame holds no runs.
+    """Return a verdict a claim and setting; ``not testable here`` where the frame holds no runs.
 
     Args:
         claims: what was claimed.
@@ -237,7 +237,7 @@ def at_paper_size(
         effects: as in :func:`each_setting`.
         is_paper_size: whether the runs of a setting are that large.
         source: the CSV that holds the effects.
-        otherwise: why the claim is untested where no setting is.
+        otherwise: why the claim cannot be tested where no setting is.
     """
     settings = list(frame["setting"].unique())
     found = [

@@ -181,7 +181,11 @@ def sample_variance(frame: pd.DataFrame, measure: str) -> pd.Series:
     elif measure == "gap":
         training = (discrete + frame["gap_train"]).clip(0, 1)
         independent = discrete * (1 - discrete) + training * (1 - training)
-        share = (frame["flips_train"] / n).fillna(independent)
+        share = (
+            (frame["flips_train"] / n).fillna(independent)
+            if "flips_train" in frame
+            else independent
+        )
     elif measure == "soft gap":
         share = frame["flips"] / n
     elif measure == "flips":

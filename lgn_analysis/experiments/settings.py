@@ -182,7 +182,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Preset:
-    """A scale at which the experiments are run; what a field lacks stays untested there.
+    """A scale at which the experiments are run; what a field lacks is not testable there.
 
     Attributes:
         name: its name.

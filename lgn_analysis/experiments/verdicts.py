@@ -258,10 +258,11 @@ def decide_some(
     supporting = [item for item in tested if item[0].outcome == SUPPORTED]
     best, cell = max(supporting or tested or found, key=lambda item: _rank(item[0].effect))
     kinds = {verdict.outcome for verdict, _ in tested}
-    outcome = best.outcome
+    outcome, p = best.outcome, best.p * groups.ngroups
     if tested and not supporting:
         denied = kinds <= {NEGLIGIBLE, REVERSED}
         outcome = (REVERSED if kinds == {REVERSED} else NEGLIGIBLE) if denied else INCONCLUSIVE
+        p = max(verdict.p for verdict, _ in tested)  # every one of them has to deny it
     counts = ", ".join(
         f"{kind} in {sum(verdict.outcome == kind for verdict, _ in found)}"
         for kind in dict.fromkeys(verdict.outcome for verdict, _ in found)
@@ -269,7 +270,7 @@ def decide_some(
     return replace(
         best,
         outcome=outcome,
-        p=min(1.0, best.p * groups.ngroups),
+        p=min(1.0, p),
         scale=f"{scale}; best {cell}",
         reason=f"{best.reason}; {counts} of {len(found)} cells, intervals at {level:.2%}",
     )
@@ -322,11 +323,11 @@ def outcome_of(low: float, high: float, smallest: float) -> tuple[Outcome, str]:
     ('supported', 'inconclusive')
     """
     if low >= smallest:
-        return SUPPORTED, "the interval holds only effects that count"
+        return SUPPORTED, "the whole interval is as claimed, and counts"
     if high <= -smallest:
-        return REVERSED, "the interval holds only effects of the opposite sign that count"
+        return REVERSED, "the whole interval is against the claim, and counts"
     if -smallest < low and high < smallest:
-        return NEGLIGIBLE, "the interval holds no effect that counts"
+        return NEGLIGIBLE, "nothing in the interval counts"
     if low > 0:
         return INCONCLUSIVE, "there is an effect, and it may be too small to count"
     if high < 0:

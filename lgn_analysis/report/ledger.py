@@ -11,7 +11,7 @@ import pandas as pd
 
 from lgn_analysis.base.errors import DamagedFileError, InvalidInputError
 from lgn_analysis.experiments import Claim, Verdict
-from lgn_analysis.experiments.verdicts import untested
+from lgn_analysis.experiments.verdicts import corrected, untested
 from lgn_analysis.report.catalogue import claim_order, experiment, experiment_names, numbers_of
 from lgn_analysis.report.drawing import explaining_missing_columns, read_frame, read_table
 from lgn_analysis.report.provenance import Facts, read_facts
@@ -21,7 +21,7 @@ LEDGER: Final = "claims"
 
 
 def verdicts_from(folder: Path) -> list[Verdict]:
-    """Return the verdict on every claim, from the CSVs in a folder alone."""
+    """Return the verdict on every claim, from the CSVs in a folder alone, corrected for their number."""
     verdicts: list[Verdict] = []
     for name in experiment_names():
         if (folder / f"{name}.csv").is_file():
@@ -30,7 +30,7 @@ def verdicts_from(folder: Path) -> list[Verdict]:
         else:
             reason = _why_missing(name, folder)
             verdicts += [untested(claim, reason) for claim in experiment(name).CLAIMS]
-    return sorted(verdicts, key=lambda verdict: claim_order(verdict.claim.id))
+    return corrected(sorted(verdicts, key=lambda verdict: claim_order(verdict.claim.id)))
 
 
 def _why_missing(name: str, folder: Path) -> str:
@@ -78,13 +78,14 @@ def read_ledger(folder: Path) -> list[Verdict]:
         raise DamagedFileError(
             f"{path} has no column {lacking[0]!r}; `lgn-analysis figures` writes it again"
         )
-    words = table.select_dtypes(exclude="number").columns
+    words = [*table.select_dtypes(exclude="number").columns, "premise"]  # which may be all empty
     rows = table.assign(**{column: table[column].fillna("") for column in words})
     return [_verdict(row) for row in rows.to_dict("records")]
 
 
 def _verdict(row: dict[Any, Any]) -> Verdict:
-    claim = Claim(**{name: row[name] for name in _names(Claim)})
+    known = {name: row[name] for name in _names(Claim)}
+    claim = Claim(**{**known, "most": None if pd.isna(row["most"]) else row["most"]})
     rest = {name: row[name] for name in _names(Verdict) - {"claim"}}
     return Verdict(claim=claim, **rest)
 

@@ -8,8 +8,7 @@ from typing import Final
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import Verdict
-from lgn_analysis.report.catalogue import question
-from lgn_analysis.report.ledger import read_ledger
+from lgn_analysis.report.ledger import LEDGER, read_ledger
 from lgn_analysis.report.wording import format_effect, tally
 
 BEGIN: Final = "<!-- made by `make figures` from figures/claims.csv: -->"
@@ -17,13 +16,12 @@ END: Final = "<!-- end of what `make figures` made -->"
 
 
 def summary_table(verdicts: Sequence[Verdict]) -> str:
-    """Return a row a claim with the verdicts on its measures, as Markdown."""
+    """Return a row a claim with the verdicts on its primary measure, as Markdown."""
     rows = []
     for number in dict.fromkeys(verdict.claim.number for verdict in verdicts):
-        own = [verdict for verdict in verdicts if verdict.claim.number == number]
-        papers = dict.fromkeys(one.claim.paper for one in own if one.claim.paper != "not reported")
-        asked = question(number) or own[0].claim.title
-        cells = (f"{number}: {asked}", "; ".join(papers), "<br>".join(map(_cell, own)))
+        own = [one for one in verdicts if one.claim.number == number and one.claim.primary]
+        asked = f"[{number}](figures/{LEDGER}.md): {own[0].claim.title}"
+        cells = (asked, own[0].claim.paper, "<br>".join(map(_cell, own)))
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(
         [
@@ -37,10 +35,9 @@ def summary_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def _cell(verdict: Verdict) -> str:
-    measure = verdict.claim.id.partition(" ")[2]
-    if verdict.outcome == "untested":
-        return f"{measure} *untested*: {verdict.reason}".strip()
-    return f"{measure} **{verdict.outcome}** {format_effect(verdict)}".strip()
+    setting = verdict.claim.id.partition("(")[2].rstrip(")")
+    text = f"**{verdict.outcome}**" + (f" ({setting})" if setting else "")
+    return f"{text} {format_effect(verdict)}" if verdict.n else text
 
 
 def update_readme(readme: Path, folder: Path) -> bool:

@@ -63,7 +63,7 @@ def reproduce(
     CSVs and figure of an experiment are written as soon as its last run has ended.
     Ledger and report speak of every CSV in ``out``, so that claims can be run in pieces. A run
     that fails is left out and listed; an experiment that lacks too many for a frame is
-    ``untested``.
+    ``not testable here``.
 
     Args:
         preset: name of the preset.

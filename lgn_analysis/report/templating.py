@@ -9,7 +9,14 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lgn_analysis.report.wording import format_effect, format_interval, format_smallest, tally
+from lgn_analysis.report.wording import (
+    css_class,
+    format_effect,
+    format_interval,
+    format_p,
+    format_smallest,
+    tally,
+)
 
 
 def marked(value: str) -> Markup:
@@ -30,9 +37,11 @@ TEMPLATES: Final = Environment(
 )
 """What goes into HTML is escaped, unless it is marked up already."""
 TEMPLATES.filters |= {
+    "css": css_class,
     "effect": format_effect,
     "interval": format_interval,
     "marked": marked,
+    "p": format_p,
     "smallest": format_smallest,
     "tally": tally,
 }

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 SEEDS = range(6)
+N_TEST = 1_000_000
+"""Test samples, so many that their choice says nothing."""
 SHAPE: dict[str, Any] = {
     "setting": "digits",
     "floor": 0.9,
@@ -65,13 +67,13 @@ def gap_rows(
                     **row,
                     "step": row["steps"],
                     "split": "test",
-                    "n": 1000,
+                    "n": N_TEST,
                     "soft_accuracy": accuracy + value,
                     "discrete_accuracy": accuracy,
                     "gap": value,
                     "gap_loss": -value,
                     "gap_train": value,
-                    "flips": 1000 * value,
+                    "flips": N_TEST * value,
                     "deep": False,
                     "seconds": 1.0,
                 }

@@ -17,7 +17,7 @@ from lgn_analysis.plots.claims import draws_per_step as drawing_draws
 from lgn_analysis.plots.claims import gradient_sizes as drawing_sizes
 from lgn_analysis.plots.claims import hard_lemma as drawing_lemmas
 from lgn_analysis.plots.claims import standing_still as drawing_still
-from tests.experiments.synthetic import histories, outcomes, rows, spread
+from tests.experiments.synthetic import N_TEST, histories, outcomes, rows, spread
 
 DEPTHS = (2, 4, 8, 10, 12)
 
@@ -37,8 +37,8 @@ def eps_frame(*, lost=0.0, unused=0.0, gap=0.0, glgn_at=500, dlgn_at=500, shallo
                     "run": f"{arm.name} {depth} {row['seed']}",
                     "arm": arm.name,
                     "eps": arm.eps,
-                    "n": 1000,
-                    "gap": gap * is_hurt + spread(row["seed"]) / 100,
+                    "n": N_TEST,
+                    "gap_train": gap * is_hurt + spread(row["seed"]) / 100,
                 }
                 at = dlgn_at if arm.relaxation == "soft" else glgn_at
                 for step in range(0, 1001, 100):
@@ -57,51 +57,51 @@ def test_what_epsilon_does_to_deep_networks_alone_is_found():
         verdict.claim.id: verdict
         for verdict in adam_epsilon.verdicts(eps_frame(lost=0.5, unused=0.4))
     }
-    assert found["M2 accuracy"].outcome == found["M2 gates"].outcome == "holds"
+    assert found["M2 accuracy"].outcome == found["M2 gates"].outcome == "supported"
     assert found["M2 accuracy"].effect == pytest.approx(50)
     assert found["M2 gates"].effect == pytest.approx(40)
-    assert found["M2 shallow"].outcome == "holds"
+    assert found["M2 shallow"].outcome == "supported"
     assert found["M2 shallow"].effect == pytest.approx(1.0)
 
 
 def test_where_epsilon_is_no_matter_its_claims_fail():
     found = outcomes(adam_epsilon, eps_frame())
-    assert found["M2 accuracy"] == found["M2 gates"] == found["M2 gap"] == "fails"
+    assert found["M2 accuracy"] == found["M2 gates"] == found["M2 gap"] == "negligible"
 
 
 def test_a_difference_in_shallow_networks_is_one_whichever_way():
     for difference in (0.03, -0.03):
-        assert outcomes(adam_epsilon, eps_frame(shallow=difference))["M2 shallow"] == "fails"
+        assert outcomes(adam_epsilon, eps_frame(shallow=difference))["M2 shallow"] == "reversed"
 
 
 def test_a_gap_counts_where_both_are_trained():
-    assert outcomes(adam_epsilon, eps_frame(gap=0.02))["M2 gap"] == "holds"
+    assert outcomes(adam_epsilon, eps_frame(gap=0.02))["M2 gap"] == "supported"
     # At 10 and 12 layers the default ε leaves it untrained: the depth of 8 decides.
     table = adam_epsilon.effects(eps_frame(gap=0.02, lost=0.5))
     assert len(table[table["claim"] == "M2 gap"]) == 6
     runs = eps_frame(gap=0.02, lost=0.5)
-    assert outcomes(adam_epsilon, runs[runs["depth"] != 8])["M2 gap"] == "inconclusive"
+    assert outcomes(adam_epsilon, runs[runs["depth"] != 8])["M2 gap"] == "not testable here"
 
 
 def test_an_untrained_network_decides_nothing():
     runs = eps_frame(lost=0.5)
     runs.loc[runs["eps"] == SMALL, "discrete_accuracy"] = 0.5
-    assert outcomes(adam_epsilon, runs)["M2 accuracy"] == "inconclusive"
+    assert outcomes(adam_epsilon, runs)["M2 accuracy"] == "not testable here"
 
 
 def test_noise_that_is_faster_at_one_depth_is_found_with_its_depth():
     slow = eps_frame(dlgn_at=500, glgn_at=500)
-    assert outcomes(adam_epsilon, slow)["M3"] == "fails"
+    assert outcomes(adam_epsilon, slow)["M3"] == "negligible"
     fast = eps_frame(dlgn_at=500, glgn_at=200)
     runs = pd.concat([slow[slow["depth"] != 8], fast[fast["depth"] == 8]])
     (verdict,) = [v for v in adam_epsilon.verdicts(runs) if v.claim.id == "M3"]
-    assert verdict.outcome == "holds"
+    assert verdict.outcome == "supported"
     assert "best depth 8" in verdict.scale
     assert verdict.effect == pytest.approx(np.log(2.5))
 
 
 def test_noise_that_never_arrives_is_not_faster():
-    assert outcomes(adam_epsilon, eps_frame(glgn_at=None))["M3"] == "fails"
+    assert outcomes(adam_epsilon, eps_frame(glgn_at=None))["M3"] == "reversed"
 
 
 def test_the_figure_draws_every_arm_at_every_depth():
@@ -132,8 +132,8 @@ def size_frame(**factors):
 
 def test_a_layer_whose_gradient_is_off_fails_its_arm_alone():
     found = outcomes(gradient_sizes, size_frame(residual=1.5))
-    assert found == {"M1 soft": "holds", "M1 residual": "fails", "M1 Gumbel-ST": "holds"}
-    assert outcomes(gradient_sizes, size_frame(soft=1 / 1.5))["M1 soft"] == "fails"
+    assert found == {"M1 soft": "supported", "M1 residual": "reversed", "M1 Gumbel-ST": "supported"}
+    assert outcomes(gradient_sizes, size_frame(soft=1 / 1.5))["M1 soft"] == "reversed"
     table = gradient_sizes.effects(size_frame(residual=1.5))
     assert set(table.loc[table["claim"] == "M1 residual", "layer"]) == {1}
 
@@ -166,10 +166,10 @@ def lemma_frame(hard_error, lemma_error):
 
 def test_the_lemma_that_errs_less_is_found():
     found = {v.claim.id: v for v in hard_lemma.verdicts(lemma_frame(0.01, 0.05))}
-    assert {verdict.outcome for verdict in found.values()} == {"holds"}
+    assert {verdict.outcome for verdict in found.values()} == {"supported"}
     assert found["M7 DLGN"].effect == pytest.approx(0.04)
-    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.01)).values()) == {"fails"}
-    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.05)).values()) == {"fails"}
+    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.01)).values()) == {"reversed"}
+    assert set(outcomes(hard_lemma, lemma_frame(0.05, 0.05)).values()) == {"negligible"}
 
 
 def test_the_figure_of_lemmas_draws_gains_and_predictions():
@@ -194,9 +194,9 @@ def usage_frame(still, moving):
 
 def test_unused_layers_are_held_against_those_that_stand_still():
     (verdict,) = standing_still.verdicts(usage_frame(0.9, 0.1))
-    assert verdict.outcome == "holds"
+    assert verdict.outcome == "supported"
     assert verdict.effect == pytest.approx(80)
-    assert outcomes(standing_still, usage_frame(0.5, 0.5)) == {"M4": "fails"}
+    assert outcomes(standing_still, usage_frame(0.5, 0.5)) == {"M4": "negligible"}
     shallow = usage_frame(0.9, 0.1)
     assert outcomes(standing_still, shallow[shallow["depth"] == 4]) == {"M4": "inconclusive"}
 
@@ -221,17 +221,17 @@ def test_more_draws_that_take_fewer_steps_are_found_with_their_depth():
         [draws_frame({1: 800, 4: 400, 16: 100}), draws_frame({1: 500, 16: 500}, depth=2)]
     )
     (verdict,) = draws_per_step.verdicts(runs)
-    assert verdict.outcome == "holds"
+    assert verdict.outcome == "supported"
     assert "best depth 4" in verdict.scale
     assert np.exp(verdict.effect) == pytest.approx(8, rel=0.1)
     work = draws_per_step.effects(runs).set_index("depth")["work"]
     assert work[4].mean() == pytest.approx(0.5, rel=0.1)
-    assert outcomes(draws_per_step, draws_frame({1: 500, 16: 500})) == {"M5": "fails"}
+    assert outcomes(draws_per_step, draws_frame({1: 500, 16: 500})) == {"M5": "negligible"}
 
 
 def test_one_draw_that_never_arrives_gives_a_bound():
     (verdict,) = draws_per_step.verdicts(draws_frame({1: None, 16: 100}))
-    assert verdict.outcome == "holds"
+    assert verdict.outcome == "supported"
     assert np.isinf(verdict.high)
     assert "censored" in verdict.reason
 

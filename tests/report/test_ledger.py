@@ -28,7 +28,7 @@ def verdict(claim, outcome, effect, low, high, n=5):
 
 
 VERDICTS = [
-    verdict(SPEED, "holds", math.log(2), math.log(1.5), math.inf),
+    verdict(SPEED, "supported", math.log(2), math.log(1.5), math.inf),
     verdict(GAP, "inconclusive", -0.25, NAN, NAN, n=1),
     untested(Claim("C10", "CIFAR-100", "400k", ""), "needs a GPU"),
 ]

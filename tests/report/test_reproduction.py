@@ -24,7 +24,7 @@ def test_the_whole_smoke_preset_has_a_row_a_claim_and_what_a_figure_needs(smoke_
     table = result.to_frame()
     claims = {f"C{number}" for number in range(1, 15)} | {"M1", "M2", "M3", "M4", "M5", "M7"}
     assert {claim.split()[0] for claim in table["id"]} == claims
-    assert set(table["outcome"]) <= {"inconclusive", "untested"}, "smoke decides nothing"
+    assert set(table["outcome"]) <= {"inconclusive", "not testable here"}, "smoke decides nothing"
     assert not table["id"].duplicated().any()
     for name in report.experiment_names():
         facts = json.loads((result.folder / f"{name}.json").read_text())
@@ -41,7 +41,7 @@ def test_only_what_the_claims_need_is_run_and_the_others_say_so(made):
     written = {path.stem for path in made.folder.glob("*.png")}
     assert written == {"gap", "hessian_trace", "lemma_1"}
     ledger = {verdict.claim.id: verdict for verdict in report.read_ledger(made.folder)}
-    assert ledger["C3"].outcome == "untested"
+    assert ledger["C3"].outcome == "not testable here"
     assert "reproduce --claims C3" in ledger["C3"].reason
 
 
@@ -111,7 +111,7 @@ def test_failed_runs_are_shown_and_an_older_csv_does_not_speak_for_them(
     assert "<b>full</b>" not in page
     kinds = {verdict.claim.id: verdict for verdict in result.verdicts}
     if failing == "all":
-        assert kinds["C2 loss"].outcome == "untested"
+        assert kinds["C2 loss"].outcome == "not testable here"
         assert "of its 6 runs failed" in kinds["C2 loss"].reason
         assert not (out / "gap.csv").exists()
         assert not (out / "gap.png").exists()

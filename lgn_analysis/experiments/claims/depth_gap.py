@@ -99,21 +99,23 @@ def slopes(runs: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     depths = sorted(share[share > 0.5].index)
     used = chosen[chosen["depth"].isin(depths)]
     counts = len(depths) >= MIN_DEPTHS and _largest_gap(used) >= LEAST_GAP
-    rows = []
-    for seed in sorted(runs["seed"].unique()):
-        row: dict[str, object] = {"seed": seed, "depths": " ".join(map(str, depths))}
-        effect, variance = math.nan, math.nan
-        if len(depths) >= MIN_DEPTHS:
-            effect = variance = 0.0
-            for sign, method in zip((1, -1), methods, strict=False):
-                points = used[(used["seed"] == seed) & (used["relaxation"] == method)]
-                weights = points["depth"] - points["depth"].mean()
-                weights = weights / (weights**2).sum()
-                row[method] = float((weights * points["value"]).sum())
-                effect += sign * row[method]
-                variance += float((weights**2 * points["variance"]).sum(min_count=1))
-        rows.append({**row, "effect": effect, "test_variance": variance, "counts": counts})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame({"seed": sorted(runs["seed"].unique())})
+    table = table.assign(depths=" ".join(map(str, depths)), effect=0.0, test_variance=0.0)
+    for sign, method in zip((1, -1), methods, strict=False):
+        of_seed = used[used["relaxation"] == method].groupby("seed")
+        found = {seed: _slope(points) for seed, points in of_seed if len(depths) >= MIN_DEPTHS}
+        table[method] = table["seed"].map({seed: slope for seed, (slope, _) in found.items()})
+        table["effect"] += sign * table[method]
+        table["test_variance"] += table["seed"].map({seed: v for seed, (_, v) in found.items()})
+    return table.assign(counts=counts)
+
+
+def _slope(points: pd.DataFrame) -> tuple[float, float]:
+    """Return the least-squares slope of ``value`` over depth, and its variance by ``variance``."""
+    weights = points["depth"] - points["depth"].mean()
+    weights = weights / (weights**2).sum()
+    variance = (weights**2 * points["variance"]).sum(skipna=False)
+    return float((weights * points["value"]).sum()), float(variance)
 
 
 def _largest_gap(runs: pd.DataFrame) -> float:
