@@ -7,6 +7,8 @@ import json
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
+from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.base.validation import shown
 from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
 
 RECORD_FORMAT: Final = 6
@@ -59,6 +61,14 @@ class ProbePlan:
     hard_lemma_steps: tuple[int, ...] = ()
     hard_lemma_draws: int = 256
 
+    @property
+    def steps(self) -> set[int]:
+        """All training steps at which something is measured."""
+        return {
+            *(*self.trace_steps, *self.lemma_steps, *self.anatomy_steps, *self.signal_steps),
+            *self.hard_lemma_steps,
+        }
+
 
 @dataclass(frozen=True)
 class TimingPlan:
@@ -89,6 +99,14 @@ class RunSpec:
     probes: ProbePlan = field(default_factory=ProbePlan)
     timing: TimingPlan | None = None
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        missed = self.probes.steps - set(self.training.evaluated) if self.timing is None else set()
+        if missed:
+            raise InvalidInputError(
+                f"probes at steps {sorted(missed)} of {self.label}, which is evaluated at "
+                f"{shown(self.training.evaluated)}; put them there"
+            )
 
     @property
     def key(self) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.experiments import find_preset
-from lgn_analysis.experiments.discovery import all_specs, estimate, experiments
+from lgn_analysis.experiments.discovery import estimate, experiments
 from lgn_analysis.experiments.presets.named import PRESETS
 from lgn_analysis.experiments.settings import PAIR
 from lgn_analysis.experiments.specs import ProbePlan, TimingPlan
@@ -64,7 +64,7 @@ def test_a_plane_is_drawn_for_the_first_seed_alone():
 
 def test_every_claim_of_the_paper_and_ours_has_an_experiment():
     claims = {claim.id.split()[0] for module in experiments().values() for claim in module.CLAIMS}
-    mechanism = {"M1", "M2", "M3", "M4", "M5", "M7"}
+    mechanism = {"M1", "M2", "M3", "M4", "M5", "M7", "M9"}
     assert claims == {f"C{number}" for number in range(1, 15)} | mechanism
 
 
@@ -77,13 +77,15 @@ def test_every_claim_says_its_metric_its_null_and_what_counts():
             assert claim.smallest >= 0, claim.id
 
 
-@pytest.mark.parametrize("name", ["quick", "cpu", "paper"])
+@pytest.mark.parametrize("name", ["quick", "cpu", "fashion", "paper"])
 def test_a_preset_decides_by_enough_seeds(name):
     for setting in find_preset(name).pairs:
         assert len(setting.seeds) >= MIN_SEEDS
 
 
-@pytest.mark.parametrize(("name", "minutes"), [("quick", 1), ("cpu", 65), ("smoke", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "minutes"), [("quick", 1), ("cpu", 65), ("fashion", 60), ("smoke", 0.5)]
+)
 def test_a_preset_keeps_to_its_time_by_its_own_estimate(name, minutes):
     assert estimate(find_preset(name)).wall(2) <= 60 * minutes
 
@@ -95,13 +97,12 @@ def test_the_paper_s_preset_is_for_gpus_and_needs_its_days():
     assert found.bytes < 80 * 2**30
 
 
-def test_a_preset_s_probes_fall_on_its_evaluations():
-    for name in ("quick", "cpu", "paper", "smoke"):
-        for spec in all_specs(find_preset(name)):
-            every, steps = spec.training.interval, spec.training.steps
-            plan = spec.probes
-            for step in (*plan.trace_steps, *plan.lemma_steps, *plan.anatomy_steps):
-                assert step == steps or (step % every == 0 and step < steps), spec.label
+def test_a_probe_that_no_evaluation_meets_is_refused():
+    probes = replace(SETTING.probes, trace_steps=(7,))
+    with pytest.raises(
+        InvalidInputError, match=r"probes at steps \[7\] of digits .*, which is evaluated"
+    ):
+        replace(SETTING, probes=probes).runs("soft")
 
 
 def test_a_map_is_compared_at_its_evaluations():

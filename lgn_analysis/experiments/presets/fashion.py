@@ -20,7 +20,7 @@ from lgn_analysis.experiments.specs import ProbePlan, TimingPlan
 from lgn_analysis.training.config import NetworkConfig
 
 _SEEDS: Final = tuple(range(5))
-_STEPS: Final = (0, 250, 1000, 3000, 10_000)
+_STEPS: Final = (0, 240, 1000, 4000, 10_000)
 _DEPTHS: Final = (4, 6, 8, 10, 12)
 
 _on_fashion = partial(
@@ -42,7 +42,7 @@ _RESIDUAL: Final = _on_fashion(
         trace_steps=_STEPS,
         trace_probes=8,
         density_probes=2,
-        lemma_steps=(3000, 10_000),
+        lemma_steps=(4000, 10_000),
         lemma_draws=64,
         lemma_order=4,
         anatomy_steps=_STEPS,
@@ -56,7 +56,7 @@ _NORMAL: Final = _on_fashion(
     steps=6000,
 )
 _SHORT: Final = replace(_RESIDUAL, steps=6000, probes=ProbePlan())
-_BOTH_LEMMAS: Final = ProbePlan(hard_lemma_steps=(0, 100, 300, 1000, 3000))
+_BOTH_LEMMAS: Final = ProbePlan(hard_lemma_steps=(0, 100, 320, 1000, 3000))
 
 FASHION: Final = Preset(
     name="fashion",
