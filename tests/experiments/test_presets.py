@@ -41,7 +41,8 @@ def test_a_width_brings_its_group_tau_along():
 
 def test_the_spacing_of_evaluations_goes_into_the_training_and_the_price():
     (run, *_) = SETTING.runs("soft")
-    dense = replace(SETTING, eval_every=1000, steps=2000, eval_spacing="log")
+    bare = replace(SETTING, probes=ProbePlan())
+    dense = replace(bare, eval_every=1000, steps=2000, eval_spacing="log")
     sparse = replace(dense, eval_spacing="linear")
     assert run == replace(SETTING, eval_spacing="linear").runs("soft")[0]
     (often, *_), (rarely, *_) = dense.runs("soft"), sparse.runs("soft")
@@ -114,7 +115,7 @@ def test_a_map_is_compared_at_its_evaluations():
 
 def test_a_run_s_cost_grows_with_gates_steps_batch_and_probes():
     (run, *_) = SETTING.runs("soft")
-    longer = replace(run, training=replace(run.training, steps=400, eval_every=200))
+    longer = replace(run, training=replace(run.training, steps=400, eval_every=20))
     wider = replace(run, network=replace(run.network, width=5000))
     bare = replace(run, probes=ProbePlan())
     bigger = replace(longer, training=replace(longer.training, batch_size=256))
