@@ -40,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "draws": {"draws_per_step": 3},
 }
+RESUMED = ("epsilon", "betas", "decay", "cosine", "warmup, then cosine", "draws")
 EACH = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
@@ -123,7 +124,7 @@ def test_training_is_torchs_adamw_with_these_options(
 
 
 @BACKENDS
-@EACH
+@pytest.mark.parametrize("options", map(OPTIONS.get, RESUMED), ids=RESUMED)
 def test_a_run_resumes_to_the_same_bits(
     backend: str | None, options: dict[str, Any], separable_data: Dataset, tmp_path: Path
 ) -> None:
