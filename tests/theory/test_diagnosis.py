@@ -147,3 +147,11 @@ def test_a_network_changed_by_hand_is_refused(data):
     model.layers[0].register_forward_hook(lambda *args: None)
     with pytest.raises(InvalidInputError, match="a diagnosis needs a LogicNetwork"):
         lgn.diagnose(model, data)
+
+
+def test_of_another_module_it_is_said_how_to_make_a_network(data):
+    message = r"a diagnosis needs a LogicNetwork, got Linear; lgn\.convert\(module\) makes one"
+    with pytest.raises(InvalidInputError, match=message):
+        lgn.diagnose(torch.nn.Linear(24, 3), data)
+    with pytest.raises(InvalidInputError, match=r"a diagnosis needs a LogicNetwork, got int$"):
+        lgn.diagnose(3, data)
