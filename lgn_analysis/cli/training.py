@@ -179,7 +179,7 @@ def _configured(given: dict[str, Any], settings: RunConfig) -> RunConfig:
     if given.get("tau_schedule") == "constant":
         # A schedule in the file goes, and what belongs to it.
         given = {"tau_end": None, "tau_steps": None, **given}
-    if "lr_schedule" in given:  # the same
+    if "lr_schedule" in given:  # the same, with its warm-up
         given = {"warmup_steps": None, "cosine_steps": None, **given}
     if "dataset" in given:
         settings = replace(settings, data=DataConfig(given["dataset"]))

@@ -29,6 +29,7 @@ RUN_COLUMNS: Final = [
     "init",
     "steps",
     "seed",
+    "options",
 ]
 GAP_COLUMNS: Final = [
     *("step", "n", "soft_accuracy", "discrete_accuracy", "gap", "gap_loss", "gap_train"),
@@ -133,7 +134,7 @@ def undisturbed_seconds(histories: pd.DataFrame) -> pd.DataFrame:
     Runs share a machine with others, and one that met a busy hour looks slow. The undisturbed time
     of a step is that of the fastest interval between evaluations, over all seeds, as timeit takes it.
     """
-    keys = ["setting", "relaxation", "tau", "depth", "width", "init"]
+    keys = ["setting", "relaxation", "tau", "depth", "width", "init", "options"]
     points = histories.drop_duplicates(["run", "step"]).sort_values(["run", "step"])
     deltas = points.groupby("run")[["seconds", "step"]].diff()
     rates = (deltas["seconds"] / deltas["step"]).groupby([points[key] for key in keys])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Set
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
@@ -13,6 +14,11 @@ from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConf
 
 RECORD_FORMAT: Final = 6
 """Goes up where a record means something else than before, as where a default changes its value."""
+
+_NAMED: Final = frozenset(
+    {"name", "relaxation", "tau", "tau_end", "width", "depth", "init", "seed"}
+)
+"""Fields of data, network and training that labels and columns name by themselves."""
 
 
 @dataclass(frozen=True)
@@ -119,22 +125,25 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """A short name for a person."""
+        """A name for a person: what is run, then every option that is not as by default."""
         net = self.network
         tau = f"{net.tau:g}"
         if self.training.tau_end is not None:
             tau += f"→{self.training.tau_end:g}"
         kind = f"{net.relaxation} tau={tau}" if self.timing is None else "timing"
         init = "" if net.init == "normal" else f" {net.init}"
-        return f"{self.data.name} {kind} {net.depth}x{net.width}{init} seed {self.training.seed}"
+        short = f"{self.data.name} {kind} {net.depth}x{net.width}{init} seed {self.training.seed}"
+        return " ".join([short, *self._options()])
 
     @property
     def columns(self) -> dict[str, Any]:
         """What distinguishes the run, as columns of its tables.
 
         With a schedule ``tau`` is the temperature it begins with, and ``tau_end`` where it ends.
+        ``options`` are those without a column of their own that are not as by default.
         """
         net, training = self.network, self.training
+        options = self._options({"group_tau", "steps"})
         return {
             "run": self.key,
             "dataset": self.data.name,
@@ -147,7 +156,28 @@ class RunSpec:
             "init": net.init,
             "steps": training.steps,
             "seed": training.seed,
+            "options": " ".join(options) or "default",
         }
+
+    def _options(self, known: Set[str] = frozenset()) -> Iterator[str]:
+        """Yield ``name=value`` of the fields that differ from their defaults, but for the ``known``."""
+        for config in (self.data, self.network, self.training):
+            for name, value in _chosen(config).items():
+                if name not in _NAMED | known:
+                    yield f"{name}={_shown(value)}"
+        if self.network.seed != self.training.seed:
+            yield f"network_seed={self.network.seed}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a word.
+
+    >>> _shown(1e-20), _shown((0.9, 0.99)), _shown("cosine")
+    ('1e-20', '0.9,0.99', 'cosine')
+    """
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _chosen(config: Any) -> dict[str, Any]:

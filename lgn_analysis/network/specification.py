@@ -53,7 +53,12 @@ def require_network(model: object, what: str) -> None:
     """Raise unless ``model`` is a LogicNetwork, which ``what`` needs."""
     if not isinstance(model, LogicNetwork):
         kind = model.__name__ if isinstance(model, type) else type(model).__name__
-        raise InvalidInputError(f"{what} needs a LogicNetwork, got {kind}")
+        way_out = (
+            "; lgn.convert(module) makes one of the logic layers that it knows"
+            if isinstance(model, nn.Module)
+            else ""
+        )
+        raise InvalidInputError(f"{what} needs a LogicNetwork, got {kind}{way_out}")
 
 
 def require_plain(model: object, what: str, *, hooks: bool = True) -> None:

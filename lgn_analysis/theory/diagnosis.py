@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -195,11 +195,13 @@ def diagnose(
     if n < 2:
         raise InvalidInputError(f"a diagnosis needs at least 2 samples, got {n}")
     subject = _Subject(data, steps, lr, min(batch_size, n), batches, seed)
-    layers = subject.layers(model, eps, draws)
+    gradients = subject.measure(model, [eps, *_smaller(eps)])
+    layers = subject.layers(gradients, eps, draws)
     rows = [subject.row("as it is", model, layers)]
     for change, changed, own_eps, own_draws in _changes(model, layers, eps, draws):
-        found = subject.layers(changed, own_eps, own_draws)
-        rows.append(subject.row(change, changed, found))
+        # They depend neither on ε nor on how many draws are averaged.
+        of = gradients if changed is model else subject.measure(changed, [own_eps])
+        rows.append(subject.row(change, changed, subject.layers(of, own_eps, own_draws)))
     return Diagnosis(
         layers=layers,
         changes=pd.DataFrame(rows),
@@ -223,6 +225,13 @@ def regime(model: LogicNetwork) -> dict[str, float]:
     }
 
 
+class _Gradients(NamedTuple):
+    """Gradients of a network: a row a layer for each ε, and the soft network's size where there is noise."""
+
+    by_eps: dict[float, pd.DataFrame]
+    noise_free: pd.Series | None
+
+
 @dataclass(frozen=True)
 class _Subject:
     """How networks are looked at."""
@@ -234,15 +243,22 @@ class _Subject:
     batches: int
     seed: int
 
-    def layers(self, model: LogicNetwork, eps: float, draws: int) -> pd.DataFrame:
-        """Return :attr:`Diagnosis.layers` of a network, with so many draws a step."""
-        found = self._signals(model, eps)
-        share = pd.Series(1.0, found.index)
+    def measure(self, model: LogicNetwork, eps: Sequence[float]) -> _Gradients:
+        """Return the gradients of a network."""
+        noise_free = None
         if model.relaxation.noisy:
             soft = copy.deepcopy(model)
             soft.relaxation = Soft()
-            noise_free = self._signals(soft, eps)["gradient_rms"]
-            share = (noise_free / found["gradient_rms"] * math.sqrt(draws)).clip(upper=1.0)
+            noise_free = self._signals(soft, eps[:1])[eps[0]]["gradient_rms"]
+        return _Gradients(self._signals(model, eps), noise_free)
+
+    def layers(self, gradients: _Gradients, eps: float, draws: int) -> pd.DataFrame:
+        """Return :attr:`Diagnosis.layers`, with so many draws a step."""
+        found = gradients.by_eps[eps]
+        share = pd.Series(1.0, found.index)
+        if gradients.noise_free is not None:
+            size = gradients.noise_free / found["gradient_rms"] * math.sqrt(draws)
+            share = size.clip(upper=1.0)
         moved = self.lr * found["adam_share"] * share  # a step, at most
         fewest = (1 / moved.where(moved > 0)).fillna(math.inf)
         return found[["layer", "gradient_rms", "adam_share"]].assign(
@@ -259,8 +275,8 @@ class _Subject:
             "loss_floor": regime(model)["loss_floor"],
         }
 
-    def _signals(self, model: LogicNetwork, eps: float) -> pd.DataFrame:
-        return measure_signals(
+    def _signals(self, model: LogicNetwork, eps: Sequence[float]) -> dict[float, pd.DataFrame]:
+        found = measure_signals(
             model,
             self.data,
             batches=self.batches,
@@ -269,16 +285,21 @@ class _Subject:
             eps=eps,
             lr=self.lr,
             seed=self.seed,
-        ).layers
+        )
+        return {value: result.layers for value, result in found.items()}
+
+
+def _smaller(eps: float) -> list[float]:
+    """Return the ε that are tried instead of one."""
+    return [small for small in SMALL_EPS if small < eps]
 
 
 def _changes(
     model: LogicNetwork, layers: pd.DataFrame, eps: float, draws: int
 ) -> Iterator[tuple[str, LogicNetwork, float, int]]:
     """Yield single changes in words, with the changed network, Adam's ε and the draws a step."""
-    for small in SMALL_EPS:
-        if eps > small:
-            yield f"eps {small:g}", model, small, draws
+    for small in _smaller(eps):
+        yield f"eps {small:g}", model, small, draws
     if model.relaxation.noisy:
         more = _MORE_DRAWS * draws
         yield f"draws_per_step {more}", model, eps, more

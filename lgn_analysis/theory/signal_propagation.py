@@ -51,9 +51,10 @@ from lgn_analysis.network import LogicNetwork, Mode, as_bits, check_features, re
 from lgn_analysis.theory.mean_field import mean_field
 from lgn_analysis.theory.signal_result import SignalResult
 
-_GRADIENTS: Final = ("square", "same_draw", "same_batch", "below_eps", "adam_share")
+_GRADIENTS: Final = ("square", "same_draw", "same_batch")
 _NOISY: Final = {"snr": "square", "snr_batches": "same_batch", "snr_draws": "same_draw"}
 """By ratio of signal to noise, the product of gradients whose mean is that signal plus that noise."""
+_OF_EPS: Final = ("below_eps", "adam_share")
 _ACTIVATIONS: Final = ("mean", "second_moment", "overlap", "sensitivity")
 _BYTES_A_GATE: Final = 8
 """Of one gate and sample in a forward pass that is differentiated: an activation and its gradient."""
@@ -105,11 +106,11 @@ def signal_propagation(
         batches=batches,
         batch_size=batch_size,
         draws=draws,
-        eps=eps,
+        eps=(eps,),
         lr=lr,
         seed=seed,
         progress=progress,
-    )
+    )[eps]
     layers = found.layers.assign(predicted_rms=math.nan, predicted_overlap=math.nan)
     if has_moments(model.config["init"], model.relaxation) and is_as_drawn(model):
         pair = split_tensors(data, "train")
@@ -126,16 +127,20 @@ def measure_signals(
     batches: int,
     batch_size: int,
     draws: int,
-    eps: float,
+    eps: Sequence[float],
     lr: float,
     seed: int,
     progress: bool = False,
-) -> SignalResult:
-    """Return what :func:`signal_propagation` measures, without the predictions."""
+) -> dict[float, SignalResult]:
+    """Return what :func:`signal_propagation` measures, without the predictions, for each of some ε.
+
+    Gradients do not depend on ε, and are computed once for all.
+    """
     require_plain(model, "signal propagation")
     batches, batch_size = check_batches(batches), whole("batch_size", batch_size, least=2)
     draws = whole("draws", draws, least=2) if model.relaxation.noisy else 1
-    eps, lr, seed = positive("eps", eps), positive("lr", lr), seed_number(seed)
+    eps = [positive("eps", value) for value in eps]
+    lr, seed = positive("lr", lr), seed_number(seed)
     x, y = split_tensors(data, "train")
     check_features(x, model.n_features)
     check_labels(y, model.n_classes)
@@ -163,19 +168,23 @@ def measure_signals(
             averages, mean = subject.gradients(pair, keys)
             blocks.append(averages | subject.activations(pair, keys[0], generator))
             means.append(mean)
-    layers = _table(blocks, _signal(means), lr)
-    if draws == 1:
-        layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
-    return SignalResult(
-        layers=layers,
-        relaxation=model.relaxation.name,
-        batches=batches,
-        batch_size=batch_size,
-        draws=draws,
-        eps=eps,
-        lr=lr,
-        seed=seed,
-    )
+    signal, results = _signal(means), {}
+    for place, value in enumerate(eps):
+        own = [{**block, **{name: block[name][place] for name in _OF_EPS}} for block in blocks]
+        layers = _table(own, signal, lr)
+        if draws == 1:
+            layers[["snr_draws", "snr_draws_low", "snr_draws_high"]] = math.nan
+        results[value] = SignalResult(
+            layers=layers,
+            relaxation=model.relaxation.name,
+            batches=batches,
+            batch_size=batch_size,
+            draws=draws,
+            eps=value,
+            lr=lr,
+            seed=seed,
+        )
+    return results
 
 
 def is_as_drawn(model: LogicNetwork) -> bool:
@@ -211,9 +220,12 @@ def _keys(seed: int, block: int, draws: int) -> list[NoiseKey | None]:
 
 
 class _Subject:
-    """A copy of a network, whose layers' averages over one block it returns, float64 [depth] each."""
+    """A copy of a network, whose layers' averages over one block it returns, float64 [depth] each.
 
-    def __init__(self, model: LogicNetwork, eps: float) -> None:
+    What depends on ε is [n, depth], for n of them.
+    """
+
+    def __init__(self, model: LogicNetwork, eps: Sequence[float]) -> None:
         self.model = copy.deepcopy(model).train().requires_grad_()
         self.eps = eps
         self._confidences = [confidence.clone() for confidence in self.model.confidences]
@@ -225,6 +237,7 @@ class _Subject:
         logits = [layer.logits for layer in self.model.layers]
         zero = torch.zeros(len(logits), dtype=torch.float64)
         found = {name: zero.clone() for name in _GRADIENTS}
+        found |= {name: zero.repeat(len(self.eps), 1) for name in _OF_EPS}
         totals = [[torch.zeros_like(z) for z in logits] for _ in pair]
         for key in keys:
             of_pair = [self._gradient(batch, key) for batch in pair]
@@ -235,8 +248,9 @@ class _Subject:
                     total[layer] += g
                     size = g.abs()
                     found["square"][layer] += _product(exact, exact) / 2
-                    found["below_eps"][layer] += float((size < self.eps).sum()) / 2
-                    found["adam_share"][layer] += float((size / (size + self.eps)).sum()) / 2
+                    for place, eps in enumerate(self.eps):
+                        found["below_eps"][place, layer] += float((size < eps).sum()) / 2
+                        found["adam_share"][place, layer] += float((size / (size + eps)).sum()) / 2
         n = len(keys)
         for layer, (first, second) in enumerate(zip(*totals, strict=True)):
             squares = (_product(first, first) + _product(second, second)) / 2
@@ -313,7 +327,7 @@ def _table(blocks: Sequence[dict[str, Tensor]], signal: Tensor, lr: float) -> pd
         _add(row, "gradient_rms", *map(_root, _mean(of["square"])))
         for name, noisy in _NOISY.items():
             _add(row, name, *_snr(power, of[noisy] - power))
-        for name in ("below_eps", "adam_share", *_ACTIVATIONS):
+        for name in (*_OF_EPS, *_ACTIVATIONS):
             _add(row, name, *(min(max(end, 0.0), 1.0) for end in _mean(of[name])))
         _add(row, "adam_step", *(lr * row[f"adam_share{end}"] for end in ("", "_low", "_high")))
         rows.append(row)

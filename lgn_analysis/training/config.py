@@ -78,12 +78,17 @@ class TrainingConfig:
     weight_decay: float = option(0.0, "decoupled weight decay, as AdamW's")
     lr_schedule: str = option(
         optimiser.CONSTANT,
-        "how the learning rate moves: cosine falls from lr to zero, warmup rises linearly to lr",
+        "how the learning rate moves after warmup_steps: cosine falls from lr to zero; warmup is "
+        "constant by its old name",
         choices=optimiser.LR_SCHEDULES,
     )
-    warmup_steps: int | None = option(None, "steps in which warmup reaches lr", default_text="none")
+    warmup_steps: int | None = option(
+        None, "steps in which the learning rate rises linearly to lr", default_text="none"
+    )
     cosine_steps: int | None = option(
-        None, "steps in which cosine reaches zero", default_text="all steps"
+        None,
+        "steps after warmup_steps in which cosine reaches zero",
+        default_text="all that remain",
     )
     draws_per_step: int = option(1, "noise draws of a step, whose gradients are averaged")
     eval_spacing: str = option(
@@ -105,7 +110,7 @@ class TrainingConfig:
         object.__setattr__(self, "eps", optimiser.checked_eps(self.eps))
         object.__setattr__(self, "betas", optimiser.checked_betas(self.betas))
         object.__setattr__(self, "weight_decay", optimiser.checked_decay(self.weight_decay))
-        self._check_lr_schedule()
+        _ = self.learning_rates  # refuses what is no schedule
         if self.eval_spacing not in EVAL_SPACINGS:
             known = ", ".join(EVAL_SPACINGS)
             raise InvalidInputError(
@@ -133,44 +138,26 @@ class TrainingConfig:
         else:
             TauSchedule(self.tau_schedule, 1.0, 1.0, 1)  # refuses its name
 
-    def _check_lr_schedule(self) -> None:
-        kind, given = self.lr_schedule, (self.warmup_steps, self.cosine_steps)
-        if kind not in optimiser.LR_SCHEDULES:
-            known = ", ".join(optimiser.LR_SCHEDULES)
-            raise InvalidInputError(f"unknown lr_schedule {kind!r}; use one of {known}")
-        if kind == optimiser.WARMUP and self.warmup_steps is None:
-            raise InvalidInputError(
-                "lr_schedule 'warmup' needs warmup_steps, after which lr is reached"
-            )
-        for steps, name in zip(given, (optimiser.WARMUP, optimiser.COSINE), strict=True):
-            if steps is not None and kind != name:
-                raise InvalidInputError(
-                    f"{name}_steps is given and lr_schedule is {kind}; give lr_schedule {name}, or "
-                    f"leave {name}_steps out"
-                )
-
     def resumed(self, steps: int) -> TrainingConfig:
         """Return the configuration of the same run with another number of steps.
 
         Its schedules were fixed when it began: more steps move no evaluation, no tau, no learning rate.
         """
         tau_steps = None if self.tau_schedule is None else self.tau_steps or self.steps
-        falls = self.lr_schedule == optimiser.COSINE
+        rates = self.learning_rates
         return replace(
             self,
             steps=steps,
             eval_every=self.interval,
             tau_steps=tau_steps,
-            cosine_steps=self.cosine_steps or self.steps if falls else None,
+            cosine_steps=None if rates is None else rates.cosine_steps,
         )
 
     @property
     def learning_rates(self) -> optimiser.LrSchedule | None:
         """The learning rate's schedule, or None where it stays."""
-        if self.lr_schedule == optimiser.CONSTANT:
-            return None
-        steps = self.warmup_steps or self.cosine_steps or self.steps
-        return optimiser.LrSchedule(self.lr_schedule, self.lr, steps)
+        steps = (self.steps, self.warmup_steps, self.cosine_steps)
+        return optimiser.LrSchedule.of(self.lr_schedule, self.lr, *steps)
 
     def schedule(self, start: float) -> TauSchedule | None:
         """Return the temperature's schedule from ``start`` on, or None where it stays."""

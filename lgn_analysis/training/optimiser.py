@@ -26,6 +26,7 @@ CONSTANT: Final = "constant"
 COSINE: Final = "cosine"
 WARMUP: Final = "warmup"
 LR_SCHEDULES: Final = (CONSTANT, COSINE, WARMUP)
+"""``warmup`` is what constant with ``warmup_steps`` was called when warm-up and cosine excluded each other."""
 
 _USUAL_EPS: Final = 1e-8
 _MOST_DOUBLINGS: Final = 40
@@ -36,31 +37,66 @@ _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class LrSchedule:
-    """Adam's learning rate as a function of the step alone, counted from 0.
+    """Adam's learning rate as a function of the step t alone, counted from 0.
 
-    ``warmup`` is ``lr · min(1, (step + 1) / steps)``, ``cosine``
-    ``lr (1 + cos(π min(1, step / steps))) / 2``.
+    With W warm-up steps and C of the cosine it is ``lr (t + 1) / W`` for t < W, then
+    ``lr (1 + cos(π min(1, (t − W) / C))) / 2``, or ``lr`` without a cosine: torch's ``SequentialLR`` of
+    ``LinearLR(1 / W, 1, W − 1)`` and ``CosineAnnealingLR(C)``.
 
     Attributes:
-        kind: ``"warmup"`` or ``"cosine"``.
         lr: the highest learning rate.
-        steps: how many steps it takes, at least 1.
+        warmup_steps: W; 0 begins with ``lr``.
+        cosine_steps: C, at least 1; None stays at ``lr``.
 
-    >>> [LrSchedule("warmup", 0.1, 4).at(step) for step in (0, 1, 3, 9)]
+    >>> [LrSchedule(0.1, warmup_steps=4).at(step) for step in (0, 1, 3, 9)]
     [0.025, 0.05, 0.1, 0.1]
-    >>> [round(LrSchedule("cosine", 0.1, 4).at(step), 12) for step in (0, 2, 4, 9)]
-    [0.1, 0.05, 0.0, 0.0]
+    >>> [round(LrSchedule(0.1, 2, 4).at(step), 12) for step in (0, 1, 2, 4, 6, 9)]
+    [0.05, 0.1, 0.1, 0.05, 0.0, 0.0]
     """
 
-    kind: str
     lr: float
-    steps: int
+    warmup_steps: int = 0
+    cosine_steps: int | None = None
+
+    @classmethod
+    def of(
+        cls, kind: str, lr: float, steps: int, warmup_steps: int | None, cosine_steps: int | None
+    ) -> LrSchedule | None:
+        """Return the schedule that these options of a run mean, or None where the rate stays ``lr``.
+
+        Raises:
+            InvalidInputError: they mean none.
+        """
+        if kind not in LR_SCHEDULES:
+            known = ", ".join(LR_SCHEDULES)
+            raise InvalidInputError(f"unknown lr_schedule {kind!r}; use one of {known}")
+        if kind == WARMUP and warmup_steps is None:
+            raise InvalidInputError(
+                "lr_schedule 'warmup' needs warmup_steps, after which lr is reached"
+            )
+        warm = warmup_steps or 0
+        if kind != COSINE:
+            if cosine_steps is not None:
+                raise InvalidInputError(
+                    f"cosine_steps is given and lr_schedule is {kind}; give lr_schedule cosine, or "
+                    "leave cosine_steps out"
+                )
+            return cls(lr, warm) if warm else None
+        if cosine_steps is None and warm >= steps:
+            raise InvalidInputError(
+                f"warmup_steps {warm} leave none of {steps} steps to the cosine; give fewer, or "
+                "cosine_steps, in which it falls after them"
+            )
+        return cls(lr, warm, cosine_steps or steps - warm)
 
     def at(self, step: int) -> float:
         """Return the learning rate of a step."""
-        if self.kind == WARMUP:
-            return self.lr * min(1.0, (step + 1) / self.steps)
-        return self.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.steps)))
+        if step < self.warmup_steps:
+            return self.lr * ((step + 1) / self.warmup_steps)
+        if self.cosine_steps is None:
+            return self.lr
+        share = min(1.0, (step - self.warmup_steps) / self.cosine_steps)
+        return self.lr * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def gradient_scale(eps: float) -> float:

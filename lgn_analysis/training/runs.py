@@ -117,11 +117,12 @@ def train(
             depends on it, and the moments in checkpoints are those of the multiplied gradient.
         betas: decay of Adam's first and second moment, each in [0, 1).
         weight_decay: decoupled: each step first multiplies the logits by ``1 - lr · weight_decay``.
-        lr_schedule: ``"cosine"`` takes ``lr`` to zero, ``lr (1 + cos(π t / cosine_steps)) / 2`` at step
-            t; ``"warmup"`` rises to it, ``lr · min(1, (t + 1) / warmup_steps)``.
-        warmup_steps: given exactly where the schedule is ``"warmup"``.
-        cosine_steps: steps that the cosine takes, after which the learning rate is zero; None is all of
-            ``steps``. A run that is resumed for more steps keeps its schedule.
+        lr_schedule: ``"cosine"`` takes ``lr`` to zero after the warm-up, ``lr (1 + cos(π t / cosine_steps)) /
+            2`` in its step t; ``"constant"`` stays at ``lr``, and ``"warmup"`` is its old name where there
+            are ``warmup_steps``.
+        warmup_steps: steps in which the learning rate first rises, ``lr · (t + 1) / warmup_steps`` at step t.
+        cosine_steps: steps that the cosine takes after the warm-up, after which the learning rate is zero;
+            None is all that remain. A run that is resumed for more steps keeps its schedule.
         draws_per_step: independent noise draws of a step on one batch; the step is taken on the mean of
             their losses. Step t has the draws ``t · draws_per_step`` and the following of ``seed``.
             A relaxation without noise takes one.

@@ -23,6 +23,7 @@ SHAPE: dict[str, Any] = {
     "tau": 1.0,
     "tau_end": 1.0,
     "steps": 100,
+    "options": "default",
 }
 
 

@@ -71,6 +71,15 @@ def test_gaps_are_in_points_and_nats():
     assert gap_measure(frame, "flips").mean() == pytest.approx(2.0)
 
 
+def test_a_step_that_costs_more_by_an_option_is_priced_by_itself():
+    cheap, dear = (histories({"soft": 100}, options=name) for name in ("default", "draws"))
+    dear = dear.assign(seconds=4 * dear["seconds"], run=dear["run"] + "b")
+    frame = pd.concat([cheap, dear], ignore_index=True)
+    assert undisturbed_seconds(frame)["seconds"].to_numpy() == pytest.approx(
+        frame["seconds"].to_numpy()
+    )
+
+
 def test_a_busy_hour_of_the_machine_does_not_count():
     quiet = histories({"soft": 100, "gumbel-st": 100})
     busy = quiet.copy()

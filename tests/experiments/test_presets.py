@@ -127,6 +127,20 @@ def test_a_run_s_cost_grows_with_gates_steps_batch_and_probes():
     assert cost(hard) < cost(run)
 
 
+def test_both_lemmas_cost_more_with_more_draws_and_lemma_1_with_more_scales():
+    (run, *_) = SETTING.runs("soft")
+
+    def seconds(**plan):
+        return cost(replace(run, probes=ProbePlan(**plan)))
+
+    hard, lemma = {"hard_lemma_steps": (20,)}, {"lemma_steps": (20,)}
+    assert seconds() < seconds(**lemma, lemma_scales=(1.0,)) < seconds(**lemma)
+    assert seconds(**lemma, lemma_scales=(1.0,)) < seconds(**hard)
+    assert seconds(**hard) == seconds(**hard, lemma_scales=(1.0,))
+    assert seconds(**hard) < seconds(**hard, hard_lemma_draws=512)
+    assert seconds(**hard) < seconds(**hard, lemma_draws=128)
+
+
 def test_a_step_on_a_gpu_is_priced_by_the_bytes_it_moves():
     base = PRESETS["paper"].pairs[0].runs("soft")[0]
     bare = replace(base, probes=ProbePlan())

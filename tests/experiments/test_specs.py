@@ -1,6 +1,6 @@
 """The name of a record follows from what its run differs in from the defaults."""
 
-from dataclasses import asdict, dataclass, make_dataclass, replace
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 
 import pytest
 
@@ -63,6 +63,82 @@ def test_keys_are_those_that_records_were_made_under():
 def test_a_default_that_is_given_is_no_other_run():
     assert replace(SPEC, network=replace(SPEC.network, depth=NetworkConfig().depth)) == SPEC
     assert RunSpec(**{**vars(SPEC), "device": "cpu"}).key == SPEC.key
+
+
+FALLING = {"tau_schedule": "linear", "tau_end": 0.5}
+CHANGES = {
+    "data": {"name": "mnist5k", "thresholds": (0.25, 0.5), "fingerprint": "abc"},
+    "network": {
+        "width": 700,
+        "depth": 4,
+        "group_tau": 7.5,
+        "relaxation": "soft",
+        "tau": 0.5,
+        "wiring": "unique",
+        "init": "residual",
+        "seed": 5,
+        "n_groups": 30,
+        "grad_factor": 1.5,
+        "dtype": "float64",
+        "cage_tau_max": 2.5,
+        "cage_tau_min": 0.25,
+        "cage_decay": 0.5,
+    },
+    "training": {
+        "steps": 500,
+        "batch_size": 64,
+        "lr": 0.02,
+        "seed": 5,
+        "eval_every": 100,
+        "noise_draws": 4,
+        "tau_schedule": "exponential",
+        "tau_end": 0.25,
+        "tau_steps": 300,
+        "eps": 1e-20,
+        "betas": (0.25, 0.5),
+        "weight_decay": 0.1,
+        "lr_schedule": "cosine",
+        "warmup_steps": 30,
+        "cosine_steps": 300,
+        "draws_per_step": 4,
+        "eval_spacing": "log",
+    },
+}
+"""Of every field another value than its default."""
+NEEDED = {
+    **dict.fromkeys(("tau_end", "tau_schedule", "tau_steps"), FALLING),
+    **{name: {"relaxation": "cage"} for name in ("cage_tau_max", "cage_tau_min", "cage_decay")},
+    "cosine_steps": {"lr_schedule": "cosine"},
+}
+"""What a field needs beside it."""
+
+
+def test_every_field_of_a_run_is_changed_below():
+    for part, changes in CHANGES.items():
+        assert [*changes] == [item.name for item in fields(getattr(SPEC, part))]
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(part, name) for part, names in CHANGES.items() for name in names]
+)
+def test_runs_that_differ_in_one_field_have_other_labels_and_other_columns(part, name):
+    base = replace(SPEC, **{part: replace(getattr(SPEC, part), **NEEDED.get(name, {}))})
+    changed = replace(getattr(base, part), **{name: CHANGES[part][name]})
+    other = replace(base, **{part: changed})
+    assert other.key != base.key
+    assert other.label != base.label
+    assert {**other.columns, "run": base.key} != base.columns
+
+
+def test_a_label_names_what_a_run_is_and_the_options_that_are_not_as_by_default():
+    plain = RunSpec(DataConfig(), NetworkConfig(), TrainingConfig())
+    assert plain.label == "digits gumbel-st tau=1 3x1000 seed 0"
+    assert plain.columns["options"] == "default"
+    training = TrainingConfig(steps=500, seed=3, eps=1e-20, betas=(0.9, 0.99), draws_per_step=4)
+    run = replace(plain, training=training, network=NetworkConfig(group_tau=7.5, seed=1))
+    options = "eps=1e-20 betas=0.9,0.99 draws_per_step=4 network_seed=1"
+    assert run.label == f"digits gumbel-st tau=1 3x1000 seed 3 group_tau=7.5 steps=500 {options}"
+    assert run.columns["options"] == options
 
 
 def test_the_defaults_are_those_of_the_format():

@@ -69,6 +69,18 @@ def test_each_remedy_makes_every_layer_move(data, deep):
     assert lgn.diagnose(network(), data, steps=5000, eps=1e-16).trains
 
 
+@pytest.mark.parametrize("relaxation", [lgn.Soft(), lgn.GumbelST()], ids=lambda r: r.name)
+def test_a_change_of_epsilon_or_draws_says_what_a_diagnosis_of_it_would(data, relaxation):
+    model = network(depth=6, relaxation=relaxation)
+    changes = lgn.diagnose(model, data).changes.set_index("change")
+    others = {"eps 1e-16": {"eps": 1e-16}, "eps 1e-20": {"eps": 1e-20}}
+    if relaxation.noisy:
+        others["draws_per_step 16"] = {"draws_per_step": 16}
+    for change, options in others.items():
+        alone = lgn.diagnose(model, data, **options).changes.set_index("change").loc["as it is"]
+        assert changes.loc[change].tolist() == alone.tolist()
+
+
 def test_a_shallow_network_trains(data):
     found = lgn.diagnose(network(depth=2), data)
     assert found.trains
@@ -135,3 +147,11 @@ def test_a_network_changed_by_hand_is_refused(data):
     model.layers[0].register_forward_hook(lambda *args: None)
     with pytest.raises(InvalidInputError, match="a diagnosis needs a LogicNetwork"):
         lgn.diagnose(model, data)
+
+
+def test_of_another_module_it_is_said_how_to_make_a_network(data):
+    message = r"a diagnosis needs a LogicNetwork, got Linear; lgn\.convert\(module\) makes one"
+    with pytest.raises(InvalidInputError, match=message):
+        lgn.diagnose(torch.nn.Linear(24, 3), data)
+    with pytest.raises(InvalidInputError, match=r"a diagnosis needs a LogicNetwork, got int$"):
+        lgn.diagnose(3, data)

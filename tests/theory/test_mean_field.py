@@ -127,7 +127,7 @@ def test_a_wide_random_network_does_what_is_predicted(digits, relaxation, init, 
 def test_the_mean_over_draws_is_predicted(digits):
     """Products of two draws' gradients under the same batch; they scatter by some 2 %."""
     model, (x, y) = network(lgn.GumbelST(), init="residual", depth=3), digits.split("train")
-    subject, squares = _Subject(model, 1e-8), []
+    subject, squares = _Subject(model, [1e-8]), []
     for block in range(6):
         rows = torch.randperm(len(y), generator=torch.Generator().manual_seed(block))[:256]
         pair = [(x[half], y[half]) for half in rows.split(128)]

@@ -49,7 +49,7 @@ def test_averages_over_a_block_are_those_of_all_its_pairs(make_network, name):
     model = make_network(relaxation=RELAXATIONS[name](0.8))
     keys = KEYS if model.relaxation.noisy else [None]
     g = gradients_by_hand(model, two_batches(), keys)
-    averages, means = _Subject(model, EPS).gradients(two_batches(), keys)
+    averages, means = _Subject(model, [EPS, EPS / 10]).gradients(two_batches(), keys)
     products = torch.einsum("bdlp,celp->bdcel", g, g) / g.shape[-1]
     draws = range(len(keys))
     apart = [(d, e) for d, e in itertools.product(draws, draws) if d != e] or [(0, 0)]
@@ -61,8 +61,12 @@ def test_averages_over_a_block_are_those_of_all_its_pairs(make_network, name):
         "square": mean([(b, d, b, d) for b in (0, 1) for d in draws]),
         "same_draw": mean([(0, d, 1, d) for d in draws]),
         "same_batch": mean([(b, d, b, e) for b in (0, 1) for d, e in apart]),
-        "below_eps": (g.abs() < EPS).double().mean((0, 1, 3)),
-        "adam_share": (g.abs() / (g.abs() + EPS)).mean((0, 1, 3)),
+        "below_eps": torch.stack(
+            [(g.abs() < eps).double().mean((0, 1, 3)) for eps in (EPS, EPS / 10)]
+        ),
+        "adam_share": torch.stack(
+            [(g.abs() / (g.abs() + eps)).mean((0, 1, 3)) for eps in (EPS, EPS / 10)]
+        ),
     }
     assert averages.keys() == wanted.keys()
     for key, value in wanted.items():
@@ -74,7 +78,7 @@ def test_averages_over_a_block_are_those_of_all_its_pairs(make_network, name):
 def test_cage_has_the_temperature_of_its_next_step_each_time(make_network):
     model = make_network(relaxation=lgn.CAGE()).train()
     kept = [confidence.clone() for confidence in model.confidences]
-    subject, (x, y) = _Subject(model, EPS), two_batches()[0]
+    subject, (x, y) = _Subject(model, [EPS]), two_batches()[0]
     first, second = (subject.gradients([(x, y)] * 2, [None])[1] for _ in range(2))
     assert all(map(torch.equal, first, second))
     assert list(model.confidences) == kept
@@ -119,7 +123,7 @@ def test_intervals_cover_ratios_of_known_noise(make_network, monkeypatch, streng
         return [torch.from_numpy(g).float()]
 
     monkeypatch.setattr(_Subject, "_gradient", gradient)
-    subject: Any = _Subject(model, EPS)
+    subject: Any = _Subject(model, [EPS])
     total = math.sqrt(sum(size**2 for size in sizes.values()))
     truth = {"square": strength / total, "same_batch": strength, "same_draw": strength / 2.0}
     covered = dict.fromkeys(truth, 0)
@@ -142,7 +146,7 @@ def test_activations_and_bits_are_those_of_every_pair_of_samples(make_network, n
     model = make_network(relaxation=RELAXATIONS[name](0.8))
     key = KEYS[0] if model.relaxation.noisy else None
     pair = two_batches()
-    got = _Subject(model, EPS).activations(pair, key, torch.Generator().manual_seed(4))
+    got = _Subject(model, [EPS]).activations(pair, key, torch.Generator().manual_seed(4))
     generator = torch.Generator().manual_seed(4)
     rows = []
     for x, _ in pair:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import lr_scheduler
 
 import lgn_analysis as lgn
 from lgn_analysis.base.errors import InvalidInputError
@@ -30,9 +30,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "betas": {"betas": (0.7, 0.9)},
     "decay": {"weight_decay": 2.0},
     "cosine": {"lr_schedule": "cosine"},
-    "warmup": {"lr_schedule": "warmup", "warmup_steps": 15},
+    "warmup": {"warmup_steps": 15},
+    "warmup by its old name": {"lr_schedule": "warmup", "warmup_steps": 3},
+    "warmup, then cosine": {"lr_schedule": "cosine", "warmup_steps": 2},
+    "warmup, then a longer cosine": {
+        "lr_schedule": "cosine",
+        "warmup_steps": 3,
+        "cosine_steps": 30,
+    },
     "draws": {"draws_per_step": 3},
 }
+RESUMED = ("epsilon", "betas", "decay", "cosine", "warmup, then cosine", "draws")
 EACH = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
@@ -59,6 +67,22 @@ def logits(model: Any) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+def torch_scheduler(
+    optimiser: torch.optim.Optimizer, config: TrainingConfig
+) -> lr_scheduler.LRScheduler:
+    """Return torch's scheduler of the same options."""
+    warm = config.warmup_steps or 0
+    if config.lr_schedule == "cosine":
+        n_steps = config.cosine_steps or config.steps - warm
+        then: Any = lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
+    else:
+        then = lr_scheduler.ConstantLR(optimiser, 1.0)
+    if not warm:
+        return then
+    rise = lr_scheduler.LinearLR(optimiser, 1 / warm, 1.0, warm - 1)
+    return lr_scheduler.SequentialLR(optimiser, [rise, then], [warm])
+
+
 @BACKENDS
 @EACH
 def test_training_is_torchs_adamw_with_these_options(
@@ -78,15 +102,10 @@ def test_training_is_torchs_adamw_with_these_options(
         betas=config.betas,
         weight_decay=config.weight_decay,
     )
-    schedule = {
-        "constant": lambda t: 0.05,
-        "cosine": lambda t: 0.025 * (1 + math.cos(math.pi * t / 6)),
-        "warmup": lambda t: 0.05 * (t + 1) / 15,
-    }[config.lr_schedule]
+    schedule = torch_scheduler(optimiser, config)
     losses, draws = [], config.draws_per_step
     twin.set_backend("reference")
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = schedule(step)
         chosen = taken._batch(step)
         x, y = separable_data.x_train[chosen], separable_data.y_train[chosen]
         outputs = [
@@ -96,6 +115,7 @@ def test_training_is_torchs_adamw_with_these_options(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        schedule.step()
         losses.append(loss.item())
     assert result.history["loss"].iloc[-1] == pytest.approx(sum(losses) / steps, rel=1e-5)
     # Adam's first moves are as large as lr whatever the gradient: rounding decides the tiniest.
@@ -104,7 +124,7 @@ def test_training_is_torchs_adamw_with_these_options(
 
 
 @BACKENDS
-@EACH
+@pytest.mark.parametrize("options", map(OPTIONS.get, RESUMED), ids=RESUMED)
 def test_a_run_resumes_to_the_same_bits(
     backend: str | None, options: dict[str, Any], separable_data: Dataset, tmp_path: Path
 ) -> None:
@@ -126,13 +146,15 @@ def test_a_run_resumes_to_the_same_bits(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("warm", [None, 4])
 def test_a_cosine_run_that_is_resumed_for_more_steps_keeps_its_schedule(
-    separable_data: Dataset, tmp_path: Path
+    warm: int | None, separable_data: Dataset, tmp_path: Path
 ) -> None:
-    run(build(), separable_data, 10, lr_schedule="cosine", out=tmp_path / "run")
+    options = {"lr_schedule": "cosine", "warmup_steps": warm}
+    run(build(), separable_data, 10, **options, out=tmp_path / "run")
     before = lgn.load(tmp_path / "run" / "last.safetensors")
     after, result = lgn.resume(tmp_path / "run", data=separable_data, steps=15, progress=False)
-    assert result.config.training.cosine_steps == 10
+    assert result.config.training.cosine_steps == 10 - (warm or 0)
     assert torch.equal(logits(before), logits(after))  # its learning rate is zero from step 10 on
 
 
@@ -242,9 +264,10 @@ def test_several_draws_of_no_noise_are_refused(kind: str, separable_data: Datase
         ),
         ({"lr_schedule": "warmup"}, "lr_schedule 'warmup' needs warmup_steps, after which lr is"),
         (
-            {"warmup_steps": 3},
-            "warmup_steps is given and lr_schedule is constant; give lr_schedule",
+            {"lr_schedule": "cosine", "steps": 30, "warmup_steps": 30},
+            "warmup_steps 30 leave none of 30 steps to the cosine; give fewer, or cosine_steps",
         ),
+        ({"cosine_steps": 3}, "cosine_steps is given and lr_schedule is constant; give lr_sched"),
         ({"lr_schedule": "warmup", "warmup_steps": 0}, "warmup_steps must be at least 1, got 0"),
         (
             {"lr_schedule": "warmup", "warmup_steps": 3, "cosine_steps": 4},
@@ -258,9 +281,43 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
         TrainingConfig(**options)
 
 
-def test_schedules_are_functions_of_the_step() -> None:
-    config = TrainingConfig(steps=100, lr=0.2, lr_schedule="cosine")
-    assert config.learning_rates == LrSchedule("cosine", 0.2, 100)
-    assert TrainingConfig().learning_rates is None
-    rates: Callable[[int], float] = LrSchedule("warmup", 0.2, 10).at
-    assert [rates(t) for t in (0, 9, 500)] == pytest.approx([0.02, 0.2, 0.2])
+@pytest.mark.parametrize(
+    ("options", "schedule"),
+    [
+        ({}, None),
+        ({"lr_schedule": "cosine"}, LrSchedule(0.2, 0, 100)),
+        ({"lr_schedule": "cosine", "cosine_steps": 7}, LrSchedule(0.2, 0, 7)),
+        ({"warmup_steps": 10}, LrSchedule(0.2, 10)),
+        ({"lr_schedule": "warmup", "warmup_steps": 10}, LrSchedule(0.2, 10)),
+        ({"lr_schedule": "cosine", "warmup_steps": 10}, LrSchedule(0.2, 10, 90)),
+    ],
+)
+def test_options_of_a_run_make_its_schedule(
+    options: dict[str, Any], schedule: LrSchedule | None
+) -> None:
+    assert TrainingConfig(steps=100, lr=0.2, **options).learning_rates == schedule
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"warmup_steps": 2},
+        {"warmup_steps": 100},
+        {"lr_schedule": "cosine"},
+        {"lr_schedule": "cosine", "warmup_steps": 7},
+        {"lr_schedule": "cosine", "warmup_steps": 59},
+    ],
+    ids=str,
+)
+def test_every_rate_of_a_schedule_is_torchs(options: dict[str, Any]) -> None:
+    config = TrainingConfig(steps=60, lr=0.2, **options)
+    optimiser = torch.optim.AdamW([torch.zeros(1)], lr=0.2)
+    scheduler = torch_scheduler(optimiser, config)
+    expected = []
+    for _ in range(config.steps):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    assert config.learning_rates is not None
+    found = [config.learning_rates.at(step) for step in range(config.steps)]
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)

@@ -38,12 +38,16 @@ _USAGE_NS: Final = 1500.0
 _PROBE_NS: Final = 40.0
 _TRACE_NS: Final = 5.0
 _PRODUCT_NS: Final = 1.7
-_LEMMA_NS: Final = 30.0
+_LEMMA_NS: Final = 8.0
+_SCALE_NS: Final = 6.0
+_HARD_LEMMA_NS: Final = 300.0
+_HARD_DRAW_NS: Final = 2.0
 _ANATOMY_NS: Final = 140.0
 _POINT_NS: Final = 5.0
 _PLANE_NS: Final = 0.5
 """Nanoseconds a gate and sample: of making a probe, of each of its probes and products, of a draw of
-the lemma, of an anatomy, and of a point of a landscape in double and in single precision."""
+the lemma and of each scale in it, of the hard lemma's prediction and of each of its draws, of an anatomy,
+and of a point of a landscape in double and in single precision."""
 
 BANDWIDTH: Final = 2.0e12
 """Bytes a second of a GPU's memory: an A100 of 80 GB."""
@@ -161,9 +165,12 @@ def _probes(spec: RunSpec, gates: int) -> float:
     plan = spec.probes
     work = len(plan.trace_steps) * (_PROBE_NS + plan.trace_probes * _TRACE_NS)
     work += plan.density_probes * plan.density_steps * _PRODUCT_NS
-    lemmas = len(plan.lemma_steps) + len(plan.hard_lemma_steps)
-    work += lemmas * plan.lemma_draws * _LEMMA_NS
-    work += len(plan.hard_lemma_steps) * plan.hard_lemma_draws * _EVALUATION_NS
+    draw = _LEMMA_NS + len(plan.lemma_scales) * _SCALE_NS
+    work += len(plan.lemma_steps) * plan.lemma_draws * draw
+    # Beside the hard lemma there is Lemma 1 at a single scale.
+    both = _HARD_LEMMA_NS + plan.hard_lemma_draws * _HARD_DRAW_NS
+    both += plan.lemma_draws * (_LEMMA_NS + _SCALE_NS)
+    work += len(plan.hard_lemma_steps) * both
     work += len(plan.anatomy_steps) * _ANATOMY_NS
     if plan.landscape_directions:
         work += (plan.landscape_directions + 1) * plan.landscape_grid * _POINT_NS
