@@ -42,15 +42,16 @@ def reproduce(
     finished run is repeated. Presets and claims can be run in pieces: the report speaks of every
     CSV in --out.
 
-    What it takes: lgn-analysis reproduce --preset cpu --dry-run
+    What it takes: lgn-analysis reproduce --preset fashion --dry-run
 
-    Some claims: lgn-analysis reproduce --preset cpu --claims C1,C2 --claims C13
+    Some claims: lgn-analysis reproduce --preset fashion --claims C1,C2 --claims M2
 
     A cluster: lgn-analysis reproduce --preset paper --scheduler tcp://10.0.0.1:8786
 
     Args:
-        preset: the scale: smoke (seconds, decides nothing), quick (minutes), cpu (about an hour) or
-            paper (the paper's own sizes, on GPUs).
+        preset: the scale: smoke (seconds, decides nothing), quick (minutes), cpu (digits and mnist5k,
+            about an hour), fashion (Fashion-MNIST whole and deep, about an hour) or paper (the paper's
+            own sizes, on GPUs).
         claims: run only what decides these, separated by commas.
         out: folder for CSVs, figures, claims.md and report.html; one for each preset, whose verdicts
             would not mix.
