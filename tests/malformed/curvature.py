@@ -170,7 +170,7 @@ ANALYSES: Final = [
     Call(
         "a landscape of a module",
         lambda s: lgn.landscape(nn.Linear(12, 3), (s.x, s.y)),  # type: ignore[arg-type]
-        "a landscape needs a LogicNetwork, got Linear",
+        "a landscape needs a LogicNetwork, got Linear; lgn.convert(module) makes one of the logic layers that it knows",
     ),
     _seen(
         "unknown directions 'pca'; use one of filter, eigen, discrete, or one or two vectors",
@@ -204,12 +204,12 @@ ANALYSES: Final = [
     Call(
         "a comparison with a module",
         lambda s: lgn.compare(s.model, nn.Linear(12, 3), s.data),  # type: ignore[arg-type]
-        "a comparison needs a LogicNetwork, got Linear",
+        "a comparison needs a LogicNetwork, got Linear; lgn.convert(module) makes one of the logic layers that it knows",
     ),
     Call(
         "the anatomy of a module",
         lambda s: lgn.gap_anatomy(nn.Linear(12, 3), s.data),  # type: ignore[arg-type]
-        "a gap anatomy needs a LogicNetwork, got Linear",
+        "a gap anatomy needs a LogicNetwork, got Linear; lgn.convert(module) makes one of the logic layers that it knows",
     ),
     Call(
         "an anatomy of a loss a sample",
@@ -231,7 +231,7 @@ ANALYSES: Final = [
     Call(
         "signals of a module",
         lambda s: lgn.signal_propagation(nn.Linear(12, 3), s.data),  # type: ignore[arg-type]
-        "signal propagation needs a LogicNetwork, got Linear",
+        "signal propagation needs a LogicNetwork, got Linear; lgn.convert(module) makes one of the logic layers that it knows",
     ),
     _signals("batches must be an even number, at least 6 (three blocks of two), got 5", batches=5),
     _signals(

@@ -151,7 +151,7 @@ EVALUATION: Final = [
     Call(
         "evaluating what is no logic gate network",
         lambda s: lgn.evaluate(nn.Linear(12, 3), s.data),  # type: ignore[arg-type]
-        "an evaluation needs a LogicNetwork, got Linear",
+        "an evaluation needs a LogicNetwork, got Linear; lgn.convert(module) makes one of the logic layers that it knows",
     ),
     _on("a name", lambda s: "digits", _PAIR + "<class 'str'>" + _MAKES),
     _on("arrays", lambda s: (s.x.numpy(), s.y.numpy()), _PAIR + "<class 'tuple'>" + _MAKES),
