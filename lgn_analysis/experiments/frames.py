@@ -11,6 +11,9 @@ from lgn_analysis.experiments.settings import NOISE_FREE, Preset, Setting, Sweep
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 
+LEAST_TIMED: Final = 100
+"""Steps between evaluations that are timed, where any two are so far apart."""
+
 Group = tuple[Setting, list[RunSpec]]
 """A setting, which gives the rows their name, floor and target, and runs that belong to it."""
 
@@ -132,12 +135,14 @@ def undisturbed_seconds(histories: pd.DataFrame) -> pd.DataFrame:
     """Replace ``seconds`` by the steps times the undisturbed time of one, for each method and shape.
 
     Runs share a machine with others, and one that met a busy hour looks slow. The undisturbed time
-    of a step is that of the fastest interval between evaluations, over all seeds, as timeit takes it.
+    of a step is that of the fastest interval between evaluations, over all seeds, as timeit takes it;
+    intervals of fewer than :data:`LEAST_TIMED` steps are too short to be timed.
     """
     keys = ["setting", "relaxation", "tau", "depth", "width", "init", "options"]
     points = histories.drop_duplicates(["run", "step"]).sort_values(["run", "step"])
     deltas = points.groupby("run")[["seconds", "step"]].diff()
-    rates = (deltas["seconds"] / deltas["step"]).groupby([points[key] for key in keys])
+    timed = deltas["step"] >= min(LEAST_TIMED, deltas["step"].max())
+    rates = (deltas["seconds"] / deltas["step"])[timed].groupby([points[key] for key in keys])
     rate = rates.min().rename("rate").reset_index()
     priced = histories.merge(rate, on=keys, how="left")
     return priced.assign(seconds=priced["step"] * priced["rate"]).drop(columns="rate")
