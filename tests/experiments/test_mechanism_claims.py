@@ -9,6 +9,7 @@ from lgn_analysis.experiments.claims import (
     draws_per_step,
     gradient_sizes,
     hard_lemma,
+    logit_scale,
     standing_still,
 )
 from lgn_analysis.experiments.claims.adam_epsilon import ARMS, DEFAULT, SMALL
@@ -17,7 +18,7 @@ from lgn_analysis.plots.claims import draws_per_step as drawing_draws
 from lgn_analysis.plots.claims import gradient_sizes as drawing_sizes
 from lgn_analysis.plots.claims import hard_lemma as drawing_lemmas
 from lgn_analysis.plots.claims import standing_still as drawing_still
-from tests.experiments.synthetic import N_TEST, histories, outcomes, rows, spread
+from tests.experiments.synthetic import N_TEST, gap_rows, histories, outcomes, rows, spread
 
 DEPTHS = (2, 4, 8, 10, 12)
 
@@ -241,3 +242,39 @@ def test_every_number_of_draws_is_a_curve():
     figure = drawing_draws.figure(draws_frame({1: 800, 4: 400, 16: 100}))
     labels = [line.get_label() for line in figure.axes[0].get_lines()]
     assert labels[:3] == ["1 draw a step", "4 draws a step", "16 draws a step"]
+
+
+def scale_frame(gaps, *, accuracy=0.95):
+    """Gaps of both methods by R, the width being 100 and the classes ten."""
+    made = []
+    for r, (soft, noisy) in gaps.items():
+        made += gap_rows({"soft": soft, "gumbel-st": noisy}, group_tau=10 / r, accuracy=accuracy)
+    frame = pd.DataFrame(made)
+    return frame.assign(r=frame["width"] / 10 / frame["group_tau"])
+
+
+def test_a_gap_that_grows_with_the_largest_logit_is_found():
+    frame = scale_frame({10: (0.0, 0.0), 40: (0.02, 0.0), 160: (0.08, 0.0)})
+    gap, _ = logit_scale.verdicts(frame)
+    assert (gap.outcome, gap.effect) == ("supported", pytest.approx(8.0))
+    assert "R 10–160" in gap.scale
+    shrinking = scale_frame({10: (0.08, 0.0), 160: (0.0, 0.0)})
+    assert outcomes(logit_scale, shrinking)["M9 gap"] == "reversed"
+    assert (
+        outcomes(logit_scale, scale_frame({10: (0.05, 0.0), 160: (0.05, 0.0)}))["M9 gap"]
+        == "negligible"
+    )
+    assert (
+        outcomes(logit_scale, scale_frame({10: (0.0, 0.0), 160: (0.0, 0.0)}))["M9 gap"]
+        == "not testable here"
+    )
+    untrained = scale_frame({10: (0.0, 0.0), 160: (0.08, 0.0)}, accuracy=0.5)
+    assert set(outcomes(logit_scale, untrained).values()) == {"not testable here"}
+
+
+def test_what_noise_wins_at_the_largest_logit_is_read_there():
+    frame = scale_frame({10: (0.0, 0.0), 160: (0.08, 0.0)})
+    better = (frame["relaxation"] == "gumbel-st") & (frame["r"] > 100)
+    frame.loc[better, "discrete_accuracy"] += 0.04
+    _, noise = logit_scale.verdicts(frame)
+    assert (noise.outcome, noise.effect) == ("supported", pytest.approx(4.0))
