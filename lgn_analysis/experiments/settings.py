@@ -143,6 +143,12 @@ class Sweep:
         """The values as whole numbers, for depths and widths."""
         return tuple(int(value) for value in self.values)
 
+    @property
+    def at_depths(self) -> list[Setting]:
+        """The setting at each depth, where it measures all that its probes say."""
+        shapes = [replace(self.setting.network, depth=depth) for depth in self.whole]
+        return [replace(self.setting, network=shape) for shape in shapes]
+
 
 @dataclass(frozen=True)
 class Map:
@@ -205,6 +211,7 @@ class Preset:
         draws: M5, over depth.
         lemmas: M7, with probes of both lemmas.
         logit_scales: M9, over group_tau.
+        within_step: M8, over depth, with traces at several steps.
     """
 
     name: str
@@ -226,3 +233,4 @@ class Preset:
     draws: tuple[Sweep, ...] = ()
     lemmas: tuple[Setting, ...] = ()
     logit_scales: tuple[Sweep, ...] = ()
+    within_step: tuple[Sweep, ...] = ()

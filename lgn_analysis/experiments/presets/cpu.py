@@ -83,6 +83,14 @@ _MAP: Final = _on_digits(
     steps=16_000,
     eval_every=250,
 )
+_TRACED: Final = _on_digits(
+    name="digits normal",
+    network=NetworkConfig(width=1000, depth=4, group_tau=4.0),
+    steps=3000,
+    seeds=tuple(range(20)),
+    eval_every=250,
+    probes=ProbePlan(trace_steps=(250, 1000, 3000), trace_probes=8),
+)
 _TURNS: Final = TimingPlan(("soft", "gumbel-soft", "gumbel-st"), rounds=30, steps=30)
 
 CPU: Final = Preset(
@@ -167,6 +175,17 @@ CPU: Final = Preset(
             steps=3000,
             eval_every=100,
             probes=ProbePlan(hard_lemma_steps=(0, 100, 300, 1000, 3000)),
+        ),
+    ),
+    within_step=(
+        Sweep(_TRACED, (2, 4, 6)),
+        Sweep(
+            replace(
+                _TRACED,
+                name="digits residual",
+                network=replace(_TRACED.network, init="residual"),
+            ),
+            (2, 4, 6),
         ),
     ),
 )

@@ -167,4 +167,10 @@ SMOKE: Final = Preset(
             probes=ProbePlan(samples=64, lemma_draws=4, hard_lemma_steps=(5,), hard_lemma_draws=4),
         ),
     ),
+    within_step=(
+        Sweep(
+            replace(_TINIER, name="digits traces", probes=ProbePlan(samples=64, trace_steps=(5, 10))),
+            (1, 2),
+        ),
+    ),
 )
