@@ -20,11 +20,13 @@ from lgn_analysis.metrics import gate_entropy, gate_usage
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.theory import (
     gap_anatomy,
+    gradient_alignment,
     hard_lemma,
     landscape,
     lemma1,
     signal_propagation,
 )
+from lgn_analysis.theory.samples import draw_samples
 from lgn_analysis.training.stepper import Steps, warm_up
 
 ENTROPY_BINS: Final = 28
@@ -115,6 +117,15 @@ def signal_table(model: LogicNetwork, data: Dataset, spec: RunSpec) -> pd.DataFr
         seed=training.seed,
     )
     return found.to_frame().drop(columns="relaxation")
+
+
+def alignment_table(model: LogicNetwork, data: Dataset, spec: RunSpec) -> pd.DataFrame:
+    """Return how the mean gradient over noise draws, of one batch, is aligned with the noise-free one."""
+    draws, training = spec.probes.alignment_draws, spec.training
+    if not draws:
+        return pd.DataFrame()
+    batch = draw_samples(data, "train", training.batch_size, training.seed)
+    return gradient_alignment(model, batch, draws=draws, seed=training.seed)
 
 
 def anatomy_table(model: LogicNetwork, samples: Samples, plan: ProbePlan) -> pd.DataFrame:

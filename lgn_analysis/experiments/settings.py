@@ -212,6 +212,7 @@ class Preset:
         lemmas: M7, with probes of both lemmas.
         logit_scales: M9, over group_tau.
         within_step: M8, over depth, with traces at several steps.
+        alignments: M5, GLGNs before their first step.
     """
 
     name: str
@@ -234,3 +235,4 @@ class Preset:
     lemmas: tuple[Setting, ...] = ()
     logit_scales: tuple[Sweep, ...] = ()
     within_step: tuple[Sweep, ...] = ()
+    alignments: tuple[Setting, ...] = ()

@@ -45,6 +45,8 @@ class ProbePlan:
         signal_draws: noise draws of each batch.
         hard_lemma_steps: training steps at which both lemmas are held against the hard noisy forward.
         hard_lemma_draws: noise draws of each such measurement.
+        alignment_draws: noise draws over which the gradient is averaged, before the first step, to be held
+            against the noise-free one; 0 leaves it out.
     """
 
     samples: int = 256
@@ -66,6 +68,7 @@ class ProbePlan:
     signal_draws: int = 8
     hard_lemma_steps: tuple[int, ...] = ()
     hard_lemma_draws: int = 256
+    alignment_draws: int = 0
 
     @property
     def steps(self) -> set[int]:

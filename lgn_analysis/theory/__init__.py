@@ -3,6 +3,7 @@
 from lgn_analysis.theory.anatomy import AnatomyResult, gap_anatomy
 from lgn_analysis.theory.comparison import CompareResult, compare
 from lgn_analysis.theory.diagnosis import Diagnosis, diagnose
+from lgn_analysis.theory.gradient_alignment import gradient_alignment
 from lgn_analysis.theory.hard_lemma import hard_lemma
 from lgn_analysis.theory.landscape_result import LandscapeResult
 from lgn_analysis.theory.landscapes import landscape
@@ -24,6 +25,7 @@ __all__ = [
     "compare",
     "diagnose",
     "gap_anatomy",
+    "gradient_alignment",
     "hard_lemma",
     "landscape",
     "lemma1",

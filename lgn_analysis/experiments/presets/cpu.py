@@ -91,6 +91,13 @@ _TRACED: Final = _on_digits(
     eval_every=250,
     probes=ProbePlan(trace_steps=(250, 1000, 3000), trace_probes=8),
 )
+_ALIGNED: Final = _on_digits(
+    name="digits",
+    network=NetworkConfig(width=1000, depth=2, group_tau=10.0),
+    steps=1,
+    eval_every=1,
+    probes=ProbePlan(alignment_draws=2048),
+)
 _TURNS: Final = TimingPlan(("soft", "gumbel-soft", "gumbel-st"), rounds=30, steps=30)
 
 CPU: Final = Preset(
@@ -186,6 +193,15 @@ CPU: Final = Preset(
                 network=replace(_TRACED.network, init="residual"),
             ),
             (2, 4, 6),
+        ),
+    ),
+    alignments=(
+        replace(_ALIGNED, name="digits, 2 layers"),
+        replace(
+            _ALIGNED,
+            name="digits, 4 layers",
+            network=replace(_ALIGNED.network, depth=4),
+            probes=ProbePlan(alignment_draws=8192),  # the signal of its first layer is the smaller
         ),
     ),
 )

@@ -169,8 +169,11 @@ SMOKE: Final = Preset(
     ),
     within_step=(
         Sweep(
-            replace(_TINIER, name="digits traces", probes=ProbePlan(samples=64, trace_steps=(5, 10))),
+            replace(
+                _TINIER, name="digits traces", probes=ProbePlan(samples=64, trace_steps=(5, 10))
+            ),
             (1, 2),
         ),
     ),
+    alignments=(replace(_TINIER, name="digits, aligned", probes=ProbePlan(alignment_draws=512)),),
 )

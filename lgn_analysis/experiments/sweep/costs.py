@@ -48,6 +48,8 @@ _PLANE_NS: Final = 0.5
 """Nanoseconds a gate and sample: of making a probe, of each of its probes and products, of a draw of
 the lemma and of each scale in it, of the hard lemma's prediction and of each of its draws, of an anatomy,
 and of a point of a landscape in double and in single precision."""
+_GRADIENT_OVERHEAD: Final = 1e-3
+"""Seconds of a gradient that is taken apart, beside those of two steps."""
 
 BANDWIDTH: Final = 2.0e12
 """Bytes a second of a GPU's memory: an A100 of 80 GB."""
@@ -176,7 +178,8 @@ def _probes(spec: RunSpec, gates: int) -> float:
         work += (plan.landscape_directions + 1) * plan.landscape_grid * _POINT_NS
         work += plan.plane_grid**2 * _PLANE_NS + 100 * _PRODUCT_NS
     gradients = len(plan.signal_steps) * plan.signal_batches * plan.signal_draws
-    seconds = gradients * _step(spec, gates, spec.network.relaxation)
+    step = _step(spec, gates, spec.network.relaxation)
+    seconds = gradients * step + plan.alignment_draws * (2 * step + _GRADIENT_OVERHEAD)
     return seconds + gates * plan.samples * work * 1e-9
 
 

@@ -35,6 +35,7 @@ TABLES: Final = (
     "timing",
     "signal",
     "hard_lemma",
+    "alignment",
 )
 
 
@@ -102,11 +103,13 @@ def _train_and_measure(spec: RunSpec, data: Dataset) -> dict[str, pd.DataFrame]:
             signals = measures.signal_table(network, data, spec)
             parts["signal"].append(signals.assign(step=step))
 
+    alignment = measures.alignment_table(model, data, spec)
     result = train(model, data, **asdict(spec.training), progress=False, callbacks=[measure])
     seed = spec.training.seed
     return {
         "history": result.history,
         "usage": measures.usage_table(model, data),
+        "alignment": alignment,
         "density": measures.density_table(model, samples, plan),
         "landscape": measures.landscape_table(model, samples, plan, seed=seed),
         **{
