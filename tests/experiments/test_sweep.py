@@ -41,7 +41,7 @@ def test_a_run_that_is_killed_midway_leaves_no_record(spec, tmp_path, monkeypatc
 def test_a_probed_run_leaves_every_table_of_a_training(tmp_path):
     signals = {"signal_steps": (40,), "signal_batches": 6, "signal_draws": 2}
     lemmas = {"hard_lemma_steps": (40,), "hard_lemma_draws": 4}
-    probes = replace(SETTING.probes, **signals, **lemmas)
+    probes = replace(SETTING.probes, **signals, **lemmas, alignment_draws=512)
     place = execute(replace(SETTING, probes=probes).runs("soft")[0], tmp_path)
     made = {path.stem for path in place.glob("*.csv")}
     assert made == set(TABLES) - {"timing"}

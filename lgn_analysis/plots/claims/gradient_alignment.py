@@ -1,0 +1,133 @@
+"""Figure of M5's alignment: the mean Gumbel-ST gradient against the DLGN's, over draws and by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lgn_analysis.plots.layout import setting_rows
+from lgn_analysis.plots.style import MethodStyle, as_frame, axes_or_new, draw_points, level_line
+
+_COLORS: Final = ("#9ecae1", "#4292c6", "#2171b5", "#08306b")
+_MARKERS: Final = ("o", "s", "^", "D")
+_PARTS: Final = {
+    "whole": MethodStyle("whole gradient", "#0072B2", "-", "o"),
+    "labels": MethodStyle("part that knows the labels", "#009E73", "--", "^"),
+}
+_MIN_MEANS: Final = 16
+"""Fewer means than this of M draws are not drawn."""
+
+
+def _layers(frame: pd.DataFrame) -> Iterator[tuple[MethodStyle, pd.DataFrame]]:
+    """Yield a look and the rows of the whole gradient of each layer, the last the darkest."""
+    whole = frame[frame["part"] == "whole"]
+    layers = sorted(whole["layer"].unique())
+    colors = _COLORS[-len(layers) :] if len(layers) <= len(_COLORS) else _COLORS[-1:] * len(layers)
+    for place, (layer, color) in enumerate(zip(layers, colors, strict=True)):
+        look = MethodStyle(f"layer {layer + 1}", color, "-", _MARKERS[place % len(_MARKERS)])
+        yield look, whole[whole["layer"] == layer]
+
+
+def cosine_by_draws(alignment: Any, ax: Axes | None = None) -> Axes:
+    """Draw cosines against the draws averaged: measured as points, as the limit and noise say as lines.
+
+    Args:
+        alignment: rows of :func:`lgn_analysis.theory.gradient_alignment`, with ``seed``.
+        ax: where to draw; None makes a new figure.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(alignment)
+    finite = frame[np.isfinite(frame["draws"]) & (frame["means"] >= _MIN_MEANS)]
+    end = 8 * float(finite["draws"].max())
+    for look, rows in _layers(frame):
+        shown = rows[rows["draws"].isin(finite["draws"])]
+        draw_points(ax, shown, "draws", "cosine", look, linestyle="none")
+        limits = rows[np.isinf(rows["draws"])].assign(draws=end).dropna(subset="cosine")
+        if limits.empty:
+            continue
+        draw_points(ax, limits, "draws", "cosine", look, linestyle="none", label="_")
+        limit = limits.set_index("seed")["cosine"]
+        factor = np.sqrt(1 + 1 / shown["snr_squared"].where(shown["snr_squared"] > 0))
+        line = (shown["seed"].map(limit) / factor).groupby(shown["draws"]).mean()
+        ax.plot(line.index, line, color=look.color, linewidth=0.9)
+    ax.set_xscale("log")
+    draws = sorted(finite["draws"].unique())
+    ax.set_xticks([*draws, end], [*(f"{m:g}" for m in draws), "∞"])
+    ax.minorticks_off()
+    ax.set_ylim(-0.05, 1.05)
+    ax.set_xlabel("noise draws averaged")
+    ax.set_ylabel("cosine with the DLGN's gradient")
+    return ax
+
+
+def snr_by_draws(alignment: Any, ax: Axes | None = None) -> Axes:
+    """Draw the squared signal-to-noise ratio of the mean over draws, with lines of slope one."""
+    ax = axes_or_new(ax)
+    frame = as_frame(alignment)
+    frame = frame[np.isfinite(frame["draws"]) & (frame["means"] >= _MIN_MEANS)]
+    for look, rows in _layers(frame):
+        values = rows[rows["snr_squared"] > 0]
+        if values.empty:
+            continue
+        draw_points(ax, values, "draws", "snr_squared", look, linestyle="none")
+        draws = np.array([values["draws"].min(), values["draws"].max()])
+        start = values.loc[values["draws"] == draws[0], "snr_squared"].mean()
+        ax.plot(draws, start * draws / draws[0], color=look.color, linewidth=0.9)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    draws = sorted(frame["draws"].unique())
+    ax.set_xticks(draws, [f"{m:g}" for m in draws])
+    ax.minorticks_off()
+    ax.set_xlabel("noise draws averaged")
+    ax.set_ylabel("SNR² of the mean")
+    return ax
+
+
+def limits_by_layer(alignment: Any, ax: Axes | None = None, *, least: float = 0.9) -> Axes:
+    """Draw the cosine for draws without end against the layer, of the gradient and of its label part.
+
+    Args:
+        alignment: as for :func:`cosine_by_draws`; a cosine that is NaN is not drawn.
+        ax: where to draw; None makes a new figure.
+        least: where a line is drawn: what was predicted.
+    """
+    ax = axes_or_new(ax)
+    frame = as_frame(alignment)
+    frame = frame[np.isinf(frame["draws"])].assign(number=lambda table: table["layer"] + 1)
+    for (part, look), shift in zip(_PARTS.items(), (-0.08, 0.08), strict=True):
+        rows = frame[frame["part"] == part].dropna(subset="cosine")
+        if len(rows):
+            moved = rows.assign(number=rows["number"] + shift)
+            draw_points(ax, moved, "number", "cosine", look)
+    level_line(ax, least, linestyle=":")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(0.5, frame["number"].max() + 0.5)
+    ax.set_ylim(-0.05, 1.25)
+    ax.set_xlabel("layer (1 = input)")
+    ax.set_ylabel("cosine, draws without end")
+    ax.legend(loc="lower right", fontsize=7)
+    return ax
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """Return the figure, a row a setting: cosine and signal-to-noise over draws, and limits by layer."""
+
+    def draw(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+        cosine_by_draws(part, axes[0])
+        snr_by_draws(part, axes[1])
+        limits_by_layer(part, axes[2])
+        for ax in axes[:2]:
+            ax.legend(fontsize=7, loc="upper left")
+        return ["alignment", "noise", "limit"]
+
+    note = (
+        "before the first step; lines: limit and noise put together, SNR² in proportion to draws; "
+        "dotted: the predicted cosine"
+    )
+    return setting_rows(frame, 3, draw, height=2.6, legend=None, note=note)
