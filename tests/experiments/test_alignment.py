@@ -62,11 +62,12 @@ def test_a_mean_that_cannot_be_told_from_zero_decides_nothing():
 
 
 def test_the_figure_draws_every_layer_up_to_draws_without_end():
-    cosine, snr, limit = drawing.figure(alignment_frame(0.5, 0.98)).axes
-    names = ["layer 1", "layer 2"]
-    assert [text.get_text() for text in cosine.get_legend().get_texts()] == names
+    figure = drawing.figure(alignment_frame(0.5, 0.98))
+    cosine, snr, limit = figure.axes
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["1 before it", "last layer"]
     assert cosine.get_xticklabels()[-1].get_text() == "∞"
     drawn = {c.get_label(): c.lines[0].get_ydata() for c in snr.containers}
-    assert drawn["layer 2"] == pytest.approx([0.01, 0.04, 0.16, 0.64])
+    assert drawn["last layer"] == pytest.approx([0.01, 0.04, 0.16, 0.64])
     whole = next(c for c in limit.containers if c.get_label() == "whole gradient")
     assert whole.lines[0].get_ydata() == pytest.approx([0.5, 0.98])

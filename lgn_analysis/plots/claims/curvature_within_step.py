@@ -12,10 +12,18 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from lgn_analysis.plots.layout import setting_rows
-from lgn_analysis.plots.style import METHOD_STYLES, as_frame, axes_or_new, by_method, level_line
+from lgn_analysis.plots.style import (
+    GREY,
+    METHOD_STYLES,
+    as_frame,
+    axes_or_new,
+    by_method,
+    level_line,
+)
 
 _CELL: Final = ["depth", "relaxation", "step"]
-_COLORS: Final = ("#9ecae1", "#4292c6", "#08306b")
+_COLORS: Final = ("#a1d99b", "#41ab5d", "#00441b")
+"""Of steps, darker with time."""
 _WIDE: Final = 0.22
 """How far apart the methods stand at one step."""
 
@@ -93,9 +101,11 @@ def correlations_by_step(checkpoints: Any, ax: Axes | None = None) -> Axes:
             mean = float(np.nanmean(y[x == where]))
             ax.plot([where - 0.08, where + 0.08], [mean, mean], color=look.color, linewidth=1.5)
     by_chance = 1.96 / np.sqrt(frame["seed"].nunique() - 1)
-    ax.fill_between([-0.5, len(steps) - 0.5], -by_chance, by_chance, color="#555555", alpha=0.12)
+    ax.fill_between(
+        [-0.5, len(steps) - 0.5], -by_chance, by_chance, color=GREY, alpha=0.12, linewidth=0
+    )
     level_line(ax, 0)
-    ax.axvline(len(steps) - 0.5, color="#555555", linewidth=0.6, linestyle=":")
+    ax.axvline(len(steps) - 0.5, color=GREY, linewidth=0.6, linestyle=":")
     ax.set_xlim(-0.5, len(steps) + 0.5)
     ax.set_ylim(-1.05, 1.05)
     ax.set_xticks(range(len(steps) + 1), [*(str(step) for step in steps), "all"])
@@ -125,7 +135,7 @@ def figure(frame: pd.DataFrame, trained: float) -> Figure:
         trace_and_gap(part, axes[0])
         ranks_in_cells(part, axes[1])
         correlations_by_step(part, axes[2])
-        return ["over time", "within cells", "correlation"]
+        return ["over time", "in cells", "by step"]
 
     note = (
         "squares DLGN, circles GLGN; a cell is one depth, method and step at which the median network has "

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_analysis.plots.layout import setting_rows
+from lgn_analysis.plots.layout import legend_above, setting_rows
 from lgn_analysis.plots.style import MethodStyle, as_frame, axes_or_new, draw_points, level_line
 
-_COLORS: Final = ("#9ecae1", "#4292c6", "#2171b5", "#08306b")
+_COLORS: Final = ("#08306b", "#2171b5", "#4292c6", "#9ecae1")
 _MARKERS: Final = ("o", "s", "^", "D")
 _PARTS: Final = {
     "whole": MethodStyle("whole gradient", "#0072B2", "-", "o"),
@@ -25,13 +25,14 @@ _MIN_MEANS: Final = 16
 
 
 def _layers(frame: pd.DataFrame) -> Iterator[tuple[MethodStyle, pd.DataFrame]]:
-    """Yield a look and the rows of the whole gradient of each layer, the last the darkest."""
+    """Yield a look and the rows of the whole gradient of each layer, by how far it is from the last."""
     whole = frame[frame["part"] == "whole"]
-    layers = sorted(whole["layer"].unique())
-    colors = _COLORS[-len(layers) :] if len(layers) <= len(_COLORS) else _COLORS[-1:] * len(layers)
-    for place, (layer, color) in enumerate(zip(layers, colors, strict=True)):
-        look = MethodStyle(f"layer {layer + 1}", color, "-", _MARKERS[place % len(_MARKERS)])
-        yield look, whole[whole["layer"] == layer]
+    last = whole["layer"].max()
+    for layer, rows in whole.groupby("layer"):
+        before = int(last) - int(str(layer))
+        place = min(before, len(_COLORS) - 1)
+        name = f"{before} before it" if before else "last layer"
+        yield MethodStyle(name, _COLORS[place], "-", _MARKERS[place]), rows
 
 
 def cosine_by_draws(alignment: Any, ax: Axes | None = None) -> Axes:
@@ -76,9 +77,9 @@ def snr_by_draws(alignment: Any, ax: Axes | None = None) -> Axes:
         if values.empty:
             continue
         draw_points(ax, values, "draws", "snr_squared", look, linestyle="none")
-        draws = np.array([values["draws"].min(), values["draws"].max()])
-        start = values.loc[values["draws"] == draws[0], "snr_squared"].mean()
-        ax.plot(draws, start * draws / draws[0], color=look.color, linewidth=0.9)
+        ends = np.array([values["draws"].min(), values["draws"].max()])
+        start = values.loc[values["draws"] == ends[0], "snr_squared"].mean()
+        ax.plot(ends, start * ends / ends[0], color=look.color, linewidth=0.9)
     ax.set_xscale("log")
     ax.set_yscale("log")
     draws = sorted(frame["draws"].unique())
@@ -122,12 +123,14 @@ def figure(frame: pd.DataFrame) -> Figure:
         cosine_by_draws(part, axes[0])
         snr_by_draws(part, axes[1])
         limits_by_layer(part, axes[2])
-        for ax in axes[:2]:
-            ax.legend(fontsize=7, loc="upper left")
         return ["alignment", "noise", "limit"]
 
     note = (
         "before the first step; lines: limit and noise put together, SNR² in proportion to draws; "
         "dotted: the predicted cosine"
     )
-    return setting_rows(frame, 3, draw, height=2.6, legend=None, note=note)
+    drawn = setting_rows(frame, 3, draw, height=2.6, legend=None, note=note)
+    if len(frame):
+        deepest = max(drawn.axes[::3], key=lambda ax: len(ax.get_legend_handles_labels()[1]))
+        legend_above(drawn, deepest)
+    return drawn
