@@ -25,14 +25,17 @@ _MIN_MEANS: Final = 16
 
 
 def _layers(frame: pd.DataFrame) -> Iterator[tuple[MethodStyle, pd.DataFrame]]:
-    """Yield a look and the rows of the whole gradient of each layer, by how far it is from the last."""
+    """Yield a look and the rows of the whole gradient of each layer, from the last to the first."""
     whole = frame[frame["part"] == "whole"]
     last = whole["layer"].max()
-    for layer, rows in whole.groupby("layer"):
-        before = int(last) - int(str(layer))
+    for layer in sorted(whole["layer"].unique(), reverse=True):
+        before = int(last - layer)
         place = min(before, len(_COLORS) - 1)
         name = f"{before} before it" if before else "last layer"
-        yield MethodStyle(name, _COLORS[place], "-", _MARKERS[place]), rows
+        yield (
+            MethodStyle(name, _COLORS[place], "-", _MARKERS[place]),
+            whole[whole["layer"] == layer],
+        )
 
 
 def cosine_by_draws(alignment: Any, ax: Axes | None = None) -> Axes:
