@@ -65,7 +65,7 @@ def test_the_figure_draws_every_layer_up_to_draws_without_end():
     figure = drawing.figure(alignment_frame(0.5, 0.98))
     cosine, snr, limit = figure.axes
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["last layer", "1 before it"]
+    assert [text.get_text() for text in legend.get_texts()] == ["last layer", "1 layer before"]
     assert cosine.get_xticklabels()[-1].get_text() == "∞"
     drawn = {c.get_label(): c.lines[0].get_ydata() for c in snr.containers}
     assert drawn["last layer"] == pytest.approx([0.01, 0.04, 0.16, 0.64])

@@ -31,7 +31,7 @@ def _layers(frame: pd.DataFrame) -> Iterator[tuple[MethodStyle, pd.DataFrame]]:
     for layer in sorted(whole["layer"].unique(), reverse=True):
         before = int(last - layer)
         place = min(before, len(_COLORS) - 1)
-        name = f"{before} before it" if before else "last layer"
+        name = f"{before} layer{'s' * (before > 1)} before" if before else "last layer"
         yield (
             MethodStyle(name, _COLORS[place], "-", _MARKERS[place]),
             whole[whole["layer"] == layer],
