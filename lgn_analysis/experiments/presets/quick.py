@@ -175,5 +175,5 @@ SMOKE: Final = Preset(
             (1, 2),
         ),
     ),
-    alignments=(replace(_TINIER, name="digits, aligned", probes=ProbePlan(alignment_draws=512)),),
+    alignments=(replace(_TINIER, name="digits, aligned", probes=ProbePlan(alignment_draws=1024)),),
 )
