@@ -14,6 +14,8 @@ dependent over steps, 94.5 to 95.4 % of such intervals covered the truth at corr
 
 Registered before the runs: over time the correlation exceeds 0.3; within cells it is below 0.3, curvature tells
 little beyond time. A pilot of two other seeds was read for accuracies and gaps, not for traces.
+Measured since: of the variance of a trace within a cell its probes make 4 % at most, so that they hide nothing; but
+traces of a cell lie within 3 to 15 % of each other, while over time they fall fiftyfold.
 """
 
 from __future__ import annotations

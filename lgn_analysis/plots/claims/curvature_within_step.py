@@ -139,7 +139,7 @@ def figure(frame: pd.DataFrame, trained: float) -> Figure:
 
     note = (
         "squares DLGN, circles GLGN; a cell is one depth, method and step at which the median network has "
-        f"{trained:.0%} discrete accuracy; grey: 95 % of one cell's correlations if there is none"
+        f"{trained:.0%} discrete accuracy; short lines: means; grey: 95 % of one cell's correlations if there is none"
     )
     drawn = setting_rows(frame, 3, draw, height=2.5, legend=None, note=note, intervals=False)
     if len(frame):
