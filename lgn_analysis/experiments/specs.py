@@ -45,6 +45,7 @@ class ProbePlan:
         signal_draws: noise draws of each batch.
         hard_lemma_steps: training steps at which both lemmas are held against the hard noisy forward.
         hard_lemma_draws: noise draws of each such measurement.
+        usage_steps: training steps at which gate usage is measured layer by layer, as it is at the end.
     """
 
     samples: int = 256
@@ -66,6 +67,7 @@ class ProbePlan:
     signal_draws: int = 8
     hard_lemma_steps: tuple[int, ...] = ()
     hard_lemma_draws: int = 256
+    usage_steps: tuple[int, ...] = ()
 
     @property
     def steps(self) -> set[int]:

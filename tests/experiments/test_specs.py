@@ -44,6 +44,9 @@ def test_a_field_of_the_run_itself_leaves_keys_as_they_are():
 def test_every_field_that_is_given_another_value_makes_another_key():
     others = [
         replace(SPEC, data=DataConfig("mnist5k")),
+        replace(SPEC, data=DataConfig(labels="independent")),
+        replace(SPEC, data=DataConfig(labels="permuted")),
+        replace(SPEC, data=DataConfig(labels="permuted", label_seed=1)),
         replace(SPEC, network=replace(SPEC.network, width=600)),
         replace(SPEC, network=replace(SPEC.network, seed=0)),
         replace(SPEC, training=replace(SPEC.training, tau_schedule="linear", tau_end=0.1)),
@@ -144,7 +147,13 @@ def test_a_label_names_what_a_run_is_and_the_options_that_are_not_as_by_default(
 def test_the_defaults_are_those_of_the_format():
     """A key does not see a default change: with another value here goes another RECORD_FORMAT."""
     known = {
-        "data": {"name": "digits", "thresholds": None, "fingerprint": None},
+        "data": {
+            "name": "digits",
+            "thresholds": None,
+            "fingerprint": None,
+            "labels": "true",
+            "label_seed": 0,
+        },
         "network": {
             "width": 1000,
             "depth": 3,
@@ -195,6 +204,7 @@ def test_the_defaults_are_those_of_the_format():
             "landscape_directions": 0,
             "landscape_grid": 21,
             "plane_grid": 0,
+            "usage_steps": (),
         },
     }
     spec = asdict(RunSpec(DataConfig(), NetworkConfig(), TrainingConfig()))
