@@ -218,7 +218,7 @@ class Preset:
         signals: M1, networks before their first step.
         optimisers: M2, M3 and M4, over depth.
         draws: M5, over depth.
-        labels: M6, deep GLGNs and DLGNs on labels that say nothing.
+        labels: M6, GLGNs that stay at chance; a run counts below its floor.
         lemmas: M7, with probes of both lemmas.
         logit_scales: M9, over group_tau.
     """
