@@ -74,7 +74,7 @@ class ProbePlan:
         """All training steps at which something is measured."""
         return {
             *(*self.trace_steps, *self.lemma_steps, *self.anatomy_steps, *self.signal_steps),
-            *self.hard_lemma_steps,
+            *(*self.hard_lemma_steps, *self.usage_steps),
         }
 
 
