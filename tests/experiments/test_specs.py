@@ -70,7 +70,13 @@ def test_a_default_that_is_given_is_no_other_run():
 
 FALLING = {"tau_schedule": "linear", "tau_end": 0.5}
 CHANGES = {
-    "data": {"name": "mnist5k", "thresholds": (0.25, 0.5), "fingerprint": "abc"},
+    "data": {
+        "name": "mnist5k",
+        "thresholds": (0.25, 0.5),
+        "fingerprint": "abc",
+        "labels": "independent",
+        "label_seed": 3,
+    },
     "network": {
         "width": 700,
         "depth": 4,
@@ -112,6 +118,7 @@ NEEDED = {
     **dict.fromkeys(("tau_end", "tau_schedule", "tau_steps"), FALLING),
     **{name: {"relaxation": "cage"} for name in ("cage_tau_max", "cage_tau_min", "cage_decay")},
     "cosine_steps": {"lr_schedule": "cosine"},
+    "label_seed": {"labels": "permuted"},
 }
 """What a field needs beside it."""
 
