@@ -110,6 +110,24 @@ def test_options_of_the_optimiser_go_from_flags_to_the_config_and_back(tmp_path,
     assert (training.lr_schedule, training.warmup_steps) == ("constant", None)
 
 
+def test_training_labels_go_from_flags_to_the_config_and_back(tmp_path, capsys):
+    flags = ["--labels", "permuted", "--label-seed", 3]
+    assert run(capsys, "train", *SMALL, *flags, "--out", tmp_path / "run")[0] == 0
+    config = tmp_path / "run" / "config.toml"
+    data = read_config(config)[0].data
+    assert (data.labels, data.label_seed) == ("permuted", 3)
+    assert run(capsys, "evaluate", tmp_path / "run")[0] == 0
+    other = ["--label-seed", 4, "--no-progress"]
+    status, said, _ = run(
+        capsys, "train", "--config", config, *other, "--out", tmp_path / "another"
+    )
+    assert status == 0
+    assert "is not the data that" not in said
+    again = read_config(tmp_path / "another" / "config.toml")[0].data
+    assert again.label_seed == 4
+    assert again.fingerprint != data.fingerprint
+
+
 def test_the_default_batch_of_a_small_data_set_is_all_of_it(tmp_path, capsys):
     flags = ["--dataset", "monk1", "--width", "20", "--steps", "2", "--no-progress"]
     status, out, _ = run(capsys, "train", *flags, "--out", tmp_path / "run")

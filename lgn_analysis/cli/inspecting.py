@@ -105,4 +105,4 @@ def _model_and_data(path: Path, dataset: str | None) -> tuple[Any, Any]:
     if "run" not in checkpoint.info:
         raise InvalidInputError(f"{path} does not say what it was trained on; give --dataset NAME")
     config = RunConfig.from_dict(checkpoint.info["run"], source=str(path)).data
-    return checkpoint.model, load_dataset(config.name, config.thresholds)
+    return checkpoint.model, config.load()

@@ -14,7 +14,7 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import usable_device
 from lgn_analysis.cli.output import echo
 from lgn_analysis.cli.parsing import flag_type
-from lgn_analysis.data import load_dataset
+from lgn_analysis.data import relabelled
 from lgn_analysis.data.registry import random_dataset
 from lgn_analysis.training.config import DataConfig, NetworkConfig, RunConfig, TrainingConfig
 from lgn_analysis.training.config_files import read_config
@@ -145,9 +145,10 @@ def diagnose(
         model, settings = checkpoint.model, RunConfig.from_dict(checkpoint.info["run"])
     settings = _configured(given, settings)
     if random_bits:
-        loaded = random_dataset(settings.data.name, settings.data.thresholds)
+        plain = random_dataset(settings.data.name, settings.data.thresholds)
+        loaded = relabelled(plain, settings.data.labels, seed=settings.data.label_seed)
     else:
-        loaded = load_dataset(settings.data.name, settings.data.thresholds)
+        loaded = settings.data.load()
     if model is None:
         model = settings.network.build(loaded)
     optimiser = settings.training
@@ -183,7 +184,7 @@ def _configured(given: dict[str, Any], settings: RunConfig) -> RunConfig:
         given = {"warmup_steps": None, "cosine_steps": None, **given}
     if "dataset" in given:
         settings = replace(settings, data=DataConfig(given["dataset"]))
-    elif "thresholds" in given:
+    elif {"thresholds", "labels", "label_seed"} & given.keys():
         settings = replace(settings, data=replace(settings.data, fingerprint=None))
     changes: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
     for flag in given:
@@ -201,7 +202,7 @@ def _train_anew(
     for note in notes:
         echo(f"note: {note}")
     settings = _configured(given, settings)
-    data = load_dataset(settings.data.name, settings.data.thresholds)
+    data = settings.data.load()
     n_train = len(data.y_train)
     if "batch_size" not in given and settings.training.batch_size > n_train:
         echo(

@@ -34,6 +34,8 @@ class Dataset:
             came as bits. ``load_dataset(name, thresholds=list(data.thresholds))`` gives the same
             data again, so they can be recorded.
         split_seed: the seed of the split, None for your own data.
+        labels: whether the training labels are the true ones; else how they were changed, and
+            ``label_seed`` by which draw: :func:`lgn_analysis.data.relabelled`.
     """
 
     x_train: Tensor
@@ -46,6 +48,8 @@ class Dataset:
     name: str
     thresholds: tuple[float, ...] | None = None
     split_seed: int | None = None
+    labels: str = "true"
+    label_seed: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -141,6 +145,8 @@ class Dataset:
         parts += [f"{split}={len(self.split(split)[1])}" for split in SPLITS]
         if self.thresholds is not None:
             parts.append(f"thresholds={_short(self.thresholds)}")
+        if self.labels != "true":
+            parts.append(f"{self.labels} training labels")
         return f"Dataset({', '.join(parts)})"
 
 

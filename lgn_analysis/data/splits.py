@@ -17,6 +17,7 @@ from lgn_analysis.base.errors import DataError
 _PURPOSE_VALIDATION = 1
 _PURPOSE_TEST = 2
 _PURPOSE_ORDER = 3
+_PURPOSE_LABELS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,11 @@ def source_independent_order(x: NDArray[np.uint8], y: NDArray[np.int64]) -> NDAr
     columns = np.concatenate([np.packbits(x, axis=1), y[:, None].astype(np.uint8)], axis=1)
     by_value = np.lexsort(columns.T[::-1])
     return by_value[np.argsort(_random_keys(len(y), seed=0, purpose=_PURPOSE_ORDER), kind="stable")]
+
+
+def random_order(n: int, *, seed: int) -> NDArray[np.int64]:
+    """Return a permutation of 0 … n-1, for labels."""
+    return np.argsort(_random_keys(n, seed=seed, purpose=_PURPOSE_LABELS), kind="stable")
 
 
 def _random_keys(n: int, *, seed: int, purpose: int) -> NDArray[np.uint64]:

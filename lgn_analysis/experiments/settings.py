@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from lgn_analysis.data.labels import PERMUTED, TRUE
 from lgn_analysis.experiments.specs import ProbePlan, RunSpec, TimingPlan
 from lgn_analysis.training.config import DataConfig, NetworkConfig, TrainingConfig
 
@@ -55,6 +56,7 @@ class Setting:
         tau: float | None = None,
         anneal_to: float | None = None,
         training: Mapping[str, Any] | None = None,
+        labels: str = TRUE,
         **network: Any,
     ) -> list[RunSpec]:
         """Return the runs of one method, a run a seed.
@@ -66,6 +68,7 @@ class Setting:
             tau: gate temperature; None is the network's.
             anneal_to: let tau fall exponentially to this over the run.
             training: fields of the training that differ from the defaults.
+            labels: training labels; permutations are drawn by the run's seed.
             network: other fields of the network that differ. A width brings its ``group_tau`` along,
                 as its square root: so grows the spread of a sum over a group.
         """
@@ -83,7 +86,7 @@ class Setting:
         changed = dict(training or {})
         if anneal_to is not None:
             changed |= {"tau_schedule": "exponential", "tau_end": anneal_to}
-        return [self._spec(shape, seed, plan, **changed) for seed in self.seeds]
+        return [self._spec(shape, seed, plan, labels, **changed) for seed in self.seeds]
 
     def pair(self, **network: Any) -> list[RunSpec]:
         """Return the runs of DLGN and GLGN."""
@@ -101,11 +104,23 @@ class Setting:
             self.probes, density_probes=0, lemma_steps=(), landscape_directions=0, plane_grid=0
         )
 
-    def _spec(self, network: NetworkConfig, seed: int, plan: ProbePlan, **training: Any) -> RunSpec:
+    def _spec(
+        self,
+        network: NetworkConfig,
+        seed: int,
+        plan: ProbePlan,
+        labels: str = TRUE,
+        **training: Any,
+    ) -> RunSpec:
         if seed != self.seeds[0]:  # a plane is looked at, not averaged
             plan = replace(plan, plane_grid=0)
         return RunSpec(
-            data=DataConfig(self.dataset, self.thresholds),
+            data=DataConfig(
+                self.dataset,
+                self.thresholds,
+                labels=labels,
+                label_seed=seed if labels == PERMUTED else 0,
+            ),
             network=replace(network, seed=seed),
             training=TrainingConfig(
                 steps=self.steps,
@@ -209,6 +224,7 @@ class Preset:
         signals: M1, networks before their first step.
         optimisers: M2, M3 and M4, over depth.
         draws: M5, over depth.
+        labels: M6, GLGNs that stay at chance; a run counts below its floor.
         lemmas: M7, with probes of both lemmas.
         logit_scales: M9, over group_tau.
         within_step: M8, over depth, with traces at several steps.
@@ -232,6 +248,7 @@ class Preset:
     signals: tuple[Setting, ...] = ()
     optimisers: tuple[Sweep, ...] = ()
     draws: tuple[Sweep, ...] = ()
+    labels: tuple[Setting, ...] = ()
     lemmas: tuple[Setting, ...] = ()
     logit_scales: tuple[Sweep, ...] = ()
     within_step: tuple[Sweep, ...] = ()

@@ -47,6 +47,7 @@ class ProbePlan:
         hard_lemma_draws: noise draws of each such measurement.
         alignment_draws: noise draws over which the gradient is averaged, before the first step, to be held
             against the noise-free one; 0 leaves it out.
+        usage_steps: training steps at which gate usage is measured layer by layer, as it is at the end.
     """
 
     samples: int = 256
@@ -69,13 +70,14 @@ class ProbePlan:
     hard_lemma_steps: tuple[int, ...] = ()
     hard_lemma_draws: int = 256
     alignment_draws: int = 0
+    usage_steps: tuple[int, ...] = ()
 
     @property
     def steps(self) -> set[int]:
         """All training steps at which something is measured."""
         return {
             *(*self.trace_steps, *self.lemma_steps, *self.anatomy_steps, *self.signal_steps),
-            *self.hard_lemma_steps,
+            *(*self.hard_lemma_steps, *self.usage_steps),
         }
 
 

@@ -17,7 +17,8 @@ import torch
 
 from lgn_analysis.base.errors import ConfigError, InvalidInputError
 from lgn_analysis.base.validation import positive, real, seed_number, shown, whole
-from lgn_analysis.data import Dataset
+from lgn_analysis.data import Dataset, load_dataset, relabelled
+from lgn_analysis.data.labels import LABELS, PERMUTED, TRUE
 from lgn_analysis.gates.initialisation import INITIALISATIONS
 from lgn_analysis.gates.relaxations import CAGE, OPTIONS, RELAXATIONS, relaxation_from
 from lgn_analysis.gates.schedules import CONSTANT, SCHEDULES, TauSchedule
@@ -283,6 +284,35 @@ class DataConfig:
         None, "number of thermometer thresholds", default_text="the data set's own"
     )
     fingerprint: str | None = None
+    labels: str = option(
+        TRUE,
+        "training labels: permuted ones can only be learnt by heart, and independent ones, each sample "
+        "with every class, not at all",
+        choices=LABELS,
+    )
+    label_seed: int = option(0, "draws the permutation of the labels")
+
+    def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise InvalidInputError(
+                f"unknown labels {self.labels!r}; use one of {', '.join(LABELS)}"
+            )
+        object.__setattr__(self, "label_seed", seed_number(self.label_seed, "label_seed"))
+        if self.label_seed and self.labels != PERMUTED:
+            raise InvalidInputError(
+                f"label_seed is given and labels are {self.labels}; give labels {PERMUTED}, or leave "
+                "label_seed out"
+            )
+
+    def load(self) -> Dataset:
+        """Return the data."""
+        data = load_dataset(self.name, self.thresholds)
+        return relabelled(data, self.labels, seed=self.label_seed)
+
+    @classmethod
+    def of(cls, data: Dataset) -> DataConfig:
+        """Return the configuration that loads ``data``, where their name is that of a data set."""
+        return cls(data.name, data.thresholds, data.fingerprint, data.labels, data.label_seed)
 
 
 @dataclass(frozen=True)

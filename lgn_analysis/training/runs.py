@@ -18,7 +18,7 @@ import torch
 from lgn_analysis.base import distributed
 from lgn_analysis.base.errors import CheckpointError, InvalidInputError
 from lgn_analysis.base.validation import usable_device, whole
-from lgn_analysis.data import Dataset, load_dataset
+from lgn_analysis.data import Dataset
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.config import DataConfig, NetworkConfig, RunConfig, TrainingConfig
 from lgn_analysis.training.loop import Runner, exclusive
@@ -164,7 +164,7 @@ def train(
     )
     _check_data(data)
     config = RunConfig(
-        data=DataConfig(data.name, data.thresholds, data.fingerprint),
+        data=DataConfig.of(data),
         network=NetworkConfig.of(model),
         training=training,
     )
@@ -238,7 +238,7 @@ def _restored(
             )
         config = replace(config, training=config.training.resumed(steps))
     if data is None:
-        data = load_dataset(config.data.name, config.data.thresholds)
+        data = config.data.load()
     if data.fingerprint != config.data.fingerprint:
         raise CheckpointError(
             f"{directory.path} was trained on other data than this {data.name!r} (the fingerprints "

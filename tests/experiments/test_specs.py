@@ -44,6 +44,9 @@ def test_a_field_of_the_run_itself_leaves_keys_as_they_are():
 def test_every_field_that_is_given_another_value_makes_another_key():
     others = [
         replace(SPEC, data=DataConfig("mnist5k")),
+        replace(SPEC, data=DataConfig(labels="independent")),
+        replace(SPEC, data=DataConfig(labels="permuted")),
+        replace(SPEC, data=DataConfig(labels="permuted", label_seed=1)),
         replace(SPEC, network=replace(SPEC.network, width=600)),
         replace(SPEC, network=replace(SPEC.network, seed=0)),
         replace(SPEC, training=replace(SPEC.training, tau_schedule="linear", tau_end=0.1)),
@@ -67,7 +70,13 @@ def test_a_default_that_is_given_is_no_other_run():
 
 FALLING = {"tau_schedule": "linear", "tau_end": 0.5}
 CHANGES = {
-    "data": {"name": "mnist5k", "thresholds": (0.25, 0.5), "fingerprint": "abc"},
+    "data": {
+        "name": "mnist5k",
+        "thresholds": (0.25, 0.5),
+        "fingerprint": "abc",
+        "labels": "independent",
+        "label_seed": 3,
+    },
     "network": {
         "width": 700,
         "depth": 4,
@@ -109,6 +118,7 @@ NEEDED = {
     **dict.fromkeys(("tau_end", "tau_schedule", "tau_steps"), FALLING),
     **{name: {"relaxation": "cage"} for name in ("cage_tau_max", "cage_tau_min", "cage_decay")},
     "cosine_steps": {"lr_schedule": "cosine"},
+    "label_seed": {"labels": "permuted"},
 }
 """What a field needs beside it."""
 
@@ -144,7 +154,13 @@ def test_a_label_names_what_a_run_is_and_the_options_that_are_not_as_by_default(
 def test_the_defaults_are_those_of_the_format():
     """A key does not see a default change: with another value here goes another RECORD_FORMAT."""
     known = {
-        "data": {"name": "digits", "thresholds": None, "fingerprint": None},
+        "data": {
+            "name": "digits",
+            "thresholds": None,
+            "fingerprint": None,
+            "labels": "true",
+            "label_seed": 0,
+        },
         "network": {
             "width": 1000,
             "depth": 3,
@@ -195,6 +211,7 @@ def test_the_defaults_are_those_of_the_format():
             "landscape_directions": 0,
             "landscape_grid": 21,
             "plane_grid": 0,
+            "usage_steps": (),
         },
     }
     spec = asdict(RunSpec(DataConfig(), NetworkConfig(), TrainingConfig()))

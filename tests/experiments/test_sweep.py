@@ -41,11 +41,18 @@ def test_a_run_that_is_killed_midway_leaves_no_record(spec, tmp_path, monkeypatc
 def test_a_probed_run_leaves_every_table_of_a_training(tmp_path):
     signals = {"signal_steps": (40,), "signal_batches": 6, "signal_draws": 2}
     lemmas = {"hard_lemma_steps": (40,), "hard_lemma_draws": 4}
-    probes = replace(SETTING.probes, **signals, **lemmas, alignment_draws=512)
+    others = {"alignment_draws": 512, "usage_steps": (20, 40)}
+    probes = replace(SETTING.probes, **signals, **lemmas, **others)
     place = execute(replace(SETTING, probes=probes).runs("soft")[0], tmp_path)
     made = {path.stem for path in place.glob("*.csv")}
     assert made == set(TABLES) - {"timing"}
+    by_step = pd.read_csv(place / "usage_by_step.csv")
+    assert by_step["step"].unique().tolist() == [20, 40]
     usage = pd.read_csv(place / "usage.csv")
+    last = by_step[by_step["step"] == 40].reset_index(drop=True)
+    shared = [*last.columns.drop("step").intersection(usage.columns)]
+    assert {"unused", "constant", "unreachable"} <= {*shared}
+    pd.testing.assert_frame_equal(last[shared], usage[shared], check_exact=True)
     shares = usage[[*measures.ENTROPY_COLUMNS]]
     assert shares.sum(axis=1).to_numpy() == pytest.approx([1.0] * SETTING.network.depth)
     lines = pd.read_csv(place / "landscape.csv")

@@ -29,7 +29,9 @@ from lgn_analysis.training.paper_config import paper_config
 from tests.tiny import NetworkFactory
 
 FULL = RunConfig(
-    data=DataConfig("mine", thresholds=(0.1, 2.0, -3e-9), fingerprint="abc"),
+    data=DataConfig(
+        "mine", thresholds=(0.1, 2.0, -3e-9), fingerprint="abc", labels="permuted", label_seed=3
+    ),
     network=NetworkConfig(
         width=30,
         depth=2,
@@ -94,7 +96,7 @@ def test_a_file_from_before_a_field_was_added_has_its_default() -> None:
     """Whichever field that is: a file that lacks it is that of the field's default."""
     tables = FULL.to_dict()
     for table, values in tables.items():
-        for name in values:
+        for name in values.keys() - {"labels"}:  # newer than none of them: label_seed needs it
             older = {**tables, table: {key: values[key] for key in values if key != name}}
             config = getattr(RunConfig.from_dict(older), table)
             assert getattr(config, name) == getattr(getattr(RunConfig(), table), name)
@@ -130,6 +132,12 @@ def test_whole_numbers_will_do_for_real_ones(tmp_path: Path) -> None:
         ("[data]\nname = 3", "name must be a string, got 3"),
         ("[data]\nthresholds = 'x'", "thresholds must be a whole number or a list of numbers, got"),
         ("[data]\nthresholds = ['x']", "thresholds must be a whole number or a list of numbers"),
+        (
+            "[data]\nlabels = 'shuffled'",
+            "unknown labels 'shuffled'; use one of true, permuted, ind",
+        ),
+        ("[data]\nlabel_seed = 1", "label_seed is given and labels are true; give labels permuted"),
+        ("[data]\nlabel_seed = -1", "label_seed must lie in 0..2**64-1, got -1"),
         ("[data]\nthresholds = 1.5", "thresholds must be a whole number or a list of numbers"),
         ("[training]\neval_every = 2.5", "eval_every must be a whole number, got 2.5"),
         ("[training]\nsteps = 1e4", "steps must be a whole number, got 10000.0"),

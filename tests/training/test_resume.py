@@ -11,7 +11,7 @@ import torch
 
 from lgn_analysis.base.errors import CheckpointError, InvalidInputError
 from lgn_analysis.checkpoints import load, read_checkpoint, save
-from lgn_analysis.data import Dataset, load_dataset
+from lgn_analysis.data import Dataset, load_dataset, relabelled
 from lgn_analysis.gates.relaxations import GumbelST, Relaxation
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training import read_history, resume, run_directory, train
@@ -229,3 +229,20 @@ def test_a_float64_run_resumes_as_float64(
     short(wide, separable_data, steps=4, out=tmp_path / "wide")
     again, _ = resume(tmp_path / "wide", data=separable_data, steps=8, progress=False)
     assert again.dtype == torch.float64
+
+
+@pytest.mark.parametrize("labels", ["permuted", "independent"])
+def test_a_run_on_other_labels_is_resumed_by_its_name_on_the_same(
+    tmp_path: Path, labels: str
+) -> None:
+    data = relabelled(load_dataset("monk1"), labels, seed=3)
+    shape: dict[str, Any] = {"n_features": 17, "width": 20, "depth": 2, "n_classes": 2}
+    for name, steps in (("whole", 14), ("broken", 7)):
+        model = LogicNetwork(**shape, group_tau=2.0, relaxation=GumbelST(), seed=1)
+        short(model, data, out=tmp_path / name, steps=steps)
+    model, result = resume(tmp_path / "broken", steps=14, progress=False)
+    assert (result.config.data.labels, result.config.data.fingerprint) == (labels, data.fingerprint)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    plain = load_dataset("monk1")
+    with pytest.raises(CheckpointError, match="trained on other data than this 'monk1'"):
+        resume(tmp_path / "broken", data=plain, steps=21, progress=False)

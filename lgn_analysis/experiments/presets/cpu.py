@@ -168,6 +168,24 @@ CPU: Final = Preset(
             (2, 4),
         ),
     ),
+    labels=(
+        Setting(
+            name="digits, labels",
+            thresholds=3,
+            network=NetworkConfig(width=120, depth=12, group_tau=20.0),
+            steps=300_000,
+            floor=0.25,
+            target=0.88,
+            seeds=_FEW,
+            eval_every=1000,
+            probes=ProbePlan(
+                usage_steps=(
+                    *(0, 1000, 2000, 5000, 10_000, 20_000, 50_000),
+                    *(100_000, 150_000, 200_000, 250_000, 300_000),
+                )
+            ),
+        ),
+    ),
     lemmas=(
         _on_digits(
             name="digits, 3 × 500",

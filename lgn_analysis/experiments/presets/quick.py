@@ -160,6 +160,7 @@ SMOKE: Final = Preset(
     ),
     draws=(Sweep(replace(_TINIER, name="digits, draws a step"), (2,)),),
     logit_scales=(Sweep(replace(_TINIER, name="digits, R"), (10.0, 2.0)),),
+    labels=(replace(_TINIER, name="digits, labels", probes=ProbePlan(usage_steps=(0, 5, 10))),),
     lemmas=(
         replace(
             _TINIER,

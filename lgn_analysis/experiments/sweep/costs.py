@@ -14,6 +14,7 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.data import DATASETS, load_dataset
+from lgn_analysis.data.labels import INDEPENDENT
 from lgn_analysis.experiments.measures import timing_table
 from lgn_analysis.experiments.specs import RunSpec, TimingPlan
 from lgn_analysis.experiments.sweep.compilation import compiled, parts_of
@@ -177,10 +178,11 @@ def _probes(spec: RunSpec, gates: int) -> float:
     if plan.landscape_directions:
         work += (plan.landscape_directions + 1) * plan.landscape_grid * _POINT_NS
         work += plan.plane_grid**2 * _PLANE_NS + 100 * _PRODUCT_NS
+    counts = len(plan.usage_steps) * gates * _USAGE_NS * 1e-9
     gradients = len(plan.signal_steps) * plan.signal_batches * plan.signal_draws
     step = _step(spec, gates, spec.network.relaxation)
     seconds = gradients * step + plan.alignment_draws * (2 * step + _GRADIENT_OVERHEAD)
-    return seconds + gates * plan.samples * work * 1e-9
+    return seconds + counts + gates * plan.samples * work * 1e-9
 
 
 def memory(spec: RunSpec) -> float:
@@ -199,7 +201,9 @@ def memory(spec: RunSpec) -> float:
     activations = networks * gates * spec.training.batch_size * 4 * 2
     activations = max(activations, 3 * spec.network.width * EVALUATED * 4)
     probing = min(_MOST_GRAPH, gates * plan.samples * _GRAPH_BYTES) if spec.timing is None else 0
-    return _PROCESS_BYTES + sum(data.sizes) * features + logits + max(activations, probing)
+    copies = data.n_classes if spec.data.labels == INDEPENDENT else 1
+    samples = sum(data.sizes) + (copies - 1) * data.sizes[0]
+    return _PROCESS_BYTES + samples * features + logits + max(activations, probing)
 
 
 def duration(seconds: float) -> str:

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from lgn_analysis.base.errors import InvalidInputError
-from lgn_analysis.data import Dataset, load_dataset
+from lgn_analysis.data import Dataset
 from lgn_analysis.experiments import measures
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.failures import Failure
 from lgn_analysis.experiments.sweep.record import new_record, write_record
+from lgn_analysis.metrics import gate_usage
 from lgn_analysis.network import LogicNetwork
 from lgn_analysis.training.runs import train
 
@@ -36,6 +37,7 @@ TABLES: Final = (
     "signal",
     "hard_lemma",
     "alignment",
+    "usage_by_step",
 )
 
 
@@ -72,7 +74,7 @@ def execute(spec: RunSpec, cache: Path) -> Path:
             f"{spec.label} is made for a CUDA device, and torch sees none; choose another preset"
         )
     started = time.perf_counter()
-    data = load_dataset(spec.data.name, spec.data.thresholds)
+    data = spec.data.load()
     if spec.timing is None:
         tables = _train_and_measure(spec, data)
     else:
@@ -93,7 +95,9 @@ def _train_and_measure(spec: RunSpec, data: Dataset) -> dict[str, pd.DataFrame]:
         "anatomy": (plan.anatomy_steps, measures.anatomy_table),
         "hard_lemma": (plan.hard_lemma_steps, measures.hard_lemma_table),
     }
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in [*at_step, "signal"]}
+    parts: dict[str, list[pd.DataFrame]] = {
+        name: [] for name in [*at_step, "signal", "usage_by_step"]
+    }
 
     def measure(step: int, network: LogicNetwork, row: dict[str, float]) -> None:
         for name, (steps, table) in at_step.items():
@@ -102,6 +106,8 @@ def _train_and_measure(spec: RunSpec, data: Dataset) -> dict[str, pd.DataFrame]:
         if step in plan.signal_steps:
             signals = measures.signal_table(network, data, spec)
             parts["signal"].append(signals.assign(step=step))
+        if step in plan.usage_steps:
+            parts["usage_by_step"].append(gate_usage(network, data).assign(step=step))
 
     alignment = measures.alignment_table(model, data, spec)
     result = train(model, data, **asdict(spec.training), progress=False, callbacks=[measure])
