@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lgn_analysis.data import DATASETS
 from lgn_analysis.experiments.frames import MEASURES, gap_measure, sample_variance
 from lgn_analysis.experiments.settings import PAIR
 from lgn_analysis.experiments.verdicts import (
@@ -19,6 +18,7 @@ from lgn_analysis.experiments.verdicts import (
     decide_some,
     untested,
 )
+from lgn_analysis.metrics.scale import describe
 
 Effects = Iterable[tuple[Claim | None, pd.DataFrame]]
 """Tables with a row a seed, and the claim that each decides; None where it decides none."""
@@ -267,28 +267,3 @@ def smaller_scale(found: Sequence[Verdict], claim: Claim, text: Callable[[float]
         if verdict.claim.id.startswith(claim.id) and math.isfinite(verdict.effect)
     ]
     return f"a smaller scale shows {'; '.join(shown)}" if shown else "nothing smaller was run"
-
-
-def describe(frame: pd.DataFrame) -> str:
-    """Return the scale of the runs in a frame: data, networks, R and σ, steps and seeds.
-
-    R, the gates of a class over the group_tau, is the largest logit; σ is the standard deviation of
-    a logit under random gates.
-    """
-    parts = []
-    for name, rows in frame.groupby("dataset", sort=False):
-        per_class = rows["width"] / DATASETS[str(name)].n_classes
-        sigma = per_class**0.5 / 2 / rows["group_tau"]
-        parts.append(
-            f"{name}, {_span(rows['depth'])} × {_span(rows['width'])} gates, "
-            f"group_tau {_span(rows['group_tau'])} (R {_span(per_class / rows['group_tau'])}, "
-            f"σ {_span(sigma)}), {', '.join(rows['init'].unique())} init, {_span(rows['steps'])} steps"
-        )
-    return f"{'; '.join(parts)}; {frame['seed'].nunique()} seeds"
-
-
-def _span(values: pd.Series) -> str:
-    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
-    if values.max() >= 1000:
-        low, high = f"{values.min():g}", f"{values.max():g}"
-    return low if low == high else f"{low}–{high}"

@@ -10,8 +10,9 @@ from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     by_method,
-    draw_band,
     draw_line,
+    draw_points,
+    first_step,
     legend_where_named,
     level_line,
     shade,
@@ -54,7 +55,7 @@ def curvature_curves(
     for method_style, rows in by_method(frame):
         rows = rows.sort_values("step")
         if "seed" in rows and rows["seed"].nunique() > 1:
-            draw_band(ax, rows, "step", name, method_style, marker=method_style.marker)
+            draw_points(ax, rows, "step", name, method_style)
         else:
             draw_line(ax, rows["step"], rows[name], method_style, marker=method_style.marker)
             if column == "trace":
@@ -62,9 +63,9 @@ def curvature_curves(
                 shade(ax, rows["step"], low, high, method_style.color)
     level_line(ax, 0, zorder=0)
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    if frame["step"].max() > _SHORT:
-        step_axis(ax)
     ax.set_xlabel("training step")
+    if frame["step"].max() > _SHORT:
+        step_axis(ax, first=first_step(frame))
     ax.set_ylabel(_LABELS.get(column, column))
     legend_where_named(ax)
     return ax

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.style import FULL_WIDTH, GREY, panels, span
+from lgn_analysis.metrics.scale import describe
+from lgn_analysis.plots.style import FULL_WIDTH, GREY, panels
 
-_LINE: Final = 130
+_LINE: Final = 140
 """Characters of a caption that fit the width of a page."""
 
 DrawRow = Callable[[pd.DataFrame, list[Axes]], list[str]]
@@ -35,10 +36,10 @@ def setting_rows(
     Args:
         frame: the rows of all settings.
         columns: panels a row.
-        draw: called for each setting.
+        draw: called for each setting; its titles stand behind the setting's name in the first column.
         rows: rows of panels of a setting.
         height: of a setting, in inches.
-        legend: columns of a legend above all panels, that of the first; None leaves legends where
+        legend: columns of a legend above all panels, of what the first setting draws; None leaves legends where
             they are.
         note: what stands below the panels beside scale and n.
         intervals: whether the caption says that means and intervals are drawn.
@@ -46,16 +47,19 @@ def setting_rows(
     if frame.empty:
         return empty_figure()
     names = list(frame["setting"].unique())
-    count, total = rows * columns, height * len(names) + 0.1 + 0.25 * rows
+    lines = len(_caption(frame, note, intervals, _LINE))
+    count, total = rows * columns, height * len(names) + 0.3 * bool(legend) + 0.12 * lines
     figure, axes = panels(columns, rows=rows * len(names), height=total)
     for index, name in enumerate(names):
         row = axes[count * index : count * (index + 1)]
         titles = draw(frame[frame["setting"] == name], row)
-        for ax, title in zip(row, titles, strict=True):
-            if title:
-                ax.set_title(titled(str(name), title, len(names)))
+        for place, (ax, title) in enumerate(zip(row, titles, strict=True)):
+            # Behind the name of its setting there is no room for a title in every panel.
+            ax.set_title(title if place % columns else titled(str(name), title, len(names)))
         if legend and not index:
-            legend_above(figure, row[0], columns=legend)
+            legend_above(figure, row, columns=legend)
+        elif legend:
+            without_legends(row)
     footnote(figure, frame, note, intervals=intervals)
     return figure
 
@@ -72,13 +76,16 @@ def without_legends(axes: Sequence[Axes]) -> None:
             legend.remove()
 
 
-def legend_above(figure: Figure, ax: Axes, *, columns: int = 6) -> None:
-    """Put the legend of one panel above all of them, where no curve can run through it."""
-    handles, labels = ax.get_legend_handles_labels()
-    without_legends([ax])
+def legend_above(figure: Figure, axes: Sequence[Axes], *, columns: int = 6) -> None:
+    """Put one legend of some panels above all of them, where no curve can run through it."""
+    named: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    without_legends(axes)
     figure.legend(
-        handles,
-        labels,
+        list(named.values()),
+        list(named),
         loc="outside upper left",
         ncols=columns,
         fontsize=7.5,
@@ -90,25 +97,22 @@ def legend_above(figure: Figure, ax: Axes, *, columns: int = 6) -> None:
 def footnote(
     figure: Figure, frame: pd.DataFrame, more: str = "", *, intervals: bool = True
 ) -> None:
-    """Write scale, n and what else is to be known below the panels."""
-    text = scale_of(frame)
-    if intervals:
-        text += ", mean and 95 % t interval over seeds"
-    if more:
-        text += f"; {more}"
-    line = round(_LINE * figure.get_figwidth() / FULL_WIDTH)
-    wrapped = "\n".join(textwrap.wrap(text, line))
-    figure.supxlabel(wrapped, fontsize=7, color=GREY, x=0.01, ha="left")
+    """Write scale and n of each setting, and what else is to be known, below the panels."""
+    characters = round(_LINE * figure.get_figwidth() / FULL_WIDTH)
+    figure.supxlabel(
+        "\n".join(_caption(frame, more, intervals, characters)),
+        fontsize=6.5,
+        color=GREY,
+        x=0.01,
+        ha="left",
+    )
 
 
-def scale_of(frame: pd.DataFrame) -> str:
-    """Return data, shapes, steps and seeds of the runs in a frame, for a caption."""
-    parts = []
-    for name, rows in frame.groupby("dataset", sort=False):
-        depth, width, steps = (span(rows[column]) for column in ("depth", "width", "steps"))
-        parts.append(f"{name}, {depth} × {width} gates, {steps} steps")
-    seeds = frame.groupby("setting" if "setting" in frame else "dataset")["seed"].nunique()
-    return f"{'; '.join(parts)}; n = {span(seeds)} seeds"
+def _caption(frame: pd.DataFrame, more: str, intervals: bool, characters: int) -> list[str]:
+    settings = list(frame.groupby("setting", sort=False))
+    texts = [titled(str(name), describe(rows), len(settings)) for name, rows in settings]
+    rest = [*(["mean and 95 % t interval over seeds"] if intervals else []), *([more] * bool(more))]
+    return [line for text in [*texts, "; ".join(rest)] for line in textwrap.wrap(text, characters)]
 
 
 def empty_figure() -> Figure:

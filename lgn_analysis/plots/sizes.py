@@ -18,6 +18,8 @@ from lgn_analysis.plots.style import (
     gap_values,
     level_line,
     percent_axis,
+    share_limits,
+    state,
 )
 
 MIN_RUNS: Final = 3
@@ -30,10 +32,9 @@ _LABELS: Final = {
 }
 _SIZES: Final = {"depth": "depth", "width": "width", "r": "largest logit R"}
 _TITLES: Final = {
-    "discrete_accuracy": "trained?",
-    "gap_train": "gap of the training forward",
-    "gap": "gap of the soft network",
-    "flips": "predictions",
+    "discrete_accuracy": "accuracy",
+    "gap_train": "gap (primary)",
+    "gap": "soft gap (secondary)",
 }
 
 
@@ -62,6 +63,8 @@ def gap_by_size(
         level_line(ax, 0)
     for method_style, part in by_method(rows):
         draw_points(ax, part, size, "value", method_style)
+    if column != "discrete_accuracy":
+        _state_missing(ax, frame, rows, size)
     if size != "depth":
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -74,17 +77,37 @@ def gap_by_size(
     return ax
 
 
+def _state_missing(ax: Axes, frame: pd.DataFrame, drawn: pd.DataFrame, size: str) -> None:
+    """Say of which methods at which sizes too few runs are trained."""
+    said = []
+    for method_style, runs in by_method(frame):
+        shown = set(drawn.loc[drawn["relaxation"] == runs["relaxation"].iloc[0], size])
+        missing = sorted(set(runs[size]) - shown)
+        if missing:
+            where = f" at {', '.join(f'{value:g}' for value in missing)}" if shown else ""
+            said.append(f"{method_style.label.split(' (')[0]} untrained{where}")
+    state(ax, "\n".join(said))
+
+
 def figure_by_size(frame: pd.DataFrame, size: str) -> Figure:
-    """Return the figure, a row a setting: accuracy, both gaps, and flipped predictions."""
+    """Return the figure, a row a setting: accuracy, and both gaps, on one scale in all settings."""
 
     def draw(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
-        for ax, (column, text) in zip(axes, _TITLES.items(), strict=True):
+        for ax, column in zip(axes, _TITLES, strict=True):
             gap_by_size(part, ax, size=size, column=column)
-            ax.set_title(text)
-        axes[0].set_title(part["setting"].iloc[0])
-        return [""] * len(axes)
+        share_limits(axes, "x")
+        return list(_TITLES.values())
 
     note = (
-        f"dotted: floor below which a run's gap says nothing; gaps where {MIN_RUNS} runs are above"
+        f"dotted: floor below which a run is untrained and its gap says nothing; gaps where {MIN_RUNS} "
+        "runs are above it"
     )
-    return setting_rows(frame, 4, draw, note=note)
+    figure = setting_rows(frame, len(_TITLES), draw, note=note)
+    axes = figure.axes
+    share_limits(axes[::3])
+    gaps = [*axes[1::3], *axes[2::3]]
+    share_limits(gaps)
+    low, high = gaps[0].get_ylim()
+    for ax in gaps:  # room for what is not drawn
+        ax.set_ylim(top=high + 0.25 * (high - low))
+    return figure

@@ -149,8 +149,11 @@ def shade(ax: Axes, x: Any, low: Any, high: Any, color: Any) -> None:
 def draw_band(
     ax: Axes, frame: pd.DataFrame, x: str, y: str, method_style: MethodStyle, **kw: Any
 ) -> None:
-    """Draw the mean of ``y`` over seeds against ``x``, with its interval as a band."""
-    table = summarise(frame, x, y)
+    """Draw the mean of ``y`` over seeds against ``x``, with its interval as a band.
+
+    Over training it starts at the first evaluated step after 0: in between nothing was measured.
+    """
+    table = summarise(frame[frame[x] > 0] if x == "step" else frame, x, y)
     draw_line(ax, table[x], table["mean"], method_style, **kw)
     shade(ax, table[x], table["low"], table["high"], kw.get("color", method_style.color))
 
@@ -158,8 +161,13 @@ def draw_band(
 def draw_points(
     ax: Axes, frame: pd.DataFrame, x: str, y: str, method_style: MethodStyle, **kw: Any
 ) -> None:
-    """Draw the mean of ``y`` over seeds with error bars, and every seed as a faint point."""
+    """Draw the mean of ``y`` over seeds with error bars, and every seed as a faint point.
+
+    No line joins step 0 to the first evaluated step after it.
+    """
     table = summarise(frame, x, y)
+    if x == "step" and (table[x] == 0).any():
+        table = pd.concat([table[:1], table[:1].assign(mean=np.nan), table[1:]])
     look = {**vars(method_style), "capsize": 2.5, **kw}
     errors = [table["mean"] - table["low"], table["high"] - table["mean"]]
     ax.errorbar(table[x], table["mean"], yerr=errors, **look)
@@ -197,20 +205,55 @@ def fit_means(ax: Axes) -> None:
     ax.set_ylim(low - padding, high + padding)
 
 
-def step_axis(ax: Axes) -> None:
-    """Make x an axis of training steps, logarithmic beyond the first hundred."""
-    ax.set_xscale("symlog", linthresh=100)
-    ax.set_xlim(left=0)
-    ax.set_xlabel("training step")
+def step_axis(ax: Axes, *, first: float | None = None) -> None:
+    """Make x a logarithmic axis of training steps; with step 0 drawn too, linear up to the ``first`` after it."""
+    if first is None:
+        ax.set_xscale("log")
+        ax.set_xlabel("training step")
+        return
+    ax.set_xscale("symlog", linthresh=first)
+    ax.set_xlim(left=-0.1 * first)
+    ax.set_xlabel(f"training step (linear to {first:g})")
+
+
+def first_step(frame: pd.DataFrame) -> float | None:
+    """Return the first step after 0, for an axis that shows step 0; None where there is none."""
+    steps = frame["step"]
+    return float(steps[steps > 0].min()) if (steps == 0).any() and (steps > 0).any() else None
+
+
+def share_limits(axes: Sequence[Axes], axis: str = "y") -> None:
+    """Give panels that are compared the same limits."""
+    limits = np.array([getattr(ax, f"get_{axis}lim")() for ax in axes])
+    for ax in axes:
+        getattr(ax, f"set_{axis}lim")(limits[:, 0].min(), limits[:, 1].max())
+
+
+def state(ax: Axes, text: str, *, y: float = 0.97) -> None:
+    """Write in a panel, in grey, what it does not show; from the height ``y`` downwards."""
+    look: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 7, "color": GREY}
+    ax.text(0.98, y, text, transform=ax.transAxes, **look)
+
+
+def at_end(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs at their last step, on the test split where there are several."""
+    rows = on_split(frame, "test")
+    return rows[rows["step"] == rows["steps"]] if "step" in rows else rows
+
+
+def untrained(frame: pd.DataFrame) -> dict[str, str]:
+    """Return, by relaxation, what is to be said of methods that most seeds end with below the floor."""
+    said = {}
+    for name, runs in at_end(frame).groupby("relaxation"):
+        if (runs["discrete_accuracy"] >= runs["floor"]).mean() <= 1 / 2:
+            label = style_of(str(name)).label.split(" (")[0]
+            said[str(name)] = (
+                f"{label} untrained: {runs['discrete_accuracy'].mean():.0%} at the end"
+            )
+    return said
 
 
 def percent_axis(ax: Axes, axis: str = "y") -> None:
     """Write a share as a percentage along an axis."""
     formatter = mpl.ticker.PercentFormatter(xmax=1, decimals=None)
     getattr(ax, f"{axis}axis").set_major_formatter(formatter)
-
-
-def span(values: pd.Series) -> str:
-    """Return the least and the largest of some numbers, for a caption."""
-    low, high = values.min(), values.max()
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -8,7 +8,15 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import lgn_analysis as lgn
-from lgn_analysis.plots.claims import gap, unused_gates, where_it_pays
+from lgn_analysis.plots.claims import (
+    adam_epsilon,
+    depth_gap,
+    gap,
+    landscape,
+    temperature,
+    unused_gates,
+    where_it_pays,
+)
 from lgn_analysis.plots.style import METHOD_STYLES
 
 SEEDS = range(5)
@@ -19,6 +27,8 @@ SHAPE = {
     "target": 0.9,
     "width": 100,
     "depth": 2,
+    "group_tau": 5.0,
+    "init": "normal",
     "steps": 100,
     "tau": 1.0,
 }
@@ -54,7 +64,7 @@ def ends_frame():
                     **row,
                     "n": 200,
                     "gap": 0.01 * depth + 0.001 * row["seed"],
-                    "gap_loss": -0.02 * depth,
+                    "gap_train": 0.005 * depth,
                     "flips": 2 * depth,
                     "discrete_accuracy": 0.95 if trained else 0.2,
                 }
@@ -66,7 +76,7 @@ def ends_frame():
     ("column", "expected"),
     [
         ("gap", [2.2, 4.2]),
-        ("gap_loss", [0.04, 0.08]),
+        ("gap_train", [1.0, 2.0]),
         ("flips", [2.0, 4.0]),
         ("discrete_accuracy", [0.95, 0.95]),
     ],
@@ -92,19 +102,108 @@ def test_intervals_are_those_of_the_seeds(ax):
     assert ends[0] == pytest.approx(expected)
 
 
-def test_several_settings_have_a_row_each_named_in_their_titles():
-    base = pd.DataFrame(
-        rows(n=200, gap=0.1, gap_loss=0.1, flips=2, step=100, deep=False, gap_train=0.1)
-        + rows(n=200, gap=0.2, gap_loss=0.1, flips=2, step=0, deep=False, gap_train=0.1)
+def gap_frame(**columns):
+    shared = {"n": 200, "flips": 2, "gap_train": 0.1, "discrete_accuracy": 0.95, **columns}
+    return pd.DataFrame(
+        [row for step in (0, 10, 100) for row in rows(gap=0.001 * step, step=step, **shared)]
     )
-    frame = pd.concat([base, base.assign(setting="mnist5k", dataset="mnist5k")])
-    figure = gap.figure(frame)
+
+
+def test_settings_have_a_row_each_named_in_its_first_title_and_a_caption_with_its_scale():
+    other = {"setting": "mnist5k", "dataset": "mnist5k", "width": 4000, "group_tau": 30.0}
+    figure = gap.figure(pd.concat([gap_frame(), gap_frame().assign(**other)]))
     assert len(figure.axes) == 6
     titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
-    assert [title.split(":")[0] for title in titles] == ["digits"] * 3 + ["mnist5k"] * 3
-    said = figure._supxlabel.get_text().replace("\n", " ")
-    assert "n = 5 seeds" in said
-    assert "2 × 100 gates" in said
+    assert [title.split(": ")[0] for title in titles[::3]] == ["digits", "mnist5k"]
+    first, second, *_ = figure._supxlabel.get_text().split("\n")
+    assert first.startswith("digits: digits, 2 × 100 gates, group_tau 5 (R 2, σ 0.316)")
+    assert "2 × 4000 gates, group_tau 30 (R 13.3, σ 0.333), normal init, 100 steps; 5" in second
+
+
+def test_the_gap_of_the_training_forward_comes_first_and_both_share_a_scale():
+    first, second, _ = gap.figure(gap_frame()).axes
+    assert first.get_ylabel() == "training − discrete (pp)"
+    assert second.get_ylabel() == "soft − discrete (pp)"
+    assert first.get_lines()[0].get_ydata() == pytest.approx([10.0, 10.0])
+    assert second.get_lines()[0].get_ydata() == pytest.approx([1.0, 10.0])
+    assert first.get_ylim() == second.get_ylim()
+
+
+def test_a_method_that_never_trains_is_named_and_has_no_gap():
+    frame = gap_frame()
+    frame.loc[frame["relaxation"] == "gumbel-st", "discrete_accuracy"] = 0.1
+    first = gap.figure(frame).axes[0]
+    assert [text.get_text() for text in first.texts] == ["GLGN untrained: 10% at the end"]
+    drawn = [line.get_label() for line in first.get_lines()]
+    assert METHOD_STYLES["soft"].label in drawn
+    assert METHOD_STYLES["gumbel-st"].label not in drawn
+
+
+def test_sizes_at_which_a_method_is_untrained_are_named_in_the_gaps_alone():
+    ends = ends_frame()
+    accuracy, primary, secondary = depth_gap.figure(ends).axes
+    said = [[text.get_text() for text in ax.texts] for ax in (accuracy, primary, secondary)]
+    assert said == [[], ["GLGN untrained at 4"], ["GLGN untrained at 4"]]
+    assert primary.get_ylim() == secondary.get_ylim()
+
+
+def epsilon_frame():
+    arms = {"DLGN, ε 1e-8": 0.2, "DLGN, ε 1e-16": 0.95, "GLGN, ε 1e-8": 0.21, "GLGN, ε 1e-16": 0.2}
+    made = [
+        {**row, "arm": arm, "split": "test", "step": 100, "discrete_accuracy": accuracy}
+        for arm, accuracy in {**arms, "DLGN, residual": 0.94}.items()
+        for depth in (4, 12)
+        for row in rows(["soft"], depth=depth)
+        if depth == 12 or arm in arms
+    ]
+    return pd.DataFrame(made).assign(unused=0.5, gap_train=0.02, gap=9.0)
+
+
+def test_arms_are_named_at_the_ends_of_their_lines_apart_and_other_ways_in_the_caption():
+    figure = adam_epsilon.figure(epsilon_frame())
+    accuracy, _, gaps = figure.axes
+    names = {text.get_text(): text.xy[1] for text in accuracy.texts}
+    assert max(names, key=names.get) == "DLGN, ε 1e-16"
+    assert np.diff(sorted(names.values())).min() > 0.08
+    (drawn,) = gaps.containers
+    assert drawn.get_label() == "DLGN, ε 1e-16"
+    assert drawn.lines[0].get_ydata() == pytest.approx([2.0, 2.0])
+    assert "at 12 layers and ε 1e-8: DLGN residual 94%" in figure._supxlabel.get_text()
+
+
+def test_runs_without_the_target_are_bounds_at_their_last_step(ax):
+    made = [
+        {**row, "tau": tau, "run": f"{kind} {tau} {row['seed']}", "step": 100, "reached": reached}
+        for kind, tau, reached in (("gumbel-st", 0.1, np.nan), ("gumbel-st", 1.0, 40.0), ("soft", 1.0, 20.0))
+        for row in rows([kind])
+    ]  # fmt: skip
+    temperature.steps_by_tau(pd.DataFrame(made), ax)
+    (drawn,) = ax.containers
+    assert (drawn.lines[0].get_xdata(), drawn.lines[0].get_ydata()) == ([1.0], [40.0])
+    (arrow,) = [line for line in ax.get_lines() if line.get_marker() == "^"]
+    assert (arrow.get_xdata()[0], arrow.get_ydata()[0]) == (0.1, 100)
+    assert [text.get_text() for text in ax.texts] == ["5 of 5 later"]
+    (across,) = [line for line in ax.get_lines() if line.get_label() == "DLGN"]
+    assert [*across.get_ydata()] == [20.0, 20.0]
+
+
+def test_planes_of_both_methods_have_the_same_levels_and_one_colour_bar():
+    line, grid = line_frame(), np.linspace(-1, 1, 5)
+    planes = [
+        {**row, "kind": "plane", "x": x, "y": y, "loss": height + x**2 + y**2,
+         "x_direction": "a", "y_direction": "b"}
+        for row, height in zip(rows(seeds=[0]), (1.0, 3.0), strict=True)
+        for x in grid
+        for y in grid
+    ]  # fmt: skip
+    lines = pd.concat([line, line.assign(kind="eigen")])
+    figure = landscape.figure(pd.concat([lines, pd.DataFrame(planes)]))
+    first, second, *_, bar = figure.axes
+    levels = first.collections[0].levels
+    assert levels.tolist() == second.collections[0].levels.tolist()
+    assert levels[0] <= 1.0
+    assert levels[-1] >= 5.0
+    assert bar.get_ylabel() == "loss (nats)"
 
 
 def test_entropies_are_drawn_as_stairs_by_layer(ax):
@@ -191,7 +290,7 @@ def test_methods_stand_over_tau_or_side_by_side(ax, taus):
         for tau in taus
         for row in rows([kind], tau=tau)
     ]
-    lgn.plots.parts_over_tau(pd.DataFrame(made), ax)
+    lgn.plots.parts_over_tau(pd.DataFrame(made), ax, column="flips")
     assert points(ax, "soft")[0] == pytest.approx([2.0] * len(taus))
     assert points(ax, "CAGE")[0] == pytest.approx([6.0] * len(taus))
     if len(taus) == 1:
@@ -231,8 +330,11 @@ def test_a_map_has_a_row_a_comparison_and_a_column_a_length():
         ]
     )
     figure = where_it_pays.figure(frame)
-    assert len(figure.axes) == 4
-    assert "equal seconds, 200" in figure.axes[3].get_title()
+    *maps, bar = figure.axes
+    assert len(maps) == 4
+    assert "equal seconds, 200" in maps[3].get_title()
+    assert len({axes.get_images()[0].get_clim() for axes in maps}) == 1
+    assert bar.get_ylabel().startswith("GLGN − DLGN")
 
 
 def test_checkpoints_are_drawn_against_their_prediction_hollow_where_untrained(ax):

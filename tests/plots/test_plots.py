@@ -62,21 +62,22 @@ def test_a_single_seed_has_no_interval():
 def test_accuracy_curves_draw_the_mean_of_each_method(ax, history):
     lgn.plots.accuracy_curves(history, ax, split="test")
     drawn = line(ax, f"{METHOD_STYLES['soft'].label}, discrete")
-    assert drawn.get_xdata().tolist() == STEPS
-    assert drawn.get_ydata() == pytest.approx([0.4 + 0.01 * step + 0.002 for step in STEPS])
+    measured = STEPS[1:]  # nothing was measured between step 0 and the first after it
+    assert drawn.get_xdata().tolist() == measured
+    assert drawn.get_ydata() == pytest.approx([0.4 + 0.01 * step + 0.002 for step in measured])
     assert len(ax.collections) == 4  # a band for each method and accuracy
 
 
 def test_the_gap_is_drawn_in_percentage_points(ax, history):
     lgn.plots.gap_curves(history, ax)
-    assert line(ax, METHOD_STYLES["gumbel-st"].label).get_ydata() == pytest.approx([9.9] * 3)
+    assert line(ax, METHOD_STYLES["gumbel-st"].label).get_ydata() == pytest.approx([9.9] * 2)
     assert ax.get_ylabel().endswith("(pp)")
 
 
 def test_a_plain_history_of_one_run_is_drawn_too(ax, history):
     plain = history[(history["relaxation"] == "soft") & (history["seed"] == 0)]
     lgn.plots.gap_curves(plain.drop(columns=["relaxation", "seed"]), ax)
-    assert ax.get_lines()[0].get_ydata() == pytest.approx([10.0] * 3)
+    assert ax.get_lines()[0].get_ydata() == pytest.approx([10.0] * 2)
 
 
 def test_unused_gates_are_drawn_by_layer_from_one(ax):
@@ -110,17 +111,37 @@ def test_the_lemma_of_one_run_has_its_own_intervals(ax):
     assert [tuple(s[:, 1]) for s in segments] == [(0.9, 1.1), (1.5, 2.5)]
 
 
-def test_traces_are_drawn_in_the_coordinate_that_is_asked_for(ax):
-    frame = pd.DataFrame({"step": [0, 1], "trace_z": [1.0, 2.0], "trace_u": [4.0, 8.0]})
+def test_traces_are_drawn_in_the_coordinate_that_is_asked_for_with_step_0_apart(ax):
+    frame = pd.DataFrame(
+        {"step": [0, 1, 2], "trace_z": [1.0, 2.0, 3.0], "trace_u": [4.0, 8.0, 9.0]}
+    )
     lgn.plots.trace_curves(frame, ax, column="trace_u")
-    assert ax.containers[0].lines[0].get_ydata().tolist() == [4.0, 8.0]
+    drawn = ax.containers[0].lines[0].get_ydata()
+    assert drawn[[0, 2, 3]].tolist() == [4.0, 8.0, 9.0]
+    assert np.isnan(drawn[1])  # which breaks the line
     assert "z / tau" in ax.get_ylabel()
+    assert ax.get_xlabel() == "training step (linear to 1)"
 
 
-def test_accuracy_by_tau_draws_the_last_step(ax, history):
-    lgn.plots.accuracy_by_tau(history[history["relaxation"] == "gumbel-st"], ax)
-    (container,) = [c for c in ax.containers if c.get_label() == "discrete"]
-    assert container.lines[0].get_ydata() == pytest.approx([0.602])
+def test_the_training_forward_is_the_noisy_one_of_what_trains_with_noise(ax, history):
+    noisy = history["relaxation"] == "gumbel-st"
+    frame = history.assign(noisy_accuracy=np.where(noisy, 0.3, np.nan))
+    lgn.plots.accuracy_curves(frame, ax, split="test", beside="training")
+    ends = {
+        kind: line(ax, f"{METHOD_STYLES[kind].label}, training").get_ydata()[-1]
+        for kind in ("soft", "gumbel-st")
+    }
+    assert ends == pytest.approx({"soft": 0.701, "gumbel-st": 0.3})
+
+
+def test_best_and_final_accuracy_stand_over_tau_with_the_noise_free_one_across(ax, history):
+    fallen = (history["step"] == 10) & (history["relaxation"] == "gumbel-st")
+    frame = history.assign(discrete_accuracy=history["discrete_accuracy"] + 0.3 * fallen)
+    lgn.plots.accuracy_by_tau(frame, ax)
+    drawn = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
+    assert drawn["GLGN, final"] == pytest.approx([0.602])
+    assert drawn["GLGN, best"] == pytest.approx([0.802])
+    assert [*line(ax, "DLGN, final").get_ydata()] == pytest.approx([0.602] * 2)
 
 
 def test_the_style_ends_with_its_context():

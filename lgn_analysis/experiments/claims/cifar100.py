@@ -37,7 +37,8 @@ def specs(preset: Preset) -> list[RunSpec]:
 
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
     """Return the training histories, a row a run, step and split."""
-    columns = ["step", "split", "n", "seconds", "soft_accuracy", "discrete_accuracy"]
+    columns = ["step", "split", "n", "seconds", "soft_accuracy"]
+    columns += ["noisy_accuracy", "discrete_accuracy"]
     return histories(records, pairs(preset.cifar100), columns)
 
 

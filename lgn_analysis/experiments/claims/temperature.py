@@ -7,17 +7,26 @@ share the level (Bonferroni), since the best of them is the one that is reported
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
 import pandas as pd
 
 from lgn_analysis.experiments.effects import each_setting, effects_by_setting
-from lgn_analysis.experiments.frames import GAP_COLUMNS, Group, last_step, on_test_split, runs_of
-from lgn_analysis.experiments.settings import NOISY, Preset, Sweep
+from lgn_analysis.experiments.frames import (
+    GAP_COLUMNS,
+    Group,
+    each_method,
+    histories,
+    last_step,
+    runs_of,
+)
+from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset, Sweep
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
 from lgn_analysis.experiments.verdicts import Claim, Verdict
+from lgn_analysis.metrics import convergence
 
 SWEET_SPOT: Final = Claim(
     id="C7",
@@ -33,8 +42,8 @@ CLAIMS: Final = (SWEET_SPOT,)
 
 
 def specs(preset: Preset) -> list[RunSpec]:
-    """Return the GLGN runs over tau."""
-    return runs_of(over_tau(preset.temperatures))
+    """Return the GLGN runs over tau, and the DLGN's for the figure."""
+    return runs_of([*over_tau(preset.temperatures), *_noise_free(preset)])
 
 
 def over_tau(sweeps: Iterable[Sweep]) -> list[Group]:
@@ -45,15 +54,33 @@ def over_tau(sweeps: Iterable[Sweep]) -> list[Group]:
     ]
 
 
+def _noise_free(preset: Preset) -> list[Group]:
+    """Return the DLGN of each sweep's setting."""
+    return each_method((sweep.setting for sweep in preset.temperatures), [NOISE_FREE])
+
+
 def frame(records: Records, preset: Preset) -> pd.DataFrame:
-    """Return the test split over training, a row a run and step."""
-    columns = [*GAP_COLUMNS, "noisy_accuracy", "unused"]
-    return on_test_split(records, over_tau(preset.temperatures), columns)
+    """Return the test split over training, a row a run and step.
+
+    ``reached`` is the step at which the run reached its target on the validation split, NaN where it did
+    not.
+    """
+    groups = [*over_tau(preset.temperatures), *_noise_free(preset)]
+    columns = ["split", "seconds", *GAP_COLUMNS, "noisy_accuracy", "unused"]
+    both = histories(records, groups, columns)
+    steps = {run: _reached(history) for run, history in both.groupby("run")}
+    rows = both[both["split"] == "test"].drop(columns=["split", "seconds"])
+    return rows.assign(reached=rows["run"].map(steps)).reset_index(drop=True)
+
+
+def _reached(history: pd.DataFrame) -> float:
+    found = convergence(history, float(history["target"].iloc[0]))
+    return float(found.step) if found.reached else math.nan
 
 
 def effects(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row an interior tau and seed: its accuracy less that of the better end."""
-    return effects_by_setting(frame, _over_the_better_end)
+    return effects_by_setting(frame[frame["relaxation"] == NOISY], _over_the_better_end)
 
 
 def _over_the_better_end(runs: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]:
@@ -78,4 +105,5 @@ def _over_the_better_end(runs: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:
     """Return the verdict on the best interior tau."""
     table = effects(frame)
-    return each_setting(CLAIMS, frame, table, source="temperature.effects.csv", by=("tau",))
+    noisy = frame[frame["relaxation"] == NOISY]
+    return each_setting(CLAIMS, noisy, table, source="temperature.effects.csv", by=("tau",))

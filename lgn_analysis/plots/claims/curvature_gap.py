@@ -68,7 +68,7 @@ def change_against(
 
 def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting: against the first order, the second, and the trace."""
-    note = f"a point a checkpoint and seed, hollow below {_FLOOR:.0%} discrete accuracy; on the line: right"
+    note = f"a point a checkpoint and seed, hollow below {_FLOOR:.0%} discrete accuracy; on the line: right; axes linear to 0.001"
     return setting_rows(frame, 3, _row, height=2.6, note=note, intervals=False)
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_analysis.plots.layout import setting_rows, without_legends
+from lgn_analysis.plots.layout import setting_rows
 from lgn_analysis.plots.style import (
     GREY,
     MethodStyle,
@@ -120,7 +120,6 @@ def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
     first, last = part["step"].min(), part["step"].max()
     for ax, step in zip(axes, (first, last), strict=False):
         layer_changes(part[part["step"] == step], ax)
-    without_legends(axes)
     bits = axes[2]
     alone = part[(part["step"] == first) & (part["scheme"] == "alone")]
     for method_style, method in by_method(alone.assign(number=alone["layer"] + 1)):

@@ -14,7 +14,9 @@ from lgn_analysis.plots.style import (
     as_frame,
     axes_or_new,
     draw_points,
+    first_step,
     level_line,
+    share_limits,
     step_axis,
     style_of,
 )
@@ -41,7 +43,7 @@ def gains_over_steps(lemmas: Any, ax: Axes | None = None) -> Axes:
     for column, look in _LINES.items():
         draw_points(ax, frame, "step", column, look)
     ax.set_yscale("symlog", linthresh=1e-3)
-    step_axis(ax)
+    step_axis(ax, first=first_step(frame))
     ax.set_ylabel("added to the loss (nats)")
     return ax
 
@@ -54,7 +56,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         for ax, kind in zip(axes, ("soft", "gumbel-st"), strict=True):
             gains_over_steps(part[part["relaxation"] == kind], ax)
             titles.append(style_of(kind).label)
+        share_limits(axes)
         return titles
 
-    note = "both axes linear near zero (steps below 100, losses below 0.001)"
-    return setting_rows(frame, 2, draw, height=2.8, legend=4, note=note)
+    return setting_rows(frame, 2, draw, height=2.6, legend=4, note="losses linear to 0.001")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
-from lgn_analysis.plots.layout import setting_rows, without_legends
+from lgn_analysis.plots.layout import setting_rows
 from lgn_analysis.plots.style import (
     GREY,
     as_frame,
@@ -36,7 +39,7 @@ def landscape_slice(
     ax: Axes | None = None,
     *,
     column: str = "loss",
-    levels: int = 8,
+    levels: int | Sequence[float] = 8,
     bar: bool = True,
 ) -> Axes:
     """Draw a slice through the loss; a cross, or a line in one dimension, marks the model.
@@ -46,14 +49,16 @@ def landscape_slice(
             several methods are drawn over one another.
         ax: where to draw; None makes a new figure.
         column: ``"loss"`` or ``"accuracy"``.
-        levels: about so many contours in two dimensions.
-        bar: a colour bar beside two dimensions; else the contours are labelled.
+        levels: about so many contours in two dimensions, or at these values.
+        bar: a colour bar beside two dimensions.
     """
     ax = axes_or_new(ax)
     frame = as_frame(landscape)
     if "y" in frame:
-        _contours(ax, frame, column, levels, bar)
+        filled = _contours(ax, frame, column, levels)
         ax.set_ylabel(_direction(frame["y_direction"].iloc[0]))
+        if bar:
+            _color_bar(filled, [ax], column)
     else:
         for method_style, rows in by_method(frame):
             draw_line(ax, rows["x"], rows[column], method_style)
@@ -67,27 +72,24 @@ def landscape_slice(
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure, two rows a setting: lines and their curvature; planes of the first seed."""
-    note = "s = 1 moves each gate by the length of its own logits; contours: loss in nats"
-    return setting_rows(frame, 3, _rows, rows=2, height=4.2, note=note)
+    """Return the figure, two rows a setting: the first seed's planes on one scale; curvature along lines."""
+    note = "s = 1 moves each gate by the length of its own logits; cross: the trained network"
+    return setting_rows(frame, 2, _rows, rows=2, height=4.8, note=note)
 
 
 def _rows(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
-    random, top, planes = (part[part["kind"] == kind] for kind in ("filter", "eigen", "plane"))
-    loss_along(random, axes[0])
-    loss_along(top, axes[1])
-    curvature_along(random, axes[2])
-    curvature_along(top, axes[5])
-    without_legends(axes)
-    names = []
-    for ax, (method_style, plane) in zip(axes[3:5], by_method(planes), strict=False):
+    *slices, random, top = axes
+    planes = part[part["kind"] == "plane"]
+    levels = MaxNLocator(10).tick_values(planes["loss"].min(), planes["loss"].max())
+    titles = []
+    for ax, (method_style, plane) in zip(slices, by_method(planes), strict=True):
         seed = plane["seed"].min()
-        landscape_slice(plane[plane["seed"] == seed], ax, bar=False)
-        names.append(f"{method_style.label.split()[0]}, seed {seed}")
-    for ax in axes[3 + len(names) : 5]:
-        ax.set_axis_off()
-        names.append("")
-    return ["random", "top eigenvector", "random", *names, "eigenvector"]
+        landscape_slice(plane[plane["seed"] == seed], ax, levels=levels, bar=False)
+        titles.append(f"loss of a {method_style.label.split()[0]}, seed {seed}")
+    _color_bar(slices[-1].collections[0], slices, "loss")
+    curvature_along(part[part["kind"] == "filter"], random)
+    curvature_along(part[part["kind"] == "eigen"], top)
+    return [*titles, "curvature, random directions", "curvature, top eigenvector"]
 
 
 def loss_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -136,23 +138,26 @@ def curvature_along(lines: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _contours(ax: Axes, frame: pd.DataFrame, column: str, levels: int, bar: bool) -> None:
+def _contours(
+    ax: Axes, frame: pd.DataFrame, column: str, levels: int | Sequence[float]
+) -> QuadContourSet:
     table = frame.pivot(index="y", columns="x", values=column)
     x, y, values = table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
     # Lightness alone orders the fill, so that it reads in grey.
     filled = ax.contourf(x, y, values, levels=levels, cmap="Blues")
-    lines = ax.contour(x, y, values, levels=levels, colors="#333333", linewidths=0.5)
-    if bar:
-        scale = ax.figure.colorbar(filled, ax=ax, pad=0.02)
-        scale.ax.yaxis.set_major_formatter(
-            PercentFormatter(xmax=1) if column == "accuracy" else ScalarFormatter(useOffset=False)
-        )
-        scale.set_label(_LABELS[column])
-    else:
-        ax.clabel(lines, list(lines.levels)[1::2], fontsize=6, fmt="%g")
+    ax.contour(x, y, values, levels=levels, colors="#333333", linewidths=0.5)
     (cross,) = ax.plot(0, 0, marker="x", markersize=6, markeredgewidth=1.6, color="#000000")
     cross.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white")])
     ax.grid(False)
+    return filled
+
+
+def _color_bar(filled: ScalarMappable, axes: list[Axes], column: str) -> None:
+    scale = axes[0].figure.colorbar(filled, ax=axes, pad=0.02)
+    scale.ax.yaxis.set_major_formatter(
+        PercentFormatter(xmax=1) if column == "accuracy" else ScalarFormatter(useOffset=False)
+    )
+    scale.set_label(_LABELS[column])
 
 
 def _direction(name: str) -> str:

@@ -19,6 +19,7 @@ from lgn_analysis.plots.style import (
     draw_points,
     legend_where_named,
     level_line,
+    share_limits,
     style_of,
 )
 
@@ -103,6 +104,7 @@ def figure(frame: pd.DataFrame, tolerance: float) -> Figure:
         at_end = part[part["step"] == late]
         lemma_ratio(at_end, axes[2])
         _mark(axes[2], at_end, tolerance)
+        share_limits(axes)
         return [*titles, f"both, step {late}"]
 
     note = f"grey: within {tolerance:.0%} of 1; arrow: radius, the mean of the largest scale inside"

@@ -63,6 +63,6 @@ def figure(frame: pd.DataFrame) -> Figure:
         ha="right",
         fontsize=7,
     )
-    legend_above(fig, ax)
+    legend_above(fig, [ax])
     footnote(fig, frame, "over the DLGN's, steps timed in turns")
     return fig

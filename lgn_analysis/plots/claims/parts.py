@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lgn_analysis.plots.claims.gap import LABELS
 from lgn_analysis.plots.claims.temperature import tau_axis
 from lgn_analysis.plots.layout import setting_rows
 from lgn_analysis.plots.style import (
@@ -16,23 +17,25 @@ from lgn_analysis.plots.style import (
     by_method,
     draw_points,
     gap_values,
+    level_line,
     percent_axis,
+    share_limits,
 )
 
 _SHORT: Final = {"DLGN (noise-free)": "soft", "GLGN (Gumbel-ST)": "Gumbel ST"}
 
 
-def parts_over_tau(ends: Any, ax: Axes | None = None, *, column: str = "flips") -> Axes:
+def parts_over_tau(ends: Any, ax: Axes | None = None, *, column: str = "gap_train") -> Axes:
     """Draw what every method ends with, against tau; at one tau the methods stand side by side.
 
     Args:
         ends: a row a run at its end, with ``relaxation``, ``tau`` and ``seed``.
         ax: where to draw; None makes a new figure.
-        column: ``"flips"``, ``"gap_loss"`` or ``"discrete_accuracy"``.
+        column: ``"gap_train"``, ``"gap"``, ``"flips"``, ``"gap_loss"`` or ``"discrete_accuracy"``.
     """
     ax = axes_or_new(ax)
     frame = as_frame(ends)
-    value = frame[column] if column == "discrete_accuracy" else gap_values(frame, column).abs()
+    value = frame[column] if column == "discrete_accuracy" else gap_values(frame, column)
     frame = frame.assign(value=value)
     methods = list(by_method(frame))
     single = frame["tau"].nunique() == 1
@@ -50,23 +53,20 @@ def parts_over_tau(ends: Any, ax: Axes | None = None, *, column: str = "flips") 
     if column == "discrete_accuracy":
         percent_axis(ax)
         ax.set_ylabel("discrete test accuracy")
-    elif column == "gap_loss":
-        ax.set_yscale("symlog", linthresh=1e-3)
-        ax.set_ylim(bottom=0)
-        ax.set_ylabel("|gap in loss| (nats)")
     else:
-        ax.set_ylim(bottom=0)
-        ax.set_ylabel("flips (%)")
+        level_line(ax, 0)
+        ax.set_ylabel(LABELS[column])
     return ax
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure, a row a setting: flips, gap in loss and accuracy of all methods."""
+    """Return the figure, a row a setting: accuracy and both gaps of all methods."""
     note = "falling tau: from tau to a tenth of it"
     return setting_rows(frame, 3, _row, height=2.6, note=note)
 
 
 def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
-    for ax, column in zip(axes, ("flips", "gap_loss", "discrete_accuracy"), strict=True):
+    for ax, column in zip(axes, ("discrete_accuracy", "gap_train", "gap"), strict=True):
         parts_over_tau(part, ax, column=column)
-    return ["predictions", "gap in loss", "accuracy"]
+    share_limits(axes[1:])
+    return ["accuracy", "gap (primary)", "soft gap (secondary)"]

@@ -67,7 +67,8 @@ def figure(frame: pd.DataFrame) -> Figure:
             right.legend(loc="lower left")
         return ["spectral density", "spectral tail"]
 
-    return setting_rows(frame, 2, draw, legend=None, note="thin: single seeds")
+    note = "left, thin: single seeds, thick: their mean; right: a line a seed"
+    return setting_rows(frame, 2, draw, legend=None, note=note, intervals=False)
 
 
 def _draw(

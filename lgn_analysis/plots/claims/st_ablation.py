@@ -6,13 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lgn_analysis.plots.claims.gap import gap_curves
-from lgn_analysis.plots.layout import setting_rows, targets_of, without_legends
+from lgn_analysis.plots.claims.gap import trained_gaps
+from lgn_analysis.plots.layout import setting_rows, targets_of
 from lgn_analysis.plots.style import by_method, draw_band, level_line, percent_axis, step_axis
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure, a row a setting: discrete accuracy, gap in loss and flips over training."""
+    """Return the figure, a row a setting: discrete accuracy, and both gaps over training."""
     return setting_rows(frame, 3, _row, note=f"dotted: target, {targets_of(frame)}")
 
 
@@ -25,7 +25,5 @@ def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
     left.set_ylim(0, 1.02)
     left.set_ylabel("discrete accuracy (val.)")
     percent_axis(left)
-    for ax, column in zip(others, ("gap_loss", "flips"), strict=True):
-        gap_curves(part, ax, column=column)
-    without_legends(others)
-    return ["convergence", "gap in loss", "flips"]
+    trained_gaps(part, others)
+    return ["convergence", "gap (primary)", "soft gap (secondary)"]

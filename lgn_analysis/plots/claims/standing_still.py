@@ -46,6 +46,7 @@ def figure(frame: pd.DataFrame) -> Figure:
     """Return the figure, a row a setting and a panel a depth, from eight layers on if there are such."""
     depths = sorted(frame["depth"].unique()) if len(frame) else [0]
     depths = [depth for depth in depths if depth >= 8] or depths
+    frame = frame[frame["depth"].isin(depths)]
 
     def draw(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
         for ax, depth in zip(axes, depths, strict=True):

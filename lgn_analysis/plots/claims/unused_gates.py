@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lgn_analysis.metrics import UNUSED_ENTROPY
-from lgn_analysis.plots.layout import empty_figure, footnote, legend_above, titled, without_legends
+from lgn_analysis.plots.layout import setting_rows
 from lgn_analysis.plots.style import (
     GREY,
     as_frame,
@@ -19,9 +19,9 @@ from lgn_analysis.plots.style import (
     by_method,
     draw_points,
     legend_where_named,
-    panels,
     percent_axis,
-    style_of,
+    state,
+    untrained,
 )
 
 _IS_SHARE: Final = re.compile(r"entropy_\d+").fullmatch
@@ -92,33 +92,18 @@ def entropy_histograms(usage: Any, ax: Axes | None = None) -> Axes:
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """Return the figure: three notions of unused a setting, then entropies by layer and method."""
-    if frame.empty:
-        return empty_figure()
-    settings = list(frame["setting"].unique())
-    methods = [
-        (setting, rows)
-        for (setting, _), rows in frame.groupby(["setting", "relaxation"], sort=False)
-    ]
-    lines = -(-len(methods) // 3)
-    rows = len(settings) + lines
-    fig, axes = panels(3, rows=rows, height=2.0 * rows + 0.3)
-    for row, name in enumerate(settings):
-        part = frame[frame["setting"] == name]
-        for ax, notion in zip(axes[3 * row :], _NOTIONS, strict=False):
-            unused_by_layer(part, ax, notion=notion)
-            ax.set_title(titled(name, _NOTIONS[notion], len(settings)))
-            without_legends([ax])
-            if not row and notion == "unused":
-                legend_above(fig, ax)
-            if notion != "unused":
-                ax.set_ylabel("")
-    below = axes[3 * len(settings) :]
-    for ax, (name, part) in zip(below, methods, strict=False):
-        entropy_histograms(part, ax)
-        method_style = style_of(part["relaxation"].iloc[0])
-        ax.set_title(f"{name}: {method_style.label.split()[0]}")
-    for ax in below[len(methods) :]:
-        ax.set_axis_off()
-    footnote(fig, frame, "dotted: entropy above which a gate is unused; histograms to equal height")
-    return fig
+    """Return the figure, a row a setting: unused by the paper's definition, and two ways to be so in function."""
+    note = (
+        "entropy: the paper's unused, the logits are undecided; constant: one output on all training "
+        "samples; unreachable: no path to an output in the discrete network"
+    )
+    return setting_rows(frame, 3, _row, height=2.1, note=note)
+
+
+def _row(part: pd.DataFrame, axes: list[Axes]) -> list[str]:
+    for ax, notion in zip(axes, _NOTIONS, strict=True):
+        unused_by_layer(part, ax, notion=notion)
+        if ax is not axes[0]:
+            ax.set_ylabel("")
+    state(axes[0], "\n".join(untrained(part).values()), y=0.6)
+    return list(_NOTIONS.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 from lgn_analysis.plots.layout import empty_figure, footnote
 from lgn_analysis.plots.style import as_frame, axes_or_new, panels, summarise
+
+_FULL: Final = 10.0
+"""Percentage points at which the colour is full, in all panels."""
 
 
 def winner_map(cells: Any, ax: Axes | None = None, *, reach: float | None = None) -> Axes:
@@ -72,14 +75,17 @@ def figure(frame: pd.DataFrame) -> Figure:
             if cells.empty:
                 ax.set_axis_off()
                 continue
-            winner_map(cells, ax)
+            winner_map(cells, ax, reach=_FULL)
             name = f"{setting}, {init}" if several else str(init)
             ax.set_title(f"{name}, equal {comparison}, {length:g}", fontsize=7.5)
             if row < len(rows) - 1:
                 ax.set_xlabel("")
             if column:
                 ax.set_ylabel("")
-    more = "pp of discrete test accuracy, GLGN − DLGN; blue: GLGN wins; bold: interval excludes 0; "
+    image = next(image for ax in axes for image in ax.get_images())
+    bar = fig.colorbar(image, ax=axes, extend="both", aspect=40, pad=0.01)
+    bar.set_label("GLGN − DLGN (pp of discrete test accuracy)")
+    more = "blue: GLGN wins; bold: 95 % t interval excludes 0; "
     more += "dash: neither trained; equal seconds: those of the DLGN at that many steps"
     footnote(fig, frame, more, intervals=False)
     return fig
