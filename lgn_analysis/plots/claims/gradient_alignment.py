@@ -135,5 +135,5 @@ def figure(frame: pd.DataFrame) -> Figure:
     drawn = setting_rows(frame, 3, draw, height=2.6, legend=None, note=note)
     if len(frame):
         deepest = max(drawn.axes[::3], key=lambda ax: len(ax.get_legend_handles_labels()[1]))
-        legend_above(drawn, deepest)
+        legend_above(drawn, [deepest])
     return drawn
