@@ -108,14 +108,12 @@ def test_noise_that_never_arrives_is_not_faster():
 
 def test_the_figure_draws_every_arm_at_every_depth():
     figure = drawing.figure(eps_frame(lost=0.5, unused=0.4))
-    trained, used, gap, fast = figure.axes[:4]
-    for ax in (trained, used, gap, fast):
+    trained, used, gap = figure.axes
+    for ax in (trained, used, gap):
         assert len(ax.containers) == 4
     means = {c.get_label(): c.lines[0].get_ydata() for c in trained.containers}
     assert means["DLGN, ε 1e-16"] == pytest.approx([0.95] * 5)
     assert means["DLGN, ε 1e-8"] == pytest.approx([0.95] * 3 + [0.45] * 2)
-    assert fast.containers[0].lines[0].get_ydata() == pytest.approx([500] * 5)
-    assert len(figure.axes[4].get_yticks()) == 4
 
 
 def size_frame(**factors):
@@ -179,7 +177,7 @@ def test_the_figure_of_lemmas_draws_gains_and_predictions():
     for ax in figure.axes[:2]:
         of = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
         expected = np.array(of["measured: hard forward"], dtype=float) + 0.01
-        assert np.allclose(np.array(of["hard lemma"], dtype=float), expected, rtol=1e-9)
+        assert np.allclose(np.array(of["hard lemma"], dtype=float), expected, rtol=1e-9, equal_nan=True)
 
 
 def usage_frame(still, moving):

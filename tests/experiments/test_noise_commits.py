@@ -138,6 +138,6 @@ def test_the_figure_draws_every_arm_and_the_walk():
     unused, _, _, accuracy = figure.axes
     of = {line.get_label(): line.get_ydata() for line in unused.get_lines()}
     assert len(of) == 7
-    assert of["GLGN, independent"] == pytest.approx([0.98, 0.18])
+    assert of["GLGN, independent"] == pytest.approx([0.18])
     assert of["free random walk, steps of lr"] == pytest.approx([0.9, 0.9])
     assert len(accuracy.get_lines()) == 6
