@@ -157,7 +157,9 @@ def compare(peer: str, seed: int, make: Make) -> dict[str, Any]:
     y = torch.randint(ours.n_classes, (N_SAMPLES,))
     key = lgn.NoiseKey(seed, lgn.Purpose.TRAINING, 0)
     noise = [
-        ours._kernels.gumbel(key, index, ours.width, dtype=torch.float64, device=torch.device("cpu"))
+        ours._kernels.gumbel(
+            key, index, ours.width, dtype=torch.float64, device=torch.device("cpu")
+        )
         for index in range(ours.depth)
     ]
     results = []
@@ -197,6 +199,39 @@ def back_again(ours: lgn.LogicNetwork, bits: Tensor) -> bool:
     states = zip(again.state_dict().values(), ours.state_dict().values(), strict=True)
     same = again.relaxation == ours.relaxation and all(torch.equal(a, b) for a, b in states)
     return same and bool(torch.equal(again.eval()(bits), ours.eval()(bits)))
+
+
+def wirings_rebuilt(package: ModuleType) -> tuple[int, int]:
+    """Return how many networks' wirings a seed gave again, and of how many.
+
+    Layers made on a CPU, and as they would be on a GPU, where no logits come from the CPU's generator.
+    """
+    rebuilt, n_networks = 0, 0
+    for seed in range(N_ARCHITECTURES):
+        draw = np.random.default_rng(seed)
+        n_features, width = int(draw.integers(8, 40)), int(draw.integers(20, 28))
+        kind, on_cpu = ("unique", "random")[seed % 2], bool(seed // 2 % 2)
+        own_draws = torch.randn, torch.Tensor.normal_
+        if not on_cpu:
+            torch.randn = lambda *shape, **options: torch.zeros(*shape)  # type: ignore[assignment]
+            torch.Tensor.normal_ = lambda self, *_: self  # type: ignore[method-assign, assignment]
+        try:
+            torch.manual_seed(seed)
+            torch.randperm(60)
+            inputs = (n_features, width, width)
+            layers = [
+                package.LogicLayer(n_in, width, device="cpu", connections=kind) for n_in in inputs
+            ]
+        finally:
+            torch.randn, torch.Tensor.normal_ = own_draws  # type: ignore[method-assign]
+        recipe = lgn.SeededWiring(seed, kind=kind, split=60, on_cpu=on_cpu)
+        found = recipe.draw([(n_in, width) for n_in in inputs])
+        n_networks += 1
+        rebuilt += all(
+            torch.equal(wiring, torch.stack(tuple(layer.indices)))
+            for wiring, layer in zip(found, layers, strict=True)
+        )
+    return rebuilt, n_networks
 
 
 def record(peer: str, make: Make) -> dict[str, Any]:
@@ -259,7 +294,12 @@ def found_peers(options: argparse.Namespace) -> dict[str, Make]:
         if folder is None:
             print(f"{peer} is left out: give --{peer} DIR, a checkout of it")
         else:
-            makers[peer] = make_difflogic(import_fork(folder), gumbel=peer == "gumbel-lgn")
+            package = import_fork(folder)
+            rebuilt, n_networks = wirings_rebuilt(package)
+            print(
+                f"{peer}: the wirings of {rebuilt} of {n_networks} networks drawn again from their seeds"
+            )
+            makers[peer] = make_difflogic(package, gumbel=peer == "gumbel-lgn")
     try:
         makers["torchlogix"] = make_torchlogix(import_torchlogix())
     except ImportError:
@@ -271,10 +311,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--difflogic", type=Path)
     parser.add_argument("--gumbel-lgn", type=Path)
-    parser.add_argument("--record", action="store_true", help="write the outputs that CI compares with")
+    parser.add_argument(
+        "--record", action="store_true", help="write the outputs that CI compares with"
+    )
     options = parser.parse_args()
     makers = found_peers(options)
-    rows = [compare(peer, seed, make) for peer, make in makers.items() for seed in range(N_ARCHITECTURES)]
+    rows = [
+        compare(peer, seed, make)
+        for peer, make in makers.items()
+        for seed in range(N_ARCHITECTURES)
+    ]
     table = pd.DataFrame(rows)
     summary = table.groupby("peer").agg(
         networks=("seed", "size"),
