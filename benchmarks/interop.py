@@ -241,7 +241,7 @@ def record(peer: str, make: Make) -> dict[str, Any]:
     while True:
         module = make(draw).double()
         parts = [part for part in module if not isinstance(part, nn.Flatten)]
-        if len(parts) == 3 and parts[0].in_dim < 20 and parts[0].out_dim < 30:
+        if len(parts) == 3 and parts[0].in_dim < 20 and 16 <= parts[0].out_dim < 30:
             break
     *layers, group_sum = parts
     with torch.no_grad():

@@ -58,6 +58,7 @@ def test_outputs_are_those_that_the_project_itself_gave(recorded: dict[str, Any]
             layers.append(LogicLayer(weights, wiring, layer["in_dim"], layer["grad_factor"]))
     module = nn.Sequential(*layers, GroupSum(recorded["k"], recorded["tau"]))
     model = lgn.convert(module)
+    model.set_backend("reference")  # nothing is compiled for it
     chosen = {int(gate) for layer in model.layers for gate in layer.gates}
     assert chosen == set(range(16))
     x = torch.tensor(recorded["x"], dtype=torch.float64)
@@ -92,6 +93,7 @@ def test_training_forwards_without_noise_have_equal_outputs_and_gradients(
 ) -> None:
     module = make().train()
     model = lgn.convert(module)
+    model.set_backend("reference")
     x = torch.rand(20, N_IN, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     y = torch.arange(20) % CLASSES
     outputs, gradients = [], []
@@ -108,6 +110,7 @@ def test_training_forwards_without_noise_have_equal_outputs_and_gradients(
 def test_a_converted_network_can_be_probed_diagnosed_evaluated_and_saved(tmp_path: Path) -> None:
     module = logic_layers()
     model = lgn.convert(module)
+    model.set_backend("reference")  # nothing is compiled for it
     x = torch.rand(30, N_IN, generator=torch.Generator().manual_seed(5)) < 0.5
     y = torch.arange(30) % CLASSES
     probe = lgn.HessianProbe(model, (x, y))
