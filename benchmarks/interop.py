@@ -213,7 +213,7 @@ def wirings_rebuilt(package: ModuleType) -> tuple[int, int]:
         kind, on_cpu = ("unique", "random")[seed % 2], bool(seed // 2 % 2)
         own_draws = torch.randn, torch.Tensor.normal_
         if not on_cpu:
-            torch.randn = lambda *shape, **options: torch.zeros(*shape)  # type: ignore[assignment]
+            torch.randn = lambda *shape, **options: torch.zeros(*shape)
             torch.Tensor.normal_ = lambda self, *_: self  # type: ignore[method-assign, assignment]
         try:
             torch.manual_seed(seed)
@@ -240,7 +240,7 @@ def record(peer: str, make: Make) -> dict[str, Any]:
     draw = np.random.default_rng(7)
     while True:
         module = make(draw).double()
-        parts = [part for part in module if not isinstance(part, nn.Flatten)]
+        parts: list[Any] = [part for part in module if not isinstance(part, nn.Flatten)]
         if len(parts) == 3 and parts[0].in_dim < 20 and 16 <= parts[0].out_dim < 30:
             break
     *layers, group_sum = parts
