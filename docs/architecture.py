@@ -51,6 +51,7 @@ PLACES: Final = {
     "training": Box(0.20, 0.32),
     "hessian": Box(0.50, 0.25),
     "checkpoints": Box(0.20, 0.20),
+    "interop": Box(0.50, 0.24),
     "metrics": Box(0.83, 0.26),
     "network": Box(0.35, 0.40),
     "data": Box(0.83, 0.32),

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
         HessianProbe,
         TraceResult,
     )
+    from lgn_analysis.interop import (
+        Architecture,
+        SeededWiring,
+        convert,
+        load_foreign,
+        read_foreign_history,
+        to_torchlogix,
+    )
     from lgn_analysis.metrics import Convergence, Evaluation, convergence, evaluate, gate_usage
     from lgn_analysis.network import GroupSum, LogicLayer, LogicNetwork
     from lgn_analysis.training import TrainResult, read_history, resume, train
@@ -37,6 +45,14 @@ _HOME: Final = {
     "checkpoints": ("load", "save"),
     "data": ("DATASETS", "Dataset", "load_dataset", "thermometer"),
     "hessian": ("DensityResult", "EigenResult", "GumbelNoise", "HessianProbe", "TraceResult"),
+    "interop": (
+        "Architecture",
+        "SeededWiring",
+        "convert",
+        "load_foreign",
+        "read_foreign_history",
+        "to_torchlogix",
+    ),
     "metrics": ("Convergence", "Evaluation", "convergence", "evaluate", "gate_usage"),
     "network": ("GroupSum", "LogicLayer", "LogicNetwork"),
     "gates.noise": ("NoiseKey", "Purpose"),
@@ -67,6 +83,7 @@ __all__ = [
     "CAGE",
     "DATASETS",
     "AnatomyResult",
+    "Architecture",
     "CompareResult",
     "Convergence",
     "Dataset",
@@ -88,6 +105,7 @@ __all__ = [
     "ProbeTracker",
     "Purpose",
     "Relaxation",
+    "SeededWiring",
     "SignalResult",
     "Soft",
     "TraceResult",
@@ -95,6 +113,7 @@ __all__ = [
     "TrainResult",
     "compare",
     "convergence",
+    "convert",
     "diagnose",
     "evaluate",
     "gap_anatomy",
@@ -104,13 +123,16 @@ __all__ = [
     "lemma1",
     "load",
     "load_dataset",
+    "load_foreign",
     "mean_field",
     "plots",
+    "read_foreign_history",
     "read_history",
     "resume",
     "save",
     "signal_propagation",
     "thermometer",
+    "to_torchlogix",
     "train",
 ]
 

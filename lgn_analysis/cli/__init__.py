@@ -1,4 +1,4 @@
-"""The commands: ``lgn-analysis train | evaluate | probe | diagnose | reproduce | figures | datasets``."""
+"""The commands: ``lgn-analysis train | evaluate | probe | diagnose | convert | reproduce | figures | datasets``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lgn_analysis.base.errors import LGNError
+from lgn_analysis.cli.converting import convert
 from lgn_analysis.cli.inspecting import datasets, evaluate, probe
 from lgn_analysis.cli.parsing import parse
 from lgn_analysis.cli.reproducing import figures, reproduce
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Any] = {
     "diagnose": diagnose,
     "evaluate": evaluate,
     "probe": probe,
+    "convert": convert,
     "reproduce": reproduce,
     "figures": figures,
     "datasets": datasets,

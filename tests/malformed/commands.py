@@ -18,7 +18,7 @@ class Command:
     sentence: str
 
 
-_COMMANDS: Final = "{train, diagnose, evaluate, probe, reproduce, figures, datasets}"
+_COMMANDS: Final = "{train, diagnose, evaluate, probe, convert, reproduce, figures, datasets}"
 _PATH: Final = "PATH is missing: a run directory (its best model is taken), or a .safetensors file"
 _NO_DATA: Final = (
     "available: digits, mnist5k, monk1, monk2, monk3, mnist, fashion-mnist, cifar10, cifar100, adult, "
@@ -74,6 +74,12 @@ PARSED: Final = [
         "--what must be one of trace, eigs, density, got 'norm'; see lgn-analysis probe --help",
     ),
     Command("probe run --rtol small", f"--rtol must be a number, got 'small'; {_HELP}"),
+    Command("convert", "PATH is missing: the file; see lgn-analysis convert --help"),
+    Command(
+        "convert text --relaxation cage",
+        "--relaxation must be one of soft, hard-st, gumbel-soft, gumbel-st, got 'cage'; see "
+        "lgn-analysis convert --help",
+    ),
     Command("reproduce --workers x", f"--workers must be a whole number, got 'x'; {_HELP}"),
     Command(
         "reproduce --preset",
@@ -171,6 +177,20 @@ RUN: Final = [
         "ftol",
     ),
     Command("probe run --seed -1", "seed must lie in 0..2**64-1, got -1"),
+    Command("convert nothing", "there is no file at nothing"),
+    Command(
+        "convert text",
+        "text holds no plain tensors that torch.load reads (UnpicklingError); where its project is "
+        "installed, write torch.save(module.state_dict(), path)",
+    ),
+    Command(
+        "convert text --out model.safetensors", "model.safetensors exists; choose another --out"
+    ),
+    Command(
+        "convert text --n-features 8",
+        "an architecture takes --n-features, --n-classes and --group-tau together; --dataset gives the "
+        "first two",
+    ),
     Command(
         "reproduce --preset huge",
         "unknown preset 'huge'; use one of quick, cpu, fashion, paper, smoke",
