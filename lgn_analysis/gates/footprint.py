@@ -19,8 +19,6 @@ EVALUATED: Final = 1024
 
 _WIRING: Final = 16
 """Bytes of the wiring of a gate."""
-_DRAWN: Final = 128
-"""Bytes that drawing a gate's logits takes, one layer at a time: they are drawn in float64."""
 _BLOCK: Final = 64
 """Samples that the CPU kernels take together, and that share a word."""
 _PLAN: Final = 44
@@ -46,6 +44,8 @@ class Network(Protocol):
     gradient_dtype: torch.dtype
 
     @property
+    def n_parameters(self) -> int: ...
+    @property
     def relaxation_kind(self) -> Any: ...
     @property
     def dtype(self) -> torch.dtype: ...
@@ -55,10 +55,12 @@ class Network(Protocol):
     def network_backend(self) -> Any: ...
 
 
-def network_bytes(n_features: int, width: int, depth: int, dtype: torch.dtype) -> int:
+def network_bytes(
+    n_features: int, width: int, depth: int, dtype: torch.dtype, n_parameters: int = N_GATES
+) -> int:
     """Return what making a network takes: logits, wiring, and the drawing of one layer."""
-    of_gate = N_GATES * dtype.itemsize + _WIRING
-    return depth * width * of_gate + width * _DRAWN + 8 * n_features
+    of_gate = n_parameters * dtype.itemsize + _WIRING
+    return depth * width * of_gate + width * 8 * n_parameters + 8 * n_features
 
 
 def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], draws: int = 1) -> int:
@@ -74,7 +76,7 @@ def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], dra
     gates, rows = model.width * model.depth, model.n_features + model.width * model.depth
     hard, kind = model.relaxation_kind.hard, _kind(model)
     item = model.dtype.itemsize
-    adam = (2 if draws == 1 else 3) * N_GATES * item * gates
+    adam = (2 if draws == 1 else 3) * model.n_parameters * item * gates
     blocks = -(-batch_size // _BLOCK)
     packed = 2 * n_train * -(-model.n_features // _BLOCK) * 8
     usage = model.width * _ENTROPY
@@ -91,7 +93,7 @@ def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], dra
         step = gates * _CONSUMERS + values + gradients + tables
         return adam + packed + max(step + usage, evaluation_bytes(model, evaluated))
     # Gradients, and what the softmax and its gradient keep of every gate.
-    step = gates * item * N_GATES * 4 + _TRACED * item * rows * batch_size
+    step = gates * item * model.n_parameters * 4 + _TRACED * item * rows * batch_size
     step += gates * _NOISE if model.relaxation_kind.noisy else 0
     return adam + max(step, usage, evaluation_bytes(model, evaluated))
 

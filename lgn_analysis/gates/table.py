@@ -61,6 +61,15 @@ def gate_coefficients(weights: Tensor) -> Tensor:
     return weights @ COEFFICIENTS.to(device=weights.device, dtype=weights.dtype)
 
 
+def entry_coefficients(entries: Tensor) -> Tensor:
+    """Return the coefficients [..., 4] of truth tables [..., 4], g(0,0), g(0,1), g(1,0), g(1,1).
+
+    >>> entry_coefficients(torch.tensor([0.0, 1.0, 1.0, 0.0]))  # XOR
+    tensor([ 0.,  1.,  1., -2.])
+    """
+    return entries @ _TO_COEFFICIENTS.T.to(device=entries.device, dtype=entries.dtype)
+
+
 def reads_inputs(gates: Tensor, *, same_input: Tensor) -> Tensor:
     """Return which inputs a discrete gate's output depends on: bool [2, n] for gates int64 [n].
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import shown
 from lgn_analysis.gates.noise import NoiseKey
+from lgn_analysis.gates.parametrisations import GATES16
 from lgn_analysis.gates.relaxations import Relaxation
 from lgn_analysis.gates.table import N_GATES
 
@@ -24,6 +25,7 @@ class NetworkSpec:
         wirings: int64 [2, n_out] of every layer.
         n_features: inputs of the first layer.
         relaxation: of every layer.
+        parametrisation: of every layer, by name; a backend has those in its ``PARAMETRISATIONS``.
         n_groups: groups of the group sum.
         group_tau: its temperature.
         grad_factor: multiplies the gradient at the input of every layer.
@@ -46,6 +48,7 @@ class NetworkSpec:
     first_layer: int = 0
     taus: tuple[float, ...] = ()
     confidences: tuple[Tensor, ...] = ()
+    parametrisation: str = GATES16
 
     @property
     def layer_taus(self) -> tuple[float, ...]:
@@ -232,7 +235,13 @@ class Backend(Protocol):
 
 
 class NetworkBackend(Backend, Protocol):
-    """A backend that runs whole networks, their layers of one width."""
+    """A backend that runs whole networks, their layers of one width.
+
+    Attributes:
+        PARAMETRISATIONS: the names of those that its passes over whole networks know.
+    """
+
+    PARAMETRISATIONS: ClassVar[frozenset[str]]
 
     def training_forward(
         self, network: NetworkSpec, logits: Sequence[Tensor], x: Tensor, key: NoiseKey | None

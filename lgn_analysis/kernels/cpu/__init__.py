@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lgn_analysis.gates.noise import NoiseKey
+from lgn_analysis.gates.parametrisations import GATES16
 from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cpu.bits import pack_rows, pack_samples, unpack_rows
@@ -39,6 +40,7 @@ from lgn_analysis.kernels.reference import gate_layer
 __all__ = [
     "Curvature",
     "NAME",
+    "PARAMETRISATIONS",
     "PackedSamples",
     "TrainingRun",
     "discrete_activity",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 NAME: Final = "cpu"
+PARAMETRISATIONS: Final = frozenset({GATES16})
 
 
 def gumbel(
