@@ -9,7 +9,7 @@ A layer evaluates ``c0 + c1·a + c2·b + c3·ab``; a parametrisation says where 
   - ``light``: ``ω = 1/2 + 1/2 sin θ``. There is no temperature: tau is 1.
   - ``light-sigmoid``: ``ω = σ(θ / tau)``.
   - ``walsh``: ``ω(a, b) = σ(-z(a, b) / tau)``, ``z = Σ_S θ_S χ_S(1 - 2a, 1 - 2b)``, S in the order
-    {}, {a}, {b}, {a, b}: ``light-sigmoid`` in another basis, in which Adam moves otherwise.
+    {}, {b}, {a}, {a, b}: ``light-sigmoid`` in another basis, in which Adam moves otherwise.
 
 Entries are choices of their own. Noise is one logistic variable l an entry, the difference of two Gumbel
 variables: ``s = σ((logit ω + l) / tau)`` is the relaxed entry and ``s > 1/2`` the drawn one, so that at
@@ -57,7 +57,7 @@ N_ENTRIES: Final = 4
 GATES16: Final = "gates16"
 
 _OF_ENTRIES: Final = (Soft, GumbelSoft, GumbelST, HardST)
-_WALSH: Final = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]])
+WALSH_BASIS: Final = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
 """χ_S at (a, b) = (0,0), (0,1), (1,0), (1,1): a row an S; symmetric, its square is 4."""
 
 
@@ -325,10 +325,10 @@ class Walsh(TruthTable):
     """``ω = σ(-H θ / tau)``, H the Walsh-Hadamard matrix."""
 
     name = "walsh"
-    residual = ((0.0, math.log(0.951 / 0.049), 0.0, 0.0), 0.0)
+    residual = ((0.0, 0.0, math.log(0.951 / 0.049), 0.0), 0.0)
 
     def entries(self, parameters: Tensor, tau: float, noise: Tensor | None = None) -> Tensor:
-        log_odds = -(parameters @ _WALSH.to(parameters))
+        log_odds = -(parameters @ WALSH_BASIS.to(parameters))
         return torch.sigmoid((log_odds if noise is None else log_odds + noise) / tau)
 
 

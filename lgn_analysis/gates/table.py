@@ -40,9 +40,12 @@ TRUTH_TABLE: Final[Tensor] = torch.tensor(
 )
 """int64 [16, 4]: each gate at (a, b) = (0,0), (0,1), (1,0), (1,1)."""
 
-_TO_COEFFICIENTS = torch.tensor([[1, 0, 0, 0], [-1, 0, 1, 0], [-1, 1, 0, 0], [1, -1, -1, 1]])
+ENTRY_COEFFICIENTS: Final[Tensor] = torch.tensor(
+    [[1, -1, -1, 1], [0, 0, 1, -1], [0, 1, 0, -1], [0, 0, 0, 1]]
+)
+"""int64 [4, 4]: the coefficients of a table with a single one, at (0,0), (0,1), (1,0) and (1,1)."""
 
-COEFFICIENTS: Final[Tensor] = TRUTH_TABLE @ _TO_COEFFICIENTS.T
+COEFFICIENTS: Final[Tensor] = TRUTH_TABLE @ ENTRY_COEFFICIENTS
 """int64 [16, 4]: each gate as ``c0 + c1·a + c2·b + c3·ab``."""
 
 
@@ -67,7 +70,7 @@ def entry_coefficients(entries: Tensor) -> Tensor:
     >>> entry_coefficients(torch.tensor([0.0, 1.0, 1.0, 0.0]))  # XOR
     tensor([ 0.,  1.,  1., -2.])
     """
-    return entries @ _TO_COEFFICIENTS.T.to(device=entries.device, dtype=entries.dtype)
+    return entries @ ENTRY_COEFFICIENTS.to(device=entries.device, dtype=entries.dtype)
 
 
 def reads_inputs(gates: Tensor, *, same_input: Tensor) -> Tensor:
