@@ -81,7 +81,9 @@ def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], dra
     packed = 2 * n_train * -(-model.n_features // _BLOCK) * 8
     usage = model.width * _ENTROPY
     if kind == "cpu":
-        step = gates * (N_GATES * 4 + 1 + 16) + blocks * 8 * (rows if hard else model.n_features)
+        step = gates * (model.n_parameters * 4 + 1 + 16) + blocks * 8 * (
+            rows if hard else model.n_features
+        )
         step += 2 * model.width * _BLOCK * 4
         if not hard:
             step += gates * 16 + rows * _BLOCK * 4
@@ -117,10 +119,10 @@ def evaluation_bytes(model: Network, sizes: Iterable[int], batch_size: int = EVA
     total = gates * _PLAN
     for length in lengths:
         blocks = -(-length // _BLOCK)
-        total += gates * (N_GATES * 4 + 1 + 16) + blocks * 8 * model.n_features
+        total += gates * (model.n_parameters * 4 + 1 + 16) + blocks * 8 * model.n_features
         total += torch.get_num_threads() * rows * _BLOCK * 4
         if model.relaxation_kind.hard and model.relaxation_kind.noisy:
-            total += gates * (N_GATES * 4 + 1) + blocks * 8 * rows
+            total += gates * (model.n_parameters * 4 + 1) + blocks * 8 * rows
     return total
 
 

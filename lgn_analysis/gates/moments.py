@@ -90,8 +90,9 @@ def gate_moments(init: str, relaxation: Relaxation, parametrisation: str = GATES
     law = get_parametrisation(parametrisation)
     law.check(relaxation)
     if isinstance(law, TruthTable):
-        tensors = map(torch.from_numpy, entry_moments(law, init, relaxation))
-        return GateMoments(*tensors, tau=tau)
+        found = entry_moments(law, init, relaxation)
+        tensors = {name: torch.from_numpy(array) for name, array in found._asdict().items()}
+        return GateMoments(**tensors, tau=tau)
     if isinstance(relaxation, CAGE):
         tau = _first_backward_tau(init, relaxation)
     softmax = SoftmaxMoments(init, tau, noisy=relaxation.noisy)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import shown
 from lgn_analysis.gates.noise import NoiseKey
-from lgn_analysis.gates.parametrisations import GATES16
+from lgn_analysis.gates.parametrisations import GATES16, get_parametrisation
 from lgn_analysis.gates.relaxations import Relaxation
 from lgn_analysis.gates.table import N_GATES
 
@@ -54,6 +54,11 @@ class NetworkSpec:
     def layer_taus(self) -> tuple[float, ...]:
         """Temperature of every layer's training forward and its gradient."""
         return self.taus or (self.relaxation.tau,) * len(self.wirings)
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable numbers of a gate."""
+        return get_parametrisation(self.parametrisation).n_parameters
 
     @property
     def group_size(self) -> int:
