@@ -15,11 +15,11 @@ from torch.nn import functional
 from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel, random_signs
 from lgn_analysis.gates.parametrisations import get_parametrisation
 from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
+from lgn_analysis.kernels.checks import check_curvature
 from lgn_analysis.kernels.interface import (
     NetworkSpec,
     OutputLoss,
     Weight,
-    check_curvature,
     length_scales,
 )
 

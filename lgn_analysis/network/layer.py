@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -313,6 +313,19 @@ def check_relaxation(relaxation: Relaxation | None, parametrisation: str = GATES
         raise InvalidInputError(f"relaxation must be one of {kinds}, got {relaxation!r}")
     law.check(relaxation)
     return relaxation
+
+
+def common_attribute(layers: Sequence[LogicLayer], name: str) -> Any:
+    """Return the attribute that all layers agree in."""
+    first = getattr(layers[0], name)
+    for index, layer in enumerate(layers):
+        value = getattr(layer, name)
+        if value is not first and value != first:
+            raise InvalidInputError(
+                f"the layers differ in {name}: {first} in the first and {value} in layer "
+                f"{index}; the network has none as a whole"
+            )
+    return first
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype:

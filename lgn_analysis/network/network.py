@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.gates.footprint import network_bytes
 from lgn_analysis.gates.noise import NoiseKey, Purpose, fresh_key
 from lgn_analysis.gates.parametrisations import GATES16, get_parametrisation
-from lgn_analysis.gates.relaxations import Relaxation, relaxation_config, relaxation_from
+from lgn_analysis.gates.relaxations import Relaxation, relaxation_config
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
 from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import parts
@@ -29,17 +28,22 @@ from lgn_analysis.network.departures import (
     structural_departure,
 )
 from lgn_analysis.network.group_sum import GroupSum
-from lgn_analysis.network.inputs import as_bits, check_arguments, check_features, flat_values
+from lgn_analysis.network.inputs import (
+    as_bits,
+    check_arguments,
+    check_features,
+    flat_values,
+    network_arguments,
+)
 from lgn_analysis.network.layer import (
     LogicLayer,
     check_choices,
     check_dtype,
     check_relaxation,
+    common_attribute,
     temperatures,
 )
 from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
-
-_REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 
 
 @parts.unpatched
@@ -54,9 +58,8 @@ class LogicNetwork(nn.Module):
         group_tau: group-sum temperature; the scale of a sum's own noise is about
             ``½·sqrt(width / n_classes)``, and a much smaller group_tau drowns the signal in it.
         relaxation: default ``GumbelST(tau=1.0)``.
-        parametrisation: what the trainable numbers of a gate are: ``"gates16"`` logits, or four numbers
-            that give the entries of its truth table, ``"light"``, ``"light-sigmoid"`` or ``"walsh"``; see
-            :mod:`lgn_analysis.gates.parametrisations`.
+        parametrisation: a gate's trainable numbers: sixteen logits, ``"gates16"``, or four that give its
+            truth table; see :mod:`lgn_analysis.gates.parametrisations`.
         wiring: ``"random"`` or ``"unique"``.
         init: ``"normal"`` or ``"residual"``.
         seed: draws wiring and initial logits, and names the noise of an integer ``draw``.
@@ -132,32 +135,18 @@ class LogicNetwork(nn.Module):
             )
             for index in range(depth)
         )
-        # A ModuleList, which type checkers take for a list of plain modules.
-        self.layers = cast("Sequence[LogicLayer]", layers)
+        self.layers = cast("Sequence[LogicLayer]", layers)  # type checkers see plain modules
         self.group_sum = GroupSum(n_groups, group_tau)
         self.gradient_dtype = gradient_dtype
-        self.n_features = n_features
-        self.width = width
-        self.depth = depth
-        self.n_classes = n_classes
+        self.n_features, self.n_classes = n_features, n_classes
+        self.width, self.depth = width, depth
         self.seed = seed
 
     @classmethod
     def from_config(cls, config: dict[str, Any], **overrides: Any) -> LogicNetwork:
         """Return a network built from :attr:`config`, the inverse of reading it."""
-        arguments = {**config, **overrides}
-        if lacking := [name for name in _REQUIRED if name not in arguments]:
-            raise InvalidInputError(
-                f"a network's configuration needs {', '.join(lacking)} too; give that of a network, "
-                "model.config"
-            )
-        relaxation = relaxation_from(arguments)
-        known = inspect.signature(cls.__init__).parameters
-        if unknown := [name for name in arguments if name not in known]:
-            raise InvalidInputError(
-                f"a network's configuration has no {', '.join(map(repr, unknown))}; leave it out"
-            )
-        return cls(**arguments, relaxation=relaxation)
+        arguments = network_arguments(cls, {**config, **overrides})
+        return cls(**arguments)
 
     def forward(
         self, x: Tensor, *, mode: Mode | None = None, draw: int | NoiseKey | None = None
@@ -307,11 +296,7 @@ class LogicNetwork(nn.Module):
 
     @property
     def parametrisation(self) -> str:
-        """The parametrisation of every layer, by name.
-
-        Raises:
-            InvalidInputError: the layers mix parametrisations.
-        """
+        """The parametrisation of every layer, by name; refused where they differ."""
         return cast(str, self._common("parametrisation"))
 
     @property
@@ -366,15 +351,7 @@ class LogicNetwork(nn.Module):
 
     def _common(self, name: str) -> Any:
         """Return the attribute that all layers agree in."""
-        first = getattr(self._first, name)
-        values = [getattr(layer, name) for layer in self.logic_layers]
-        for index, value in enumerate(values):
-            if value is not first and value != first:
-                raise InvalidInputError(
-                    f"the layers differ in {name}: {first} in the first and {value} in layer "
-                    f"{index}; the network has none as a whole"
-                )
-        return first
+        return common_attribute([self._first, *self.logic_layers[1:]], name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -409,9 +386,8 @@ class LogicNetwork(nn.Module):
         return self._network_backend()
 
     def _network_backend(self) -> NetworkBackend | None:
-        first = self._first
         return select_network_backend(
-            self.device, first.backend, parametrisation=first.parametrisation
+            self.device, self.backend, parametrisation=self.parametrisation
         )
 
     @property

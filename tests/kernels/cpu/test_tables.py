@@ -118,7 +118,7 @@ def test_a_slope_of_log_odds_far_out_keeps_its_relative_accuracy() -> None:
         outputs = forward(case.network, [z], x, None)
         grads.append(torch.autograd.grad(outputs.sum(), z)[0][apart].double())
     assert float(grads[1].abs().min()) < 1e-8
-    torch.testing.assert_close(*grads, rtol=1e-4, atol=0)
+    torch.testing.assert_close(*grads, rtol=1e-3, atol=0)
 
 
 def test_steps_are_those_of_plain_torch(table_case: Case) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.gates.relaxations import CAGE
+from lgn_analysis.kernels.checks import check_confidences, check_lrs, check_taus
 from lgn_analysis.kernels.cpu.logits import Adam
 from lgn_analysis.kernels.cpu.network import addresses, make_rule
 from lgn_analysis.kernels.cpu.runtime.layout import (
@@ -31,9 +32,6 @@ from lgn_analysis.kernels.interface import (
     Moments,
     NetworkSpec,
     PackedSamples,
-    check_confidences,
-    check_lrs,
-    check_taus,
 )
 
 
