@@ -100,7 +100,7 @@ def our_model(
 def our_run(size: Size, relaxation: lgn.Relaxation, steps: int) -> Step:
     """A compiled run of ``steps`` steps, as ``lgn.train`` takes them: data path and Adam included."""
     model = our_model(size, relaxation, "cpu")
-    whole = select_network_backend(model.device, "cpu")
+    whole = select_network_backend(model.device, "cpu", parametrisation=model.parametrisation)
     assert whole is not None
     batches = Batches(size, torch.bool)
     moments = [

@@ -30,6 +30,7 @@ from lgn_analysis.kernels.cpu.runtime.layout import (
     count_rows,
     level_row,
 )
+from lgn_analysis.kernels.cpu.tables import SIXTEEN
 
 plain = njit(fastmath=True, error_model="numpy", nogil=True)
 TABLE = COEFFICIENTS.numpy().astype(np.float32)
@@ -200,7 +201,7 @@ def cases(width: int, depth: int, batch: int) -> dict[str, tuple[Any, Any, list[
     deltas = rng.standard_normal((width + 64) * BLOCK, dtype=np.float32)
     inputs, sums = np.zeros(width * BLOCK, np.float32), np.zeros(4 * n, np.float32)
     address = np.array([z.ctypes.data + 64 * width * layer for layer in range(depth)])
-    soft = Rule(False, False, np.ones(depth), 1, 2, 3, 0, 7)
+    soft = Rule(False, False, SIXTEEN, np.ones(depth), 1, 2, 3, 0, 7)
     chosen, made = np.empty(n, np.uint8), np.empty(4 * n, np.float32)
     layer = depth - 2
     none = np.empty(0, np.float32)

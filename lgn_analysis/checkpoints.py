@@ -73,7 +73,7 @@ def write_checkpoint(
     info: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model with further tensors and facts; see :func:`save`."""
-    require_plain(model, "a checkpoint", hooks=False)
+    require_plain(model, "a checkpoint", hooks=False, any_parametrisation=True)
     dtype = str(model.dtype).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise InvalidInputError(f"a {dtype} network cannot be stored; use float32 or float64")

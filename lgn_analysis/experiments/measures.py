@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lgn_analysis.data import Dataset
 from lgn_analysis.experiments.specs import ProbePlan, RunSpec
+from lgn_analysis.gates.parametrisations import get_parametrisation
 from lgn_analysis.hessian import HessianProbe
 from lgn_analysis.metrics import gate_entropy, gate_usage
 from lgn_analysis.network import LogicNetwork
@@ -42,7 +43,8 @@ def usage_table(model: LogicNetwork, data: Dataset) -> pd.DataFrame:
     edges = BIN_WIDTH * np.arange(ENTROPY_BINS + 1)
     rows = []
     for layer in model.layers:
-        counts, _ = np.histogram(gate_entropy(layer.logits).cpu().numpy(), bins=edges)
+        logits = get_parametrisation(layer.parametrisation).gate_logits(layer.logits)
+        counts, _ = np.histogram(gate_entropy(logits).cpu().numpy(), bins=edges)
         rows.append(counts / layer.n_out)
     shares = pd.DataFrame(rows, columns=list(ENTROPY_COLUMNS))
     return pd.concat([gate_usage(model, data), shares], axis=1)

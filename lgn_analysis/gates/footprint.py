@@ -19,8 +19,6 @@ EVALUATED: Final = 1024
 
 _WIRING: Final = 16
 """Bytes of the wiring of a gate."""
-_DRAWN: Final = 128
-"""Bytes that drawing a gate's logits takes, one layer at a time: they are drawn in float64."""
 _BLOCK: Final = 64
 """Samples that the CPU kernels take together, and that share a word."""
 _PLAN: Final = 44
@@ -46,6 +44,8 @@ class Network(Protocol):
     gradient_dtype: torch.dtype
 
     @property
+    def n_parameters(self) -> int: ...
+    @property
     def relaxation_kind(self) -> Any: ...
     @property
     def dtype(self) -> torch.dtype: ...
@@ -55,10 +55,12 @@ class Network(Protocol):
     def network_backend(self) -> Any: ...
 
 
-def network_bytes(n_features: int, width: int, depth: int, dtype: torch.dtype) -> int:
+def network_bytes(
+    n_features: int, width: int, depth: int, dtype: torch.dtype, n_parameters: int = N_GATES
+) -> int:
     """Return what making a network takes: logits, wiring, and the drawing of one layer."""
-    of_gate = N_GATES * dtype.itemsize + _WIRING
-    return depth * width * of_gate + width * _DRAWN + 8 * n_features
+    of_gate = n_parameters * dtype.itemsize + _WIRING
+    return depth * width * of_gate + width * 8 * n_parameters + 8 * n_features
 
 
 def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], draws: int = 1) -> int:
@@ -74,12 +76,14 @@ def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], dra
     gates, rows = model.width * model.depth, model.n_features + model.width * model.depth
     hard, kind = model.relaxation_kind.hard, _kind(model)
     item = model.dtype.itemsize
-    adam = (2 if draws == 1 else 3) * N_GATES * item * gates
+    adam = (2 if draws == 1 else 3) * model.n_parameters * item * gates
     blocks = -(-batch_size // _BLOCK)
     packed = 2 * n_train * -(-model.n_features // _BLOCK) * 8
     usage = model.width * _ENTROPY
     if kind == "cpu":
-        step = gates * (N_GATES * 4 + 1 + 16) + blocks * 8 * (rows if hard else model.n_features)
+        step = gates * (model.n_parameters * 4 + 1 + 16) + blocks * 8 * (
+            rows if hard else model.n_features
+        )
         step += 2 * model.width * _BLOCK * 4
         if not hard:
             step += gates * 16 + rows * _BLOCK * 4
@@ -91,7 +95,7 @@ def training_bytes(model: Network, *, batch_size: int, sizes: Iterable[int], dra
         step = gates * _CONSUMERS + values + gradients + tables
         return adam + packed + max(step + usage, evaluation_bytes(model, evaluated))
     # Gradients, and what the softmax and its gradient keep of every gate.
-    step = gates * item * N_GATES * 4 + _TRACED * item * rows * batch_size
+    step = gates * item * model.n_parameters * 4 + _TRACED * item * rows * batch_size
     step += gates * _NOISE if model.relaxation_kind.noisy else 0
     return adam + max(step, usage, evaluation_bytes(model, evaluated))
 
@@ -115,10 +119,10 @@ def evaluation_bytes(model: Network, sizes: Iterable[int], batch_size: int = EVA
     total = gates * _PLAN
     for length in lengths:
         blocks = -(-length // _BLOCK)
-        total += gates * (N_GATES * 4 + 1 + 16) + blocks * 8 * model.n_features
+        total += gates * (model.n_parameters * 4 + 1 + 16) + blocks * 8 * model.n_features
         total += torch.get_num_threads() * rows * _BLOCK * 4
         if model.relaxation_kind.hard and model.relaxation_kind.noisy:
-            total += gates * (N_GATES * 4 + 1) + blocks * 8 * rows
+            total += gates * (model.n_parameters * 4 + 1) + blocks * 8 * rows
     return total
 
 

@@ -1,7 +1,8 @@
 """Moments of a gate's coefficients, and of its gradient in z, at initialisation.
 
 A gate is ``y = c·φ`` with ``c = w G`` and ``φ = (1, a, b, ab)``, and a gradient δ at its output is one of
-``J G φ δ`` in its logits, J the Jacobian of the softmax of the backward pass. All that a randomly wired
+``J G φ δ`` in its logits, J the Jacobian of the softmax of the backward pass; of a parametrisation by
+truth tables ω J is that of ω in its numbers, and G the coefficients of the four entries. All that a randomly wired
 network does in the mean follows from E c, ``M = E c c^T`` and ``N = E G^T J² G``; see ``docs/theory.md``.
 """
 
@@ -17,7 +18,14 @@ import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.entry_moments import entry_moments
 from lgn_analysis.gates.initialisation import RESIDUAL_GATE, initial_logits
+from lgn_analysis.gates.parametrisations import (
+    GATES16,
+    PARAMETRISATIONS,
+    TruthTable,
+    get_parametrisation,
+)
 from lgn_analysis.gates.relaxations import CAGE, FUSED, UNDECIDED, Relaxation
 from lgn_analysis.gates.softmax_moments import FIXED_LOGIT, Array, SoftmaxMoments
 from lgn_analysis.gates.table import COEFFICIENTS, N_GATES
@@ -38,7 +46,7 @@ class GateMoments:
         coefficients_between: E c c'^T, c and c' of two draws at the same logits.
         gradient: E G^T J² G, [4, 4].
         gradient_between: E G^T J J' G.
-        tau: temperature of the softmax whose Jacobian is J.
+        tau: temperature of the softmax, or of the entries, whose Jacobian is J.
     """
 
     mean: Tensor
@@ -49,13 +57,17 @@ class GateMoments:
     tau: float
 
 
-def has_moments(init: str, relaxation: Relaxation) -> bool:
+def has_moments(init: str, relaxation: Relaxation, parametrisation: str = GATES16) -> bool:
     """Return whether :func:`gate_moments` knows this initialisation and this relaxation."""
-    return init in FIXED_LOGIT and type(relaxation) in FUSED.values()
+    return (
+        init in FIXED_LOGIT
+        and type(relaxation) in FUSED.values()
+        and parametrisation in PARAMETRISATIONS
+    )
 
 
 @functools.lru_cache(maxsize=64)
-def gate_moments(init: str, relaxation: Relaxation) -> GateMoments:
+def gate_moments(init: str, relaxation: Relaxation, parametrisation: str = GATES16) -> GateMoments:
     """Return the moments of gates at initialisation ``init`` in the training forward of a relaxation.
 
     CAGE has the temperature of its first step, within 1e-5; all else is exact to 1e-9.
@@ -75,6 +87,12 @@ def gate_moments(init: str, relaxation: Relaxation) -> GateMoments:
             f"{', '.join(FUSED)}, not for {init!r} with a {type(relaxation).__name__}"
         )
     tau = relaxation.tau
+    law = get_parametrisation(parametrisation)
+    law.check(relaxation)
+    if isinstance(law, TruthTable):
+        found = entry_moments(law, init, relaxation)
+        tensors = {name: torch.from_numpy(array) for name, array in found._asdict().items()}
+        return GateMoments(**tensors, tau=tau)
     if isinstance(relaxation, CAGE):
         tau = _first_backward_tau(init, relaxation)
     softmax = SoftmaxMoments(init, tau, noisy=relaxation.noisy)

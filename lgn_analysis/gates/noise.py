@@ -100,20 +100,26 @@ def _rounds(counter: Sequence[_Word], key: tuple[int, int]) -> tuple[_Word, ...]
 
 
 def philox_words(
-    key: NoiseKey, layers: Tensor | int, n_gates: int, *, device: torch.device | str = "cpu"
+    key: NoiseKey,
+    layers: Tensor | int,
+    n_gates: int,
+    *,
+    n_options: int = N_GATES,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return the Philox words behind one draw: int64 [..., n_gates, 16], ``layers`` leading.
+    """Return the Philox words behind one draw: int64 [..., n_gates, n_options], ``layers`` leading.
 
     Args:
         key: the draw.
         layers: a layer index, or int64 [n_layers] of them.
         n_gates: gates in each of these layers.
+        n_options: words a gate, a multiple of 4.
         device: where to compute.
     """
     layer = torch.as_tensor(layers, dtype=torch.int64, device=device)
     if n_gates > MAX_GATES:
         raise InvalidInputError(f"noise addresses at most {MAX_GATES} gates a layer, not {n_gates}")
-    block = torch.arange(n_gates * (N_GATES // 4), device=device)
+    block = torch.arange(n_gates * (n_options // 4), device=device)
     shape = (*layer.shape, block.numel())
     words = [
         block.expand(shape),
@@ -122,7 +128,7 @@ def philox_words(
         (layer | int(key.purpose) << 24).unsqueeze(-1).expand(shape),
     ]
     output = philox4x32(torch.stack(words, dim=-1), (key.seed & _MASK, key.seed >> 32))
-    return output.reshape(*layer.shape, n_gates, N_GATES)
+    return output.reshape(*layer.shape, n_gates, n_options)
 
 
 def gumbel_from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
@@ -156,6 +162,29 @@ def gumbel(
 ) -> Tensor:
     """Return standard Gumbel noise [..., n_gates, 16] for one draw; see :func:`philox_words`."""
     return gumbel_from_words(philox_words(key, layers, n_gates, device=device), dtype)
+
+
+def logistic(
+    key: NoiseKey,
+    layers: Tensor | int,
+    n_gates: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return standard logistic noise [..., n_gates, 4] for one draw, one variable a truth table's entry.
+
+    It is ``log(u / (1 - u))``, u = (word + ½) / 2**32, strictly finite: |l| < 22.88. Both tails keep
+    the full 32 bits, as those of :func:`gumbel_from_words`.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        raise InvalidInputError(
+            f"logistic noise is float32 or float64, not {dtype}; convert the model: model.float()"
+        )
+    words = philox_words(key, layers, n_gates, n_options=4, device=device)
+    to_edge = (torch.minimum(words, _MASK - words).to(dtype) + 0.5) * 2.0**-32
+    size = torch.log1p(-to_edge) - torch.log(to_edge)
+    return torch.where(words >= 2**31, size, -size)
 
 
 def random_signs(

@@ -78,8 +78,7 @@ class Relaxation:
         soft = functional.softmax(perturbed / tau, dim=-1)
         if not self.hard:
             return soft
-        weights: Tensor = _StraightThrough.apply(one_hot_argmax(perturbed), soft)
-        return weights
+        return straight_through(one_hot_argmax(perturbed), soft)
 
     def _own_tau(self, logits: Tensor) -> float | Tensor:
         return self.tau
@@ -255,6 +254,12 @@ def one_hot_argmax(logits: Tensor) -> Tensor:
     best = logits.detach().argmax(dim=-1, keepdim=True)
     options = torch.arange(N_GATES, device=logits.device)
     return (best == options).to(logits.dtype)
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """Return ``hard`` with the gradient of ``soft``; a second derivative is refused."""
+    values: Tensor = _StraightThrough.apply(hard, soft)
+    return values
 
 
 class _StraightThrough(torch.autograd.Function):

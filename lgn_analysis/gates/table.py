@@ -40,9 +40,12 @@ TRUTH_TABLE: Final[Tensor] = torch.tensor(
 )
 """int64 [16, 4]: each gate at (a, b) = (0,0), (0,1), (1,0), (1,1)."""
 
-_TO_COEFFICIENTS = torch.tensor([[1, 0, 0, 0], [-1, 0, 1, 0], [-1, 1, 0, 0], [1, -1, -1, 1]])
+ENTRY_COEFFICIENTS: Final[Tensor] = torch.tensor(
+    [[1, -1, -1, 1], [0, 0, 1, -1], [0, 1, 0, -1], [0, 0, 0, 1]]
+)
+"""int64 [4, 4]: the coefficients of a table with a single one, at (0,0), (0,1), (1,0) and (1,1)."""
 
-COEFFICIENTS: Final[Tensor] = TRUTH_TABLE @ _TO_COEFFICIENTS.T
+COEFFICIENTS: Final[Tensor] = TRUTH_TABLE @ ENTRY_COEFFICIENTS
 """int64 [16, 4]: each gate as ``c0 + c1·a + c2·b + c3·ab``."""
 
 
@@ -59,6 +62,15 @@ def gate_coefficients(weights: Tensor) -> Tensor:
     tensor([ 0.,  1.,  1., -2.], dtype=torch.float64)
     """
     return weights @ COEFFICIENTS.to(device=weights.device, dtype=weights.dtype)
+
+
+def entry_coefficients(entries: Tensor) -> Tensor:
+    """Return the coefficients [..., 4] of truth tables [..., 4], g(0,0), g(0,1), g(1,0), g(1,1).
+
+    >>> entry_coefficients(torch.tensor([0.0, 1.0, 1.0, 0.0]))  # XOR
+    tensor([ 0.,  1.,  1., -2.])
+    """
+    return entries @ ENTRY_COEFFICIENTS.to(device=entries.device, dtype=entries.dtype)
 
 
 def reads_inputs(gates: Tensor, *, same_input: Tensor) -> Tensor:

@@ -57,11 +57,12 @@ def select_backend(device: torch.device, requested: str | None = None) -> Backen
 
 
 def select_network_backend(
-    device: torch.device, requested: str | None = None
+    device: torch.device, requested: str | None = None, *, parametrisation: str
 ) -> NetworkBackend | None:
-    """Return the backend of :func:`select_backend` if it runs whole networks, else None."""
+    """Return the backend of :func:`select_backend` if it runs whole networks of a parametrisation, else None."""
     backend = select_backend(device, requested)
-    return cast(NetworkBackend, backend) if hasattr(backend, "TrainingRun") else None
+    known = parametrisation in getattr(backend, "PARAMETRISATIONS", ())
+    return cast(NetworkBackend, backend) if known else None
 
 
 @functools.cache

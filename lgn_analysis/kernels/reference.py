@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from lgn_analysis.gates.noise import NoiseKey, Purpose, gumbel, random_signs
+from lgn_analysis.gates.parametrisations import get_parametrisation
 from lgn_analysis.gates.table import COEFFICIENTS, gate_coefficients
+from lgn_analysis.kernels.checks import check_curvature
 from lgn_analysis.kernels.interface import (
     NetworkSpec,
     OutputLoss,
     Weight,
-    check_curvature,
     length_scales,
 )
 
@@ -122,21 +123,21 @@ def training_forward(
 
     Args:
         network: the network.
-        logits: [n_out, 16] of every layer.
+        logits: [n_out, 16] of every layer, or what its parametrisation has instead.
         x: bool or floats [batch, n_features].
         key: the noise, given exactly when the relaxation is noisy.
     """
-    values = x.T.to(logits[0].dtype)
+    values, law = x.T.to(logits[0].dtype), get_parametrisation(network.parametrisation)
     for layer, (wiring, z) in enumerate(zip(network.wirings, logits, strict=True)):
         g = None
         if key is not None:
             place = network.first_layer + layer
-            g = gumbel(key, place, z.shape[0], dtype=z.dtype, device=z.device)
+            g = law.draw_noise(key, place, z.shape[0], dtype=z.dtype, device=z.device)
         tau = network.taus[layer] if network.taus else None
-        weights = network.relaxation.training_weights(z, g, tau=tau)
+        coefficients = law.training_coefficients(z, network.relaxation, g, tau=tau)
         if network.grad_factor != 1.0:
             values = values.detach() + network.grad_factor * (values - values.detach())
-        values = gate_layer(values, wiring, gate_coefficients(weights))
+        values = gate_layer(values, wiring, coefficients)
     return _group_sums(values, network) / network.group_tau
 
 
@@ -160,9 +161,9 @@ def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tens
 
 def _discrete_layers(network: NetworkSpec, logits: Sequence[Tensor], bits: Tensor) -> list[Tensor]:
     """Return each layer's discrete outputs on packed bits, int64 [n_out, n_words]."""
-    layers = [pack_bits(bits.T)]
+    layers, law = [pack_bits(bits.T)], get_parametrisation(network.parametrisation)
     for wiring, z in zip(network.wirings, logits, strict=True):
-        layers.append(gate_layer_packed(layers[-1], wiring, z.detach().argmax(-1)))
+        layers.append(gate_layer_packed(layers[-1], wiring, law.gates(z)))
     return layers[1:]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import whole
 from lgn_analysis.data import Dataset
+from lgn_analysis.gates.parametrisations import GATES16, get_parametrisation
 from lgn_analysis.gates.table import GATE_NAMES, N_GATES, reads_inputs
 from lgn_analysis.kernels.reference import count_ones
 from lgn_analysis.metrics.evaluation import SHAPE, split_tensors
@@ -23,16 +24,26 @@ from lgn_analysis.network import (
     LogicLayer,
     LogicNetwork,
     as_bits,
+    changed_by_hand,
     check_choices,
     check_features,
     require_network,
-    specify,
 )
 
 UNUSED_ENTROPY: Final = 1.8873
 """Lower edge, in nats, of the central 95 % of the entropy of softmax(z), z ~ N(0, 1)^16.
 
 The 2.5 % quantile of 2·10⁷ draws, standard error 0.0002.
+"""
+UNUSED_ENTROPIES: Final = {
+    GATES16: UNUSED_ENTROPY,
+    "light": 0.7817,
+    "light-sigmoid": 1.9165,
+    "walsh": 1.0279,
+}
+"""The same by parametrisation, of the distribution over gates that parameters from N(0, 1) mean.
+
+Entries of a truth table are independent: it is the sum of four entropies of one bit, at most log 16 too.
 """
 
 
@@ -47,7 +58,8 @@ def gate_usage(
     """Return a row a layer: entropy, three notions of unused, and the gate histogram.
 
     ``unused`` is the paper's: the share of gates whose entropy of softmax(z) still exceeds
-    :data:`UNUSED_ENTROPY`. It describes training, not function, and has no meaning for a network
+    :data:`UNUSED_ENTROPY`; of other parametrisations than sixteen logits it is the entropy of the
+    distribution over gates that they mean, with the edge in :data:`UNUSED_ENTROPIES`. It describes training, not function, and has no meaning for a network
     with residual initialisation, which starts below the threshold. ``constant`` is the share whose
     discrete output is the same on every sample of ``data``; NaN without data. ``unreachable`` is
     the share from which no path leads to an output once discretised; NaN where the network was changed by
@@ -71,13 +83,14 @@ def gate_usage(
         activity = _gate_activity(model, x, whole("batch_size", batch_size, least=1))
         constant = [float(((n == 0) | (n == len(x))).mean()) for n in activity]
     entropies, gates = [], []
-    for z in (_as_float64(layer.logits) for layer in model.layers):
-        entropies.append(_entropy(z))
-        gates.append(z.argmax(-1))
+    for layer in model.layers:
+        law = get_parametrisation(layer.parametrisation)
+        entropies.append(_entropy(_as_float64(law.gate_logits(layer.logits.detach()))))
+        gates.append(law.gates(layer.logits).cpu().numpy())
     if any(np.isnan(entropy).any() for entropy in entropies):
         check_choices(model.layers)
     unreachable = [math.nan] * len(model.layers)
-    if specify(model, "discrete").network is not None:
+    if not changed_by_hand(model, discrete=True):
         unreachable = _unreachable_shares(model, gates)
     rows = []
     for index, (layer, entropy) in enumerate(zip(model.layers, entropies, strict=True)):
@@ -88,7 +101,7 @@ def gate_usage(
                 "n_gates": layer.n_out,
                 # NumPy adds in one order; torch's own sum depends on how many threads there are.
                 "entropy": float(entropy.mean()),
-                "unused": float((entropy > UNUSED_ENTROPY).mean()),
+                "unused": float((entropy > UNUSED_ENTROPIES[layer.parametrisation]).mean()),
                 "constant": constant[index],
                 "unreachable": unreachable[index],
                 **dict(zip(GATE_NAMES, histogram.tolist(), strict=True)),

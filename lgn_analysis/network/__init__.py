@@ -15,6 +15,8 @@ from lgn_analysis.network.modes import MODES, Mode
 from lgn_analysis.network.network import LogicNetwork
 from lgn_analysis.network.specification import (
     Specification,
+    changed_by_hand,
+    require_gates16,
     require_network,
     require_plain,
     specify,
@@ -30,8 +32,10 @@ __all__ = [
     "as_bits",
     "call_layer",
     "call_network",
+    "changed_by_hand",
     "check_choices",
     "check_features",
+    "require_gates16",
     "require_network",
     "require_plain",
     "specify",

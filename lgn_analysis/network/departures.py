@@ -37,13 +37,17 @@ def departure(network: LogicNetwork, kind: type, resolved: str, *, training: boo
         resolved: the pass: train, noisy, soft or discrete.
         training: whether whole training steps are meant, gradients and Adam included.
     """
-    reason = structural_departure(network, kind, discrete=resolved == "discrete")
-    reason = reason or hook_departure(network)
+    reason = hand_changes(network, kind, discrete=resolved == "discrete")
     if not reason and not has_kernels(resolved, network.layers[0].relaxation):
         reason = f"no kernel computes {type(network.relaxation).__name__}"
     if training:
         reason = reason or training_departure(network)
     return reason
+
+
+def hand_changes(network: LogicNetwork, kind: type, *, discrete: bool = False) -> str:
+    """Return how a network departs from its class, in its parts or by hooks; "" if it does not."""
+    return structural_departure(network, kind, discrete=discrete) or hook_departure(network)
 
 
 def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = False) -> str:
@@ -77,7 +81,8 @@ def structural_departure(network: LogicNetwork, kind: type, *, discrete: bool = 
         expected = (network.n_features if index == 0 else network.width, network.width, index)
         if sizes != expected:
             return f"layer {index} has n_in, n_out and index {sizes}, not {expected}"
-        for name in () if discrete else ("relaxation", "grad_factor"):
+        compared = ("relaxation", "parametrisation", "grad_factor")
+        for name in ("parametrisation",) if discrete else compared:
             one, other = first[name], own[name]
             if one is not other and one != other:
                 return f"layers 0 and {index} differ in {name}: {one} and {other}"
@@ -160,6 +165,7 @@ def make_spec(network: LogicNetwork, resolved: str) -> NetworkSpec:
         wirings=tuple(layer.wiring for layer in network.layers),
         n_features=network.n_features,
         relaxation=Soft(first.relaxation.tau) if soft else first.relaxation,
+        parametrisation=first.parametrisation,
         n_groups=group_sum.n_groups,
         group_tau=group_sum.group_tau,
         grad_factor=first.grad_factor if training else 1.0,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+import inspect
+from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.relaxations import relaxation_from
 
+_REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 _NO_BITS: Final = (
     "discrete mode works on bits, and the inputs hold values other than 0 and 1; "
     'threshold them first (lgn.thermometer), or use mode="soft"'
@@ -83,3 +87,20 @@ def check_arguments(
         raise InvalidInputError(
             f"gradient_dtype must be torch.float32 or torch.bfloat16, got {gradient_dtype}"
         )
+
+
+def network_arguments(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a network's class for its configuration, or raise with what is unknown."""
+    if lacking := [name for name in _REQUIRED if name not in config]:
+        raise InvalidInputError(
+            f"a network's configuration needs {', '.join(lacking)} too; give that of a network, "
+            "model.config"
+        )
+    arguments = dict(config)
+    relaxation = relaxation_from(arguments)
+    known = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    if unknown := [name for name in arguments if name not in known]:
+        raise InvalidInputError(
+            f"a network's configuration has no {', '.join(map(repr, unknown))}; leave it out"
+        )
+    return {**arguments, "relaxation": relaxation}

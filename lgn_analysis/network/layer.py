@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import real, seed_number, whole
-from lgn_analysis.gates.initialisation import initial_logits
 from lgn_analysis.gates.noise import MAX_LAYERS, NoiseKey, Purpose, fresh_key, generator_for
+from lgn_analysis.gates.parametrisations import (
+    GATES16,
+    PARAMETRISATIONS,
+    Parametrisation,
+    get_parametrisation,
+)
 from lgn_analysis.gates.relaxations import (
     CAGE,
     RELAXATIONS,
@@ -22,9 +27,7 @@ from lgn_analysis.gates.relaxations import (
     GumbelST,
     Relaxation,
     Soft,
-    soft_weights,
 )
-from lgn_analysis.gates.table import N_GATES, gate_coefficients
 from lgn_analysis.gates.wiring import check_wiring, make_wiring
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
 from lgn_analysis.kernels.interface import NetworkSpec, is_transformed
@@ -44,6 +47,8 @@ class LogicLayer(nn.Module):
         n_in: number of inputs.
         n_out: number of gates; ``2·n_out >= n_in``.
         relaxation: how gates are relaxed; default ``GumbelST(tau=1.0)``.
+        parametrisation: what the trainable numbers of a gate are: ``"gates16"``, ``"light"``,
+            ``"light-sigmoid"`` or ``"walsh"``; see :mod:`lgn_analysis.gates.parametrisations`.
         wiring: ``"random"``, ``"unique"``, or an integer tensor [2, n_out].
         init: ``"normal"`` or ``"residual"``.
         seed: draws wiring and logits; None takes one from torch's own generator.
@@ -53,7 +58,7 @@ class LogicLayer(nn.Module):
         dtype: dtype of the logits; None is torch's default.
 
     Attributes:
-        logits: Parameter [n_out, 16].
+        logits: Parameter [n_out, 16], or where the parametrisation is another [n_out, 4], its numbers.
         wiring: buffer int64 [2, n_out], saved with the model.
         confidence: buffer [] of the logits' dtype, saved with the model, where the relaxation is
             CAGE; every training forward moves it, as batch normalisation moves its statistics
@@ -73,6 +78,7 @@ class LogicLayer(nn.Module):
         n_out: int,
         *,
         relaxation: Relaxation | None = None,
+        parametrisation: str = GATES16,
         wiring: str | Tensor = "random",
         init: str = "normal",
         seed: int | None = None,
@@ -90,7 +96,8 @@ class LogicLayer(nn.Module):
         dtype = check_dtype(dtype)
         self.n_in = n_in
         self.n_out = n_out
-        self.relaxation = check_relaxation(relaxation)
+        self.relaxation = check_relaxation(relaxation, parametrisation)
+        self.parametrisation = parametrisation
         self.index = index
         self.grad_factor = float(grad_factor)
         self.backend = backend
@@ -108,7 +115,7 @@ class LogicLayer(nn.Module):
         else:
             pairs = check_wiring(wiring, n_in, n_out).clone()
         self.register_buffer("wiring", pairs)
-        logits = initial_logits(
+        logits = self._law.initial(
             init,
             n_out,
             generator=generator_for(seed, Purpose.LOGITS, index),
@@ -130,7 +137,8 @@ class LogicLayer(nn.Module):
             draw: the noise to use; None takes a fresh one from torch's own generator.
         """
         check_features(x, self.n_in)
-        if self.logits.shape[-2:] != (self.n_out, N_GATES) or self.wiring.shape != (2, self.n_out):
+        shape = (self.n_out, self._law.n_parameters)
+        if self.logits.shape[-2:] != shape or self.wiring.shape != (2, self.n_out):
             raise InvalidInputError(
                 f"layer {self.index} has {self.n_out} gates, and by hand it was given logits of shape "
                 f"{tuple(self.logits.shape)} and a wiring of shape {tuple(self.wiring.shape)}; make it "
@@ -152,12 +160,15 @@ class LogicLayer(nn.Module):
         if is_fusible(resolved, x, [self.logits], self.relaxation) and not (
             parts.patches() or layer_departure(self)
         ):
-            backend = select_network_backend(self.logits.device, self.backend)
+            backend = select_network_backend(
+                self.logits.device, self.backend, parametrisation=self.parametrisation
+            )
             if backend is not None:
                 return self._forward_whole(backend, x, resolved, draw)
         noise = None
         if resolved != "soft" and self.relaxation.noisy:
-            noise = self._kernels.gumbel(
+            own = self.parametrisation != GATES16
+            noise = (self._law.draw_noise if own else self._kernels.gumbel)(
                 draw or fresh_key(Purpose.TRAINING),
                 whole("index", self.index, least=0, most=MAX_LAYERS - 1),
                 self.n_out,
@@ -175,6 +186,7 @@ class LogicLayer(nn.Module):
             wirings=(self.wiring,),
             n_features=self.n_in,
             relaxation=Soft(self.relaxation.tau) if resolved == "soft" else self.relaxation,
+            parametrisation=self.parametrisation,
             n_groups=self.n_out,
             group_tau=1.0,
             grad_factor=self.grad_factor if resolved == "train" else 1.0,
@@ -188,17 +200,18 @@ class LogicLayer(nn.Module):
     def forward_features(self, x: Tensor, resolved: str, noise: Tensor | None) -> Tensor:
         """Return [n_out, ...] for x [n_in, ...], ``resolved`` one of train, soft and noisy.
 
-        ``noise`` [n_out, 16] is given exactly where the mode draws it.
+        ``noise``, of the shape of the logits, is given exactly where the mode draws it.
         """
         if resolved == "soft":
-            weights = soft_weights(self.logits, self.relaxation.tau)
-        elif self.relaxation.adaptive:
-            weights = self.relaxation.training_weights(self.logits, noise, tau=self.adapt())
+            coefficients = self._law.soft_coefficients(self.logits, self.relaxation.tau)
         else:
-            weights = self.relaxation.training_weights(self.logits, noise)
+            tau = self.adapt() if self.relaxation.adaptive else None
+            coefficients = self._law.training_coefficients(
+                self.logits, self.relaxation, noise, tau=tau
+            )
         if resolved == "train" and self.grad_factor != 1.0:
             x = scale_gradient(x, self.grad_factor)
-        return self._kernels.gate_layer(x, self.wiring, gate_coefficients(weights))
+        return self._kernels.gate_layer(x, self.wiring, coefficients)
 
     def adapt(self) -> Tensor:
         """Take the confidence to these logits and return the temperature of the gradient, [].
@@ -225,16 +238,21 @@ class LogicLayer(nn.Module):
 
     @property
     def gates(self) -> Tensor:
-        """The discrete gates, ``argmax z``: int64 [n_out]; refused where a logit is NaN."""
+        """The discrete gates, ``argmax z`` of sixteen logits: int64 [n_out]; refused where one is NaN."""
         check_choices([self])
-        return self.logits.detach().argmax(-1)
+        return self._law.gates(self.logits)
+
+    @property
+    def _law(self) -> Parametrisation:
+        return get_parametrisation(self.parametrisation)
 
     @property
     def _kernels(self) -> Backend:
         return select_backend(self.logits.device, self.backend)
 
     def extra_repr(self) -> str:
-        return f"{self.n_in}, {self.n_out}, relaxation={self.relaxation}, index={self.index}"
+        own = "" if self.parametrisation == GATES16 else f"{self.parametrisation}, "
+        return f"{self.n_in}, {self.n_out}, {own}relaxation={self.relaxation}, index={self.index}"
 
 
 def layer_departure(layer: nn.Module) -> str:
@@ -250,7 +268,10 @@ def layer_departure(layer: nn.Module) -> str:
     n_out, relaxation = own["n_out"], own["relaxation"]
     if type(z) not in (nn.Parameter, Tensor) or type(wiring) is not Tensor:
         return "holds tensors of a class of their own"
-    if z.shape != (n_out, N_GATES) or wiring.shape != (2, n_out):
+    law = own.get("parametrisation")
+    if type(law) is not str or law not in PARAMETRISATIONS:
+        return f"has the parametrisation {law!r}"
+    if z.shape != (n_out, PARAMETRISATIONS[law].n_parameters) or wiring.shape != (2, n_out):
         return f"has logits {tuple(z.shape)} and a wiring {tuple(wiring.shape)} for {n_out} gates"
     if wiring.dtype != torch.int64 or wiring.device != z.device:
         return f"has a wiring of {wiring.dtype} on {wiring.device}"
@@ -278,16 +299,33 @@ _RELAXATIONS: Final[dict[type[Relaxation], frozenset[str]]] = {
 _KINDS: Final[tuple[type[Relaxation], ...]] = (Relaxation, *RELAXATIONS.values())
 for _kind in _KINDS:
     parts.unpatched(_kind)
+for _law in PARAMETRISATIONS.values():
+    parts.unpatched(type(_law))
 
 
-def check_relaxation(relaxation: Relaxation | None) -> Relaxation:
-    """Return the relaxation, or the default one for None."""
+def check_relaxation(relaxation: Relaxation | None, parametrisation: str = GATES16) -> Relaxation:
+    """Return the relaxation of gates of a parametrisation, or the default one for None."""
+    law = get_parametrisation(parametrisation)
     if relaxation is None:
-        return GumbelST()
+        relaxation = GumbelST()
     if not isinstance(relaxation, Relaxation):
         kinds = ", ".join(f"{kind.__name__}()" for kind in RELAXATIONS.values())
         raise InvalidInputError(f"relaxation must be one of {kinds}, got {relaxation!r}")
+    law.check(relaxation)
     return relaxation
+
+
+def common_attribute(layers: Sequence[LogicLayer], name: str) -> Any:
+    """Return the attribute that all layers agree in."""
+    first = getattr(layers[0], name)
+    for index, layer in enumerate(layers):
+        value = getattr(layer, name)
+        if value is not first and value != first:
+            raise InvalidInputError(
+                f"the layers differ in {name}: {first} in the first and {value} in layer "
+                f"{index}; the network has none as a whole"
+            )
+    return first
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +14,36 @@ from lgn_analysis.base.memory import require_memory
 from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.gates.footprint import network_bytes
 from lgn_analysis.gates.noise import NoiseKey, Purpose, fresh_key
-from lgn_analysis.gates.relaxations import Relaxation, relaxation_config, relaxation_from
-from lgn_analysis.gates.table import N_GATES
+from lgn_analysis.gates.parametrisations import GATES16, get_parametrisation
+from lgn_analysis.gates.relaxations import Relaxation, relaxation_config
 from lgn_analysis.kernels import Backend, NetworkBackend, select_backend, select_network_backend
 from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network import parts
 from lgn_analysis.network.calling import call_layer, draws_noise, watched_outputs
 from lgn_analysis.network.departures import (
     departure,
+    hand_changes,
     hook_departure,
     make_spec,
     structural_departure,
 )
 from lgn_analysis.network.group_sum import GroupSum
-from lgn_analysis.network.inputs import as_bits, check_arguments, check_features, flat_values
+from lgn_analysis.network.inputs import (
+    as_bits,
+    check_arguments,
+    check_features,
+    flat_values,
+    network_arguments,
+)
 from lgn_analysis.network.layer import (
     LogicLayer,
     check_choices,
     check_dtype,
     check_relaxation,
+    common_attribute,
     temperatures,
 )
 from lgn_analysis.network.modes import Mode, chooses_gates, is_fusible, resolve_mode
-
-_REQUIRED: Final = ("n_features", "width", "depth", "n_classes", "group_tau", "relaxation", "tau")
 
 
 @parts.unpatched
@@ -53,6 +58,8 @@ class LogicNetwork(nn.Module):
         group_tau: group-sum temperature; the scale of a sum's own noise is about
             ``½·sqrt(width / n_classes)``, and a much smaller group_tau drowns the signal in it.
         relaxation: default ``GumbelST(tau=1.0)``.
+        parametrisation: a gate's trainable numbers: sixteen logits, ``"gates16"``, or four that give its
+            truth table; see :mod:`lgn_analysis.gates.parametrisations`.
         wiring: ``"random"`` or ``"unique"``.
         init: ``"normal"`` or ``"residual"``.
         seed: draws wiring and initial logits, and names the noise of an integer ``draw``.
@@ -84,6 +91,7 @@ class LogicNetwork(nn.Module):
         group_tau: float,
         *,
         relaxation: Relaxation | None = None,
+        parametrisation: str = GATES16,
         wiring: str = "random",
         init: str = "normal",
         seed: int = 0,
@@ -94,7 +102,7 @@ class LogicNetwork(nn.Module):
         gradient_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        relaxation = check_relaxation(relaxation)
+        relaxation = check_relaxation(relaxation, parametrisation)
         n_features = whole("n_features", n_features)
         width, depth = whole("width", width), whole("depth", depth, least=1)
         n_classes = whole("n_classes", n_classes)
@@ -103,7 +111,9 @@ class LogicNetwork(nn.Module):
         check_arguments(wiring, width, n_classes, n_groups, gradient_dtype)
         dtype = check_dtype(dtype)
         require_memory(
-            network_bytes(n_features, width, depth, dtype),
+            network_bytes(
+                n_features, width, depth, dtype, get_parametrisation(parametrisation).n_parameters
+            ),
             f"the logits and the wiring of {depth} x {width} gates",
             "lower width or depth",
         )
@@ -114,6 +124,7 @@ class LogicNetwork(nn.Module):
                 n_features if index == 0 else width,
                 width,
                 relaxation=relaxation,
+                parametrisation=parametrisation,
                 wiring=wiring,
                 init=init,
                 seed=seed,
@@ -124,32 +135,18 @@ class LogicNetwork(nn.Module):
             )
             for index in range(depth)
         )
-        # A ModuleList, which type checkers take for a list of plain modules.
-        self.layers = cast("Sequence[LogicLayer]", layers)
+        self.layers = cast("Sequence[LogicLayer]", layers)  # type checkers see plain modules
         self.group_sum = GroupSum(n_groups, group_tau)
         self.gradient_dtype = gradient_dtype
-        self.n_features = n_features
-        self.width = width
-        self.depth = depth
-        self.n_classes = n_classes
+        self.n_features, self.n_classes = n_features, n_classes
+        self.width, self.depth = width, depth
         self.seed = seed
 
     @classmethod
     def from_config(cls, config: dict[str, Any], **overrides: Any) -> LogicNetwork:
         """Return a network built from :attr:`config`, the inverse of reading it."""
-        arguments = {**config, **overrides}
-        if lacking := [name for name in _REQUIRED if name not in arguments]:
-            raise InvalidInputError(
-                f"a network's configuration needs {', '.join(lacking)} too; give that of a network, "
-                "model.config"
-            )
-        relaxation = relaxation_from(arguments)
-        known = inspect.signature(cls.__init__).parameters
-        if unknown := [name for name in arguments if name not in known]:
-            raise InvalidInputError(
-                f"a network's configuration has no {', '.join(map(repr, unknown))}; leave it out"
-            )
-        return cls(**arguments, relaxation=relaxation)
+        arguments = network_arguments(cls, {**config, **overrides})
+        return cls(**arguments)
 
     def forward(
         self, x: Tensor, *, mode: Mode | None = None, draw: int | NoiseKey | None = None
@@ -178,7 +175,7 @@ class LogicNetwork(nn.Module):
         check_features(x, self.n_features)
         relaxation = self.layers[0].relaxation
         resolved = resolve_mode(mode, self.training, relaxation)
-        whole = select_network_backend(self.device, self.backend)
+        whole = self._network_backend()
         logits = [layer.logits for layer in self.layers]
         if whole is None or not is_fusible(resolved, x, logits, relaxation):
             if discrete:
@@ -196,7 +193,8 @@ class LogicNetwork(nn.Module):
         """Set the gate temperature of every layer, for training and for soft mode."""
         tau = positive("tau", tau)
         for layer in self.logic_layers:
-            layer.relaxation = replace(layer.relaxation, tau=tau)
+            moved = replace(layer.relaxation, tau=tau)
+            layer.relaxation = check_relaxation(moved, layer.parametrisation)
 
     def set_backend(self, backend: str | None) -> None:
         """Force a kernel backend by name; None chooses by device."""
@@ -209,7 +207,7 @@ class LogicNetwork(nn.Module):
         Each item is [n_out, ceil(batch / 64)]; see ``kernels.Backend.unpack_bits``. Of a network that
         was changed by hand they are what its layers return in ``model(x, mode="discrete")``.
         """
-        if departure(self, LogicNetwork, "discrete"):
+        if hand_changes(self, LogicNetwork, discrete=True):
             for outputs in watched_outputs(self, x):
                 yield self._kernels.pack_bits(as_bits(outputs).reshape(-1, outputs.shape[-1]).T)
             return
@@ -294,7 +292,17 @@ class LogicNetwork(nn.Module):
     @relaxation.setter
     def relaxation(self, relaxation: Relaxation) -> None:
         for layer in self.logic_layers:
-            layer.relaxation = check_relaxation(relaxation)
+            layer.relaxation = check_relaxation(relaxation, layer.parametrisation)
+
+    @property
+    def parametrisation(self) -> str:
+        """The parametrisation of every layer, by name; refused where they differ."""
+        return cast(str, self._common("parametrisation"))
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable numbers of a gate."""
+        return get_parametrisation(self.parametrisation).n_parameters
 
     @property
     def relaxation_kind(self) -> type[Relaxation]:
@@ -335,6 +343,7 @@ class LogicNetwork(nn.Module):
             "n_classes": self.n_classes,
             "group_tau": group_sum.group_tau,
             **relaxation_config(self.relaxation),
+            "parametrisation": self.parametrisation,
             **self._drawn,
             "n_groups": group_sum.n_groups,
             "grad_factor": self._common("grad_factor"),
@@ -342,15 +351,7 @@ class LogicNetwork(nn.Module):
 
     def _common(self, name: str) -> Any:
         """Return the attribute that all layers agree in."""
-        first = getattr(self._first, name)
-        values = [getattr(layer, name) for layer in self.logic_layers]
-        for index, value in enumerate(values):
-            if value is not first and value != first:
-                raise InvalidInputError(
-                    f"the layers differ in {name}: {first} in the first and {value} in layer "
-                    f"{index}; the network has none as a whole"
-                )
-        return first
+        return common_attribute([self._first, *self.logic_layers[1:]], name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -382,7 +383,12 @@ class LogicNetwork(nn.Module):
         """Return the backend that runs a pass over the whole network; see :func:`specify`."""
         if departure(self, LogicNetwork, resolved):
             return None
-        return select_network_backend(self.device, self.backend)
+        return self._network_backend()
+
+    def _network_backend(self) -> NetworkBackend | None:
+        return select_network_backend(
+            self.device, self.backend, parametrisation=self.parametrisation
+        )
 
     @property
     def n_gates(self) -> int:
@@ -390,4 +396,5 @@ class LogicNetwork(nn.Module):
         return self.width * self.depth
 
     def extra_repr(self) -> str:
-        return f"{self.n_features} bits, {self.n_gates} gates, {self.n_gates * N_GATES} parameters"
+        n = self.n_gates * self.n_parameters
+        return f"{self.n_features} bits, {self.n_gates} gates, {n} parameters"

@@ -7,9 +7,11 @@ from typing import NamedTuple
 from torch import nn
 
 from lgn_analysis.base.errors import InvalidInputError
+from lgn_analysis.gates.parametrisations import GATES16
 from lgn_analysis.kernels.interface import NetworkSpec
 from lgn_analysis.network.departures import (
     departure,
+    hand_changes,
     hook_departure,
     make_spec,
     structural_departure,
@@ -61,13 +63,28 @@ def require_network(model: object, what: str) -> None:
         raise InvalidInputError(f"{what} needs a LogicNetwork, got {kind}{way_out}")
 
 
-def require_plain(model: object, what: str, *, hooks: bool = True) -> None:
+def changed_by_hand(model: LogicNetwork, *, discrete: bool = False) -> str:
+    """Return how a network departs from what its class says, in words; "" where it does not.
+
+    Kernels need not compute it all the same; that :func:`specify` says.
+
+    Args:
+        model: the network.
+        discrete: whether the discrete network is meant, in which relaxations have no part.
+    """
+    return hand_changes(model, LogicNetwork, discrete=discrete)
+
+
+def require_plain(
+    model: object, what: str, *, hooks: bool = True, any_parametrisation: bool = False
+) -> None:
     """Raise unless ``model`` is a LogicNetwork that is what its class says; see :func:`specify`.
 
     Args:
         model: anything.
         what: what needs it.
         hooks: whether hooks are a departure, too; they are no part of a stored model.
+        any_parametrisation: whether it knows others than ``gates16``.
     """
     require_network(model, what)
     assert isinstance(model, LogicNetwork)
@@ -75,4 +92,15 @@ def require_plain(model: object, what: str, *, hooks: bool = True) -> None:
     if reason:
         raise InvalidInputError(
             f"{what} needs a LogicNetwork that is what its class says, and of this one {reason}"
+        )
+    if not any_parametrisation:
+        require_gates16(model, what)
+
+
+def require_gates16(model: LogicNetwork, what: str) -> None:
+    """Raise unless gates have sixteen logits each, of which ``what`` is a statement."""
+    if model.parametrisation != GATES16:
+        raise InvalidInputError(
+            f"{what} is about the sixteen logits of parametrisation {GATES16!r}, and this network's is "
+            f"{model.parametrisation!r}"
         )

@@ -187,7 +187,7 @@ def diagnose(
     Raises:
         InvalidInputError: numbers out of range, data that do not fit, or a network changed by hand.
     """
-    require_plain(model, "a diagnosis")
+    require_plain(model, "a diagnosis", any_parametrisation=True)
     steps, seed = whole("steps", steps, least=1), seed_number(seed)
     lr, eps = positive("lr", lr), positive("eps", eps)
     draws = whole("draws_per_step", draws_per_step, least=1)

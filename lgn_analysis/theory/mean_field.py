@@ -6,7 +6,7 @@ matrices ``A_ij = [[1, μ_j], [μ_i, r_ij]]`` of samples i and j, r_ii = q_i:
 
     forward      μ' = E[c]·(1, μ, μ, μ²)               r'_ij = tr M (A_ij ⊗ A_ij)
     backward     D_ij <- χ_ij D_ij · n_out / n_in       χ_ij = tr M_A A_ij + tr M_B A_ij
-    in z         E (∂L/∂z)² = 1/16 Σ_ij D_ij tr N (A_ij ⊗ A_ij)
+    in z         E (∂L/∂z)² = 1/16 Σ_ij D_ij tr N (A_ij ⊗ A_ij), 1/4 of four numbers a gate
 
 D_ij is the mean over gates of ``∂L/∂y(i) ∂L/∂y(j)``, M_A and M_B the blocks of M for (c1, c3) and
 (c2, c3). The derivations are in ``docs/theory.md``.
@@ -25,7 +25,6 @@ from torch import Tensor
 from lgn_analysis.base.validation import seed_number, whole
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.moments import GateMoments, gate_moments
-from lgn_analysis.gates.table import N_GATES
 from lgn_analysis.hessian.results.table import Tabular
 from lgn_analysis.network import LogicNetwork, require_plain
 from lgn_analysis.theory.input_pairs import InputPairs, pairs_of, random_bits
@@ -101,7 +100,7 @@ def mean_field(
     >>> mean_field(model).layers["chi"].round(6).tolist()
     [1.0, 1.0, 1.0]
     """
-    require_plain(model, "mean-field theory")
+    require_plain(model, "mean-field theory", any_parametrisation=True)
     batch_size = whole("batch_size", batch_size, least=1)
     n_groups = model.group_sum.n_groups
     classes = (
@@ -114,7 +113,9 @@ def mean_field(
         random_bits(classes) if data is None else pairs_of(data, model.n_features, classes, seed)
     )
     init = model.config["init"]
-    moments = [gate_moments(init, layer.relaxation) for layer in model.layers]
+    moments = [
+        gate_moments(init, layer.relaxation, layer.parametrisation) for layer in model.layers
+    ]
     one_draw = _forward(inputs, moments, between_draws=False)
     rms = mean_rms = _gradient_rms(model, inputs, moments, one_draw, one_draw[-1], batch_size)
     if model.relaxation.noisy:
@@ -199,7 +200,7 @@ def _gradient_rms(
         gradient = _of_two_inputs(of.gradient_between if between else of.gradient)
         of_samples = (ones * _form(gradient, at_input.of_one)).mean()
         of_pairs = twos @ _form(gradient, at_input.of_two)
-        square = batch_size * (of_samples + (batch_size - 1) * of_pairs) / N_GATES
+        square = batch_size * (of_samples + (batch_size - 1) * of_pairs) / model.n_parameters
         found.append(math.sqrt(max(float(square), 0.0)))
         chi = _chi(of.coefficients_between if between else of.coefficients)
         scale = layer.grad_factor**2 * layer.n_out / layer.n_in

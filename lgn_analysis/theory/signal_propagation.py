@@ -38,10 +38,9 @@ from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
 from lgn_analysis.base.validation import positive, seed_number, whole
 from lgn_analysis.data import Dataset
-from lgn_analysis.gates.initialisation import initial_logits
 from lgn_analysis.gates.moments import has_moments
 from lgn_analysis.gates.noise import NoiseKey, Purpose, generator_for
-from lgn_analysis.gates.table import N_GATES
+from lgn_analysis.gates.parametrisations import get_parametrisation
 from lgn_analysis.hessian.operators.batches import Batch
 from lgn_analysis.hessian.operators.linear import isolated
 from lgn_analysis.hessian.results.intervals import mean_interval, paired_ratio_interval
@@ -112,7 +111,9 @@ def signal_propagation(
         progress=progress,
     )[eps]
     layers = found.layers.assign(predicted_rms=math.nan, predicted_overlap=math.nan)
-    if has_moments(model.config["init"], model.relaxation) and is_as_drawn(model):
+    if has_moments(model.config["init"], model.relaxation, model.parametrisation) and is_as_drawn(
+        model
+    ):
         pair = split_tensors(data, "train")
         theory = mean_field(model, data=pair, batch_size=found.batch_size, seed=found.seed).layers
         layers["predicted_rms"] = theory["gradient_rms"]
@@ -136,7 +137,7 @@ def measure_signals(
 
     Gradients do not depend on ε, and are computed once for all.
     """
-    require_plain(model, "signal propagation")
+    require_plain(model, "signal propagation", any_parametrisation=True)
     batches, batch_size = check_batches(batches), whole("batch_size", batch_size, least=2)
     draws = whole("draws", draws, least=2) if model.relaxation.noisy else 1
     eps = [positive("eps", value) for value in eps]
@@ -150,7 +151,8 @@ def measure_signals(
         )
     gradients = batches // 2 + 4
     require_memory(
-        model.n_gates * (gradients * N_GATES * model.dtype.itemsize + batch_size * _BYTES_A_GATE),
+        model.n_gates
+        * (gradients * model.n_parameters * model.dtype.itemsize + batch_size * _BYTES_A_GATE),
         f"{gradients} gradients of {model.depth} x {model.width} gates",
         "take fewer batches",
         device=model.device,
@@ -193,7 +195,7 @@ def is_as_drawn(model: LogicNetwork) -> bool:
     return all(
         torch.equal(
             layer.logits.detach().cpu(),
-            initial_logits(
+            get_parametrisation(layer.parametrisation).initial(
                 init,
                 layer.n_out,
                 generator=generator_for(seed, Purpose.LOGITS, layer.index),
@@ -260,7 +262,7 @@ class _Subject:
                 found["same_batch"][layer] = squares
             first += second
             first /= 2 * n
-        count = n * self.model.width * N_GATES
+        count = n * self.model.width * self.model.n_parameters
         return {name: total / count for name, total in found.items()}, totals[0]
 
     def activations(

@@ -20,6 +20,7 @@ from lgn_analysis.base.validation import positive, real, seed_number, shown, who
 from lgn_analysis.data import Dataset, load_dataset, relabelled
 from lgn_analysis.data.labels import LABELS, PERMUTED, TRUE
 from lgn_analysis.gates.initialisation import INITIALISATIONS
+from lgn_analysis.gates.parametrisations import GATES16, PARAMETRISATIONS, get_parametrisation
 from lgn_analysis.gates.relaxations import CAGE, OPTIONS, RELAXATIONS, relaxation_from
 from lgn_analysis.gates.schedules import CONSTANT, SCHEDULES, TauSchedule
 from lgn_analysis.gates.wiring import WIRINGS
@@ -206,6 +207,11 @@ class NetworkConfig:
         "gates without noise",
         choices=tuple(RELAXATIONS),
     )
+    parametrisation: str = option(
+        GATES16,
+        "trainable numbers of a gate: sixteen logits, or four that give its truth table",
+        choices=tuple(PARAMETRISATIONS),
+    )
     tau: float = option(1.0, "gate temperature, with a schedule that of the first step")
     wiring: str = option("random", "which inputs the gates read", choices=WIRINGS)
     init: str = option(
@@ -252,8 +258,10 @@ class NetworkConfig:
                 )
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f"dtype must be float32 or float64, got {self.dtype!r}")
-        # Refuses what fits no relaxation.
-        relaxation_from({name: getattr(self, name) for name in ("relaxation", "tau", *OPTIONS)})
+        names = ("relaxation", "tau", *OPTIONS)
+        # Refuses what fits no relaxation, or one that fits no such gates.
+        relaxation = relaxation_from({name: getattr(self, name) for name in names})
+        get_parametrisation(self.parametrisation).check(relaxation)
 
     def build(self, data: Dataset) -> LogicNetwork:
         """Return the network for a data set."""

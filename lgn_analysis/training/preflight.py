@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.validation import shown
 from lgn_analysis.data import Dataset
 from lgn_analysis.gates.footprint import require_training_memory
+from lgn_analysis.gates.parametrisations import get_parametrisation
 from lgn_analysis.gates.schedules import TauSchedule
 from lgn_analysis.metrics import check_labels
 from lgn_analysis.network import LogicNetwork, require_plain
@@ -57,7 +59,7 @@ def check_run(
             f"of {data.name!r}; use at most {n_train}"
         )
     if directory is not None:
-        require_plain(model, "a run directory", hooks=False)
+        require_plain(model, "a run directory", hooks=False, any_parametrisation=True)
     draws = config.training.draws_per_step
     if draws > 1 and not model.relaxation.noisy:
         raise InvalidInputError(
@@ -77,4 +79,8 @@ def check_run(
             f"{type(model.relaxation).__name__} adapts its temperature by itself; leave "
             "tau_schedule out, or train HardST"
         )
+    if schedule is not None:  # a parametrisation may have no temperature but 1
+        law = get_parametrisation(model.parametrisation)
+        for step in (0, schedule.steps):
+            law.check(replace(model.relaxation, tau=schedule.at(step)))
     return schedule

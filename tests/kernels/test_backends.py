@@ -30,7 +30,7 @@ def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
 
 def test_the_reference_can_be_forced_and_runs_layer_by_layer() -> None:
     assert select_backend(CPU, "reference") is reference
-    assert select_network_backend(CPU, "reference") is None
+    assert select_network_backend(CPU, "reference", parametrisation="gates16") is None
 
 
 def test_a_cuda_model_on_the_cpu_is_refused_when_it_runs() -> None:

@@ -140,7 +140,7 @@ def test_the_mean_over_draws_is_predicted(digits):
 
 
 def test_what_theory_does_not_know_is_measured_without_a_prediction(digits, monkeypatch):
-    monkeypatch.setattr(signals, "has_moments", lambda init, relaxation: False)
+    monkeypatch.setattr(signals, "has_moments", lambda init, relaxation, parametrisation: False)
     model = network(lgn.Soft(), depth=1, width=500)
     layers = lgn.signal_propagation(model, digits, batches=6, batch_size=16).layers
     assert layers[["predicted_rms", "predicted_overlap"]].isna().all().all()
@@ -204,3 +204,23 @@ def test_it_leaves_the_random_state_alone_and_says_what_it_holds(digits):
 def test_what_does_not_fit_is_refused(make_network, options, message):
     with pytest.raises(InvalidInputError, match=message):
         lgn.mean_field(make_network(), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "init", "relaxation"),
+    [
+        ("light", "normal", lgn.Soft()),
+        ("light", "residual", lgn.Soft()),
+        ("light", "normal", lgn.GumbelSoft()),
+        ("light-sigmoid", "normal", lgn.GumbelST(0.5)),
+        ("walsh", "normal", lgn.HardST(2.0)),
+    ],
+    ids=str,
+)
+def test_a_wide_network_of_truth_tables_does_what_is_predicted(digits, name, init, relaxation):
+    # As above; the rms of one network of this size scatters by some 5 %.
+    model = network(relaxation, init=init, depth=4, parametrisation=name)
+    layers = lgn.signal_propagation(model, digits, batches=6, draws=3).layers
+    assert layers["predicted_rms"].to_numpy() == pytest.approx(layers["gradient_rms"], rel=0.2)
+    predicted = layers["predicted_overlap"].to_numpy()
+    assert predicted == pytest.approx(layers["overlap"], abs=0.02)

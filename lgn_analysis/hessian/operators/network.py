@@ -13,6 +13,7 @@ from torch import Tensor
 from lgn_analysis.base import distributed
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.base.memory import require_memory
+from lgn_analysis.gates.parametrisations import GATES16
 from lgn_analysis.gates.table import COEFFICIENTS, N_GATES
 from lgn_analysis.hessian.operators.batches import Batch
 from lgn_analysis.hessian.operators.known_losses import is_known, strict, weights_of
@@ -225,8 +226,13 @@ def _name(layer: int) -> str:
 
 
 def is_plain(model: object) -> TypeGuard[LogicNetwork]:
-    """Return whether the kernels compute a network's soft loss: it is what its class says, in their dtypes."""
-    return specify(model, "soft").network is not None and model.dtype in _DTYPES  # type: ignore[arg-type,attr-defined]
+    """Return whether the kernels compute a network's curvature: it is what its class says, in their dtypes.
+
+    They know the sixteen logits of ``gates16``.
+    """
+    network = specify(model, "soft").network  # type: ignore[arg-type]
+    known = network is not None and network.parametrisation == GATES16
+    return known and model.dtype in _DTYPES  # type: ignore[attr-defined]
 
 
 def _parts(batches: Sequence[Batch], most: int | None) -> Iterator[Batch]:

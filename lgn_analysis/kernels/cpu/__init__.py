@@ -2,6 +2,7 @@
 
 * ``simd``, ``noise``: vectors for Numba; Philox, logarithm, exponential, Gumbel noise;
 * ``logits``: noise, argmax, softmax and the 16 → 4 map in one pass, and back; Adam;
+* ``tables``: the same for four numbers a gate, its truth table;
 * ``bits``: packing, transposing, counting;
 * ``packed``, ``dense``: layers on bits or on floats, forward and backward;
 * ``passes``, ``evaluation``, ``network``: a whole network, in training and discrete;
@@ -32,6 +33,7 @@ from lgn_analysis.kernels.cpu.logits import Rule, draw_gumbel
 from lgn_analysis.kernels.cpu.network import discrete_activity, discrete_forward, training_forward
 from lgn_analysis.kernels.cpu.runtime.layout import BLOCK, check_reads
 from lgn_analysis.kernels.cpu.runtime.threads import run_together
+from lgn_analysis.kernels.cpu.tables import LAWS, SIXTEEN
 from lgn_analysis.kernels.cpu.training.run import TrainingRun
 from lgn_analysis.kernels.interface import PackedSamples, as_int64
 from lgn_analysis.kernels.reference import gate_layer
@@ -39,6 +41,7 @@ from lgn_analysis.kernels.reference import gate_layer
 __all__ = [
     "Curvature",
     "NAME",
+    "PARAMETRISATIONS",
     "PackedSamples",
     "TrainingRun",
     "discrete_activity",
@@ -52,6 +55,7 @@ __all__ = [
 ]
 
 NAME: Final = "cpu"
+PARAMETRISATIONS: Final = frozenset(LAWS)
 
 
 def gumbel(
@@ -72,6 +76,7 @@ def gumbel(
     rule = Rule(
         noisy=True,
         hard=False,
+        law=SIXTEEN,
         taus=np.ones(1),  # read by softmaxes alone
         seed_low=key.seed & 0xFFFFFFFF,
         seed_high=key.seed >> 32,

@@ -23,16 +23,16 @@ from lgn_analysis.kernels.cpu.simd import (
     lanes_with,
     largest,
     load,
+    load_like,
     put,
     select,
     sqrt,
     store,
     total,
 )
+from lgn_analysis.kernels.cpu.tables import N_ENTRIES, SIXTEEN, TILE, select_tables
 
 N_OPTIONS: Final = 16
-TILE: Final = 64
-"""Gates that go through the stages together, while what they need is in the nearest cache."""
 
 _COEFFICIENTS: Final = COEFFICIENTS.numpy().astype(np.float32).reshape(-1)
 
@@ -43,6 +43,7 @@ class Rule(NamedTuple):
     Attributes:
         noisy: whether noise is added.
         hard: whether the forward takes one gate, ``argmax``, rather than a mixture.
+        law: what parameters are, of :data:`lgn_analysis.kernels.cpu.tables.LAWS`.
         taus: float64 [depth], gate temperature of each layer; in a run a row for each of its passes.
         seed_low, seed_high: the two words of the noise seed.
         purpose: what the noise is for.
@@ -52,6 +53,7 @@ class Rule(NamedTuple):
 
     noisy: bool
     hard: bool
+    law: int
     taus: NDArray[np.float64]
     seed_low: int
     seed_high: int
@@ -66,6 +68,7 @@ def rule_at(rule, turn, depth):
     return Rule(
         rule.noisy,
         rule.hard,
+        rule.law,
         rule.taus[turn * depth : (turn + 1) * depth],
         rule.seed_low,
         rule.seed_high,
@@ -120,7 +123,8 @@ def select_gates(logits, width, span, rule, activations, scratch):
     """Choose gates ``span[0]``..``span[1] - 1``, numbered through the network.
 
     Args:
-        logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
+        logits: int64 [depth], where each layer's logits float32 [width, 16] lie, or of another law
+            [width, 4].
         width: gates a layer.
         span: the range.
         rule: how.
@@ -133,6 +137,11 @@ def select_gates(logits, width, span, rule, activations, scratch):
         layer = gate // width
         within = gate - layer * width
         n = min(TILE, min(last - gate, width - within))
+        if rule.law != SIXTEEN:
+            theta = floats_at(logits[layer], width * N_ENTRIES)
+            select_tables(theta, n, within, gate, layer, rule, activations, scratch)
+            gate += n
+            continue
         z = floats_at(logits[layer], width * N_OPTIONS)
         if rule.noisy:
             _draw_noise(within, n, rule, rule.first_layer + layer, scratch)
@@ -249,15 +258,15 @@ class Adam(NamedTuple):
 
 @device
 def adam_step(logits, first_moment, second_moment, offset, gradient, adam, factors):
-    """Move 16 logits by Adam; :func:`adam_factors` gives the ``factors``."""
-    mean = load(first_moment, offset, 16)
+    """Move a gate's parameters, as many as ``gradient`` has; :func:`adam_factors` gives the ``factors``."""
+    mean = load_like(first_moment, offset, gradient)
     mean = fma(gradient - mean, np.float32(1.0 - adam.beta1), mean)
-    square = load(second_moment, offset, 16) * np.float32(adam.beta2)
+    square = load_like(second_moment, offset, gradient) * np.float32(adam.beta2)
     square = fma(gradient * np.float32(1.0 - adam.beta2), gradient, square)
     spread = fma(sqrt(square), factors.scale, np.float32(adam.eps))
     store(first_moment, offset, mean)
     store(second_moment, offset, square)
-    kept = load(logits, offset, 16) * factors.kept
+    kept = load_like(logits, offset, gradient) * factors.kept
     store(logits, offset, kept - mean * factors.rate / spread)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgn_analysis.gates.noise import NoiseKey
-from lgn_analysis.gates.table import N_GATES
+from lgn_analysis.gates.parametrisations import GATES16, get_parametrisation
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.autograd import Passes, Tape, differentiable_forward
 from lgn_analysis.kernels.cpu.bits import pack_samples, to_bytes, unpack_samples
@@ -46,6 +46,7 @@ from lgn_analysis.kernels.cpu.runtime.plans import (
     write_blocks,
 )
 from lgn_analysis.kernels.cpu.runtime.threads import run_in_parts, run_together
+from lgn_analysis.kernels.cpu.tables import LAWS
 from lgn_analysis.kernels.interface import NetworkSpec, as_int64
 
 _NO_FLOATS: Final = np.empty(0, dtype=np.float32)
@@ -63,6 +64,7 @@ def make_rule(network: NetworkSpec, key: NoiseKey | None, taus: Array | None = N
     return Rule(
         noisy=relaxation.noisy,
         hard=relaxation.hard,
+        law=LAWS[network.parametrisation],
         taus=np.array(network.layer_taus) if taus is None else taus,
         seed_low=seed & 0xFFFFFFFF,
         seed_high=seed >> 32,
@@ -129,7 +131,7 @@ def _run_forward(
     on_bits, n_rows = network.relaxation.hard and octets is not None, count_rows(wires)
 
     sizes: dict[str, tuple[int, Any]] = {
-        "weights": (n_gates * N_GATES, np.float32),
+        "weights": (n_gates * network.n_parameters, np.float32),
         "gates": (n_gates, np.uint8),
     }
     if on_bits:
@@ -197,12 +199,13 @@ def _run_backward(
     )
     _blocks(grad.detach() / network.group_tau, out=workspace["deltas"])
     inputs = empty(n_blocks * wires.n_features * BLOCK if inputs_too else 0, np.float32)
-    grad_logits = torch.empty(wires.depth, wires.width, N_GATES, dtype=torch.float32)
+    shape = (wires.depth, wires.width, network.n_parameters)
+    grad_logits = torch.empty(shape, dtype=torch.float32)
     factor = np.float32(network.grad_factor)
     run_together(
         network_backward_packed if memory.on_bits else network_backward_dense,
         wires,
-        np.array(network.layer_taus),
+        make_rule(network, key),
         memory.activations,
         Gradients(workspace["deltas"], workspace["sums"], inputs, factor),
         grad_logits.numpy().reshape(-1),
@@ -242,12 +245,12 @@ def discrete_forward(network: NetworkSpec, logits: Sequence[Tensor], bits: Tenso
 
     Args:
         network: the network, its layers of one width.
-        logits: [width, 16] of every layer.
+        logits: [width, 16] of every layer, or what its parametrisation has instead.
         bits: bool [batch, n_features].
     """
     counts = torch.empty(bits.shape[0], network.n_groups, dtype=torch.int32)
     wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
-    _evaluate(wires, logits, bits, counts=counts.numpy().reshape(-1))
+    _evaluate(network, wires, logits, bits, counts=counts.numpy().reshape(-1))
     return counts
 
 
@@ -255,7 +258,7 @@ def discrete_activity(network: NetworkSpec, logits: Sequence[Tensor], bits: Tens
     """Return on how many samples each gate is 1: int64 [depth, width]; see :func:`discrete_forward`."""
     wires = find_plan(network.wirings, network.n_features, network.n_groups).wires
     by_position = np.zeros((wires.depth, wires.width), dtype=np.int64)
-    _evaluate(wires, logits, bits, activity=by_position.reshape(-1))
+    _evaluate(network, wires, logits, bits, activity=by_position.reshape(-1))
     activity = torch.empty(by_position.shape, dtype=torch.int64)
     np.put_along_axis(activity.numpy(), _gate_order(wires), by_position, axis=1)
     return activity
@@ -268,6 +271,7 @@ def _gate_order(wires: Wires) -> NDArray[np.int64]:
 
 
 def _evaluate(
+    network: NetworkSpec,
     wires: Wires,
     logits: Sequence[Tensor],
     bits: Tensor,
@@ -277,11 +281,13 @@ def _evaluate(
     """Run :func:`evaluate_packed` on the gates that the logits choose."""
     batch, n_gates = bits.shape[0], wires.depth * wires.width
     gates = np.empty(n_gates, dtype=np.uint8)
-    if all(z.dtype == torch.float32 and z.is_contiguous() for z in logits):
+    plain = all(z.dtype == torch.float32 and z.is_contiguous() for z in logits)
+    if plain and network.parametrisation == GATES16:
         where = addresses([z.detach() for z in logits])
         run_together(choose_discrete, wires, where, gates, work=2.0 * n_gates)
     else:
-        chosen = torch.stack([z.detach().argmax(-1) for z in logits]).numpy()
+        law = get_parametrisation(network.parametrisation)
+        chosen = torch.stack([law.gates(z) for z in logits]).numpy()
         gates[:] = np.take_along_axis(chosen, _gate_order(wires), axis=1).reshape(-1)
     run_in_parts(
         evaluate_packed,

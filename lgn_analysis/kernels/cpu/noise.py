@@ -137,3 +137,16 @@ def gumbel(words):
     exponential = log(select(upper, complement, to_edge))
     exponential = exponential + select(upper, lost, floats(0.0, 64))
     return 0.0 - log(0.0 - exponential)
+
+
+@device
+def logistic(words):
+    """Return ``log(u / (1 - u))`` of int32 x 64 words: :func:`lgn_analysis.gates.noise.logistic` in float32.
+
+    Within 4 · 2**-23 · max(1, abs(l)) of the float64 value.
+    """
+    to_edge = (to_floats(words ^ (words >> 31)) + 0.5) * np.float32(2.0**-32)
+    complement = 1.0 - to_edge
+    lost = (1.0 - complement) - to_edge  # in rounding 1 - t, to first order in its logarithm
+    size = (log(complement) + lost) - log(to_edge)
+    return select(words < 0, size, 0.0 - size)

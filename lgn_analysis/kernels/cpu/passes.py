@@ -17,6 +17,7 @@ from lgn_analysis.kernels.cpu.runtime.compiling import device, entry
 from lgn_analysis.kernels.cpu.runtime.layout import AHEAD, level_row
 from lgn_analysis.kernels.cpu.runtime.workers import barrier, exclusive, shard
 from lgn_analysis.kernels.cpu.simd import at, prefetch, store
+from lgn_analysis.kernels.cpu.tables import N_ENTRIES, SIXTEEN, table_gradient
 
 
 @entry
@@ -26,7 +27,8 @@ def network_forward_packed(worker, wires, logits, rule, activations, outputs):
     Args:
         worker: see :class:`lgn_analysis.kernels.cpu.runtime.workers.Worker`.
         wires: the network.
-        logits: int64 [depth], where each layer's logits float32 [width, 16] lie.
+        logits: int64 [depth], where each layer's logits float32 [width, 16] lie, or of
+            another law [width, 4].
         rule: see :class:`lgn_analysis.kernels.cpu.logits.Rule`.
         activations, outputs: see :mod:`lgn_analysis.kernels.cpu.runtime.layout`.
     """
@@ -42,18 +44,18 @@ def network_forward_packed(worker, wires, logits, rule, activations, outputs):
 
 
 @entry
-def network_backward_packed(worker, wires, taus, activations, gradients, grad_logits):
+def network_backward_packed(worker, wires, rule, activations, gradients, grad_logits):
     """Write ∂L/∂z of every gate, and ∂L/∂x, from ∂L/∂(group sum).
 
     Args:
-        taus: float64 [depth], gate temperature of each layer.
+        rule: as in the forward pass.
         activations: as the forward pass left them.
-        grad_logits: float32 [depth, width, 16]; out.
+        grad_logits: float32 [depth, width, 16], or of another law [depth, width, 4]; out.
     """
     if not barrier(worker):
         return
     backward_packed(worker, wires, activations, gradients)
-    _write_logit_gradients(wires, worker, taus, activations.weights, gradients.sums, grad_logits)
+    _write_logit_gradients(wires, worker, rule, activations.weights, gradients.sums, grad_logits)
 
 
 @entry
@@ -81,27 +83,31 @@ def network_forward_dense(worker, wires, logits, rule, activations, outputs):
 
 
 @entry
-def network_backward_dense(worker, wires, taus, activations, gradients, grad_logits):
+def network_backward_dense(worker, wires, rule, activations, gradients, grad_logits):
     """Write ∂L/∂z of every gate, and ∂L/∂x; see :func:`network_backward_packed`."""
     if not barrier(worker):
         return
     n_rows = level_row(wires, wires.depth + 1)
     for block in range(activations.n_blocks):
         backward_dense(worker, wires, activations, gradients, block, block * n_rows)
-    _write_logit_gradients(wires, worker, taus, activations.weights, gradients.sums, grad_logits)
+    _write_logit_gradients(wires, worker, rule, activations.weights, gradients.sums, grad_logits)
 
 
 @device
-def _write_logit_gradients(wires, worker, taus, weights, sums, grad_logits):
+def _write_logit_gradients(wires, worker, rule, weights, sums, grad_logits):
     first, last = shard(wires.depth * wires.width, worker)
     begin = first
     while begin < last:
         layer = begin // wires.width
         start = layer * wires.width
         end = min(last, start + wires.width)
-        tau = taus[layer]
+        tau = rule.taus[layer]
         for gate in range(begin, end):
             prefetch(sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
             row = start + at(wires.position_of, gate)
-            store(grad_logits, gate * N_OPTIONS, logit_gradient(sums, row, weights, gate, tau))
+            if rule.law == SIXTEEN:
+                store(grad_logits, gate * N_OPTIONS, logit_gradient(sums, row, weights, gate, tau))
+            else:
+                of_table = table_gradient(sums, row, weights, gate, rule.law)
+                store(grad_logits, gate * N_ENTRIES, of_table)
         begin = end

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import MAX_GATES, NoiseKey
+from lgn_analysis.gates.parametrisations import GATES16
 from lgn_analysis.kernels import reference
 from lgn_analysis.kernels.cuda.bits import pack_bits, unpack_bits
 from lgn_analysis.kernels.cuda.curvature.operator import Curvature
@@ -34,6 +35,7 @@ from lgn_analysis.kernels.interface import PackedSamples
 
 __all__ = [
     "NAME",
+    "PARAMETRISATIONS",
     "Curvature",
     "PackedSamples",
     "TrainingRun",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 NAME: Final = "cuda"
+PARAMETRISATIONS: Final = frozenset({GATES16})
 _DTYPES: Final = (torch.float32, torch.float64)
 
 

@@ -72,6 +72,7 @@ def make_case(relaxation: Relaxation, **overrides: Any) -> Case:
         wirings=tuple(layer.wiring for layer in model.layers),
         n_features=model.n_features,
         relaxation=relaxation,
+        parametrisation=model.parametrisation,
         n_groups=model.group_sum.n_groups,
         group_tau=model.group_sum.group_tau,
         grad_factor=model.config["grad_factor"],

@@ -13,6 +13,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.table import N_GATES, gate_coefficients
+from lgn_analysis.kernels.checks import check_curvature, check_draws
 from lgn_analysis.kernels.cpu.bits import pack_samples
 from lgn_analysis.kernels.cpu.curvature.memory import new_tensor, shared_by
 from lgn_analysis.kernels.cpu.curvature.order import (
@@ -45,8 +46,6 @@ from lgn_analysis.kernels.interface import (
     NetworkSpec,
     OutputLoss,
     Weight,
-    check_curvature,
-    check_draws,
     length_scales,
     loss_derivatives,
 )

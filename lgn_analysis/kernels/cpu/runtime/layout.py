@@ -68,7 +68,8 @@ class Activations(NamedTuple):
     Attributes:
         n_blocks: blocks of samples.
         keeps: whether every block has rows of its own in ``values``; otherwise every worker has.
-        weights: float32 [depth, width, 16], ``softmax((z + g) / tau)`` by gate.
+        weights: float32 [depth, width, 16], ``softmax((z + g) / tau)`` by gate; of truth tables
+            [depth, width, 4], the slopes of their entries.
         gates: uint8 [depth, width], ``argmax(z + g)`` by gate, the first of equals.
         coefficients: float32 [depth, width, 4] by gate, ``weights @ G``, where hard those of the gate;
             on floats.

@@ -9,7 +9,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from lgn_analysis.kernels.cpu.simd.memory import vector_of
-from lgn_analysis.kernels.cpu.simd.vector import Vector, constant, indices, to_vector
+from lgn_analysis.kernels.cpu.simd.vector import ELEMENTS, Vector, constant, indices, to_vector
 
 
 def _make_splat(element: str, doc: str) -> Any:
@@ -31,6 +31,35 @@ def _make_splat(element: str, doc: str) -> Any:
 floats: Final = _make_splat("float32", "Return ``lanes`` copies of a scalar as float32.")
 ints: Final = _make_splat("int32", "Return ``lanes`` copies of a scalar as int32.")
 longs: Final = _make_splat("int64", "Return ``lanes`` copies of a scalar as int64.")
+
+
+@intrinsic
+def four(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return four float32 as a vector."""
+    kind = Vector("float32", 4)
+    if not all(isinstance(scalar, types.Number) for scalar in (a, b, c, d)):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = ir.Constant(kind.ir, ir.Undefined)
+        for place, (value, given) in enumerate(zip(args, sig.args, strict=True)):
+            scalar = context.cast(builder, value, given, types.float32)
+            vector = builder.insert_element(vector, scalar, ir.IntType(32)(place))
+        return vector
+
+    return kind(a, b, c, d), generate
+
+
+@intrinsic
+def lane(typing: Any, vector: Any, place: Any) -> Any:
+    """Return one lane of a vector of floats; ``place`` is a literal."""
+    if not isinstance(vector, Vector) or not isinstance(place, types.IntegerLiteral):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.extract_element(args[0], ir.IntType(32)(place.literal_value))
+
+    return ELEMENTS[vector.element][1](vector, place), generate
 
 
 @intrinsic

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgn_analysis.gates.relaxations import UNDECIDED
-from lgn_analysis.kernels.cpu.logits import N_OPTIONS, TILE, floats_at
+from lgn_analysis.kernels.cpu.logits import N_OPTIONS, floats_at
 from lgn_analysis.kernels.cpu.noise import exp
 from lgn_analysis.kernels.cpu.runtime.compiling import device
 from lgn_analysis.kernels.cpu.runtime.workers import shard
 from lgn_analysis.kernels.cpu.simd import at, first_true, largest, load, put, store, total
+from lgn_analysis.kernels.cpu.tables import TILE
 
 _FLOOR: Final = UNDECIDED
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lgn_analysis.base.errors import InvalidInputError
 from lgn_analysis.gates.noise import NoiseKey
 from lgn_analysis.gates.relaxations import CAGE
-from lgn_analysis.gates.table import N_GATES
+from lgn_analysis.kernels.checks import check_confidences, check_lrs, check_taus
 from lgn_analysis.kernels.cpu.logits import Adam
 from lgn_analysis.kernels.cpu.network import addresses, make_rule
 from lgn_analysis.kernels.cpu.runtime.layout import (
@@ -32,9 +32,6 @@ from lgn_analysis.kernels.interface import (
     Moments,
     NetworkSpec,
     PackedSamples,
-    check_confidences,
-    check_lrs,
-    check_taus,
 )
 
 
@@ -136,7 +133,7 @@ def make_workspace(wires: Wires, batch: int, network: NetworkSpec, draws: int) -
     activations = Activations(
         n_blocks=n_blocks,
         keeps=False,
-        weights=empty(n_gates * N_GATES, np.float32),
+        weights=empty(n_gates * network.n_parameters, np.float32),
         gates=empty(n_gates, np.uint8),
         coefficients=empty(0 if hard else n_gates * 4, np.float32),
         words=empty(n_blocks * (n_rows if hard else wires.n_features), np.int64),
@@ -156,7 +153,7 @@ def make_workspace(wires: Wires, batch: int, network: NetworkSpec, draws: int) -
         ),
         losses=empty(n_blocks, np.float64),
         adaptation=_make_adaptation(network, wires.depth, n_gates),
-        logit_gradients=empty(n_gates * N_GATES if draws > 1 else 0, np.float32),
+        logit_gradients=empty(n_gates * network.n_parameters if draws > 1 else 0, np.float32),
     )
 
 

@@ -22,7 +22,6 @@ from lgn_analysis.kernels.cpu.dense import (
 )
 from lgn_analysis.kernels.cpu.logits import (
     N_OPTIONS,
-    TILE,
     adam_factors,
     adam_step,
     floats_at,
@@ -48,6 +47,7 @@ from lgn_analysis.kernels.cpu.simd import (
     floats,
     lane_numbers,
     load,
+    load_like,
     low_half,
     maximum,
     prefetch,
@@ -55,6 +55,7 @@ from lgn_analysis.kernels.cpu.simd import (
     select,
     store,
 )
+from lgn_analysis.kernels.cpu.tables import N_ENTRIES, SIXTEEN, TILE, table_gradient
 from lgn_analysis.kernels.cpu.training.confidence import (
     Adaptation,
     follow_confidence,
@@ -72,7 +73,7 @@ class Workspace(NamedTuple):
         gradients: of the blocks' groups and of the two layers at hand.
         losses: float64 [n_blocks].
         adaptation: how temperatures follow confidence, if they do.
-        logit_gradients: float32 [gates, 16], their sum over the noise draws of a step; empty where
+        logit_gradients: float32 [gates, 16], or of another law [gates, 4], their sum over the noise draws of a step; empty where
             there is one.
     """
 
@@ -207,7 +208,8 @@ def _move_gates(wires, work, rule, adam, draws, turn, span, chooses, scratch):
     """
     step, draw = turn // draws, turn % draws
     factors = adam_factors(adam, step)
-    size = wires.width * N_OPTIONS
+    n_parameters = N_OPTIONS if rule.law == SIXTEEN else N_ENTRIES
+    size = wires.width * n_parameters
     taus = rule_at(rule, turn, wires.depth).taus
     weights, sums, added = work.activations.weights, work.gradients.sums, work.logit_gradients
     tile, last = span
@@ -221,20 +223,38 @@ def _move_gates(wires, work, rule, adam, draws, turn, span, chooses, scratch):
         second_moment = floats_at(adam.second_moments[layer], size)
         if work.adaptation.active:
             soften_gates(adam.logits, wires.width, tile, tile_end, tau, weights)
+        moved = (logits, first_moment, second_moment)
         for gate in range(tile, tile_end):
-            offset = (gate - start) * N_OPTIONS
             prefetch(sums, 4 * (start + at(wires.position_of, gate + AHEAD)), 4)
             row = start + at(wires.position_of, gate)
-            gradient = logit_gradient(sums, row, weights, gate, tau)
-            if draw > 0:
-                gradient = gradient + load(added, gate * N_OPTIONS, N_OPTIONS)
-            if draw + 1 < draws:
-                store(added, gate * N_OPTIONS, gradient)
+            offset, place = (gate - start) * n_parameters, gate * n_parameters
+            if rule.law == SIXTEEN:
+                of_logits = logit_gradient(sums, row, weights, gate, tau)
+                _use_gradient(of_logits, moved, offset, added, place, draw, draws, adam, factors)
             else:
-                adam_step(logits, first_moment, second_moment, offset, gradient, adam, factors)
+                of_table = table_gradient(sums, row, weights, gate, rule.law)
+                _use_gradient(of_table, moved, offset, added, place, draw, draws, adam, factors)
         if chooses:
             _choose_gates(wires, work, rule, adam.logits, turn + 1, (tile, tile_end), scratch)
         tile = tile_end
+
+
+@device
+def _use_gradient(gradient, moved, offset, added, place, draw, draws, adam, factors):
+    """Add a gate's gradient to those of the draws before, and after the last take the step.
+
+    Args:
+        gradient: a vector.
+        moved: parameters and Adam's moments of the layer, in which the gate begins at ``offset``.
+        added: the sum over draws, in which it begins at ``place``.
+    """
+    if draw > 0:
+        gradient = gradient + load_like(added, place, gradient)
+    if draw + 1 < draws:
+        store(added, place, gradient)
+    else:
+        parameters, first_moment, second_moment = moved
+        adam_step(parameters, first_moment, second_moment, offset, gradient, adam, factors)
 
 
 @device

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.table import gate_coefficients
+from lgn_analysis.kernels.checks import check_curvature, check_draws
 from lgn_analysis.kernels.cuda.backward import Delta, backward_inputs, backward_sums
 from lgn_analysis.kernels.cuda.bits import pack_bits
 from lgn_analysis.kernels.cuda.curvature.directions import coefficient_tangents, write_products
@@ -36,8 +37,6 @@ from lgn_analysis.kernels.interface import (
     NetworkSpec,
     OutputLoss,
     Weight,
-    check_curvature,
-    check_draws,
     length_scales,
     loss_derivatives,
 )

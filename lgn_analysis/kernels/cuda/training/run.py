@@ -16,6 +16,7 @@ from torch import Tensor
 from lgn_analysis.gates.noise import NoiseKey, Purpose
 from lgn_analysis.gates.relaxations import CAGE
 from lgn_analysis.kernels.autograd import Tape
+from lgn_analysis.kernels.checks import check_confidences, check_lrs, check_taus
 from lgn_analysis.kernels.cuda.bits import Batch, gather_packed
 from lgn_analysis.kernels.cuda.logits import Draw, Tau, gradient_of
 from lgn_analysis.kernels.cuda.network import run_backward, run_forward
@@ -28,9 +29,6 @@ from lgn_analysis.kernels.interface import (
     NetworkSpec,
     PackedSamples,
     as_int64,
-    check_confidences,
-    check_lrs,
-    check_taus,
 )
 
 _DRAW: Final = 1
