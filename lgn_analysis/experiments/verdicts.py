@@ -94,6 +94,7 @@ class Verdict:
         n: seeds behind it.
         p: probability of an effect as far beyond the smallest that counts if there is none that does.
         p_corrected: the same, corrected for the other primary measures of the ledger.
+        alone: what the outcome was before that, where it is another one now; else empty.
         reason: one sentence.
         scale: the network, data and steps it was measured on.
         source: the CSV that holds the effects.
@@ -111,6 +112,7 @@ class Verdict:
     level: float = LEVEL
     p: float = math.nan
     p_corrected: float = math.nan
+    alone: str = ""
 
     def to_row(self) -> dict[str, Any]:
         """Return the row of the ledger."""
@@ -295,7 +297,12 @@ def corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
         verdict = replace(verdict, p_corrected=p)
         if verdict.outcome in (SUPPORTED, REVERSED) and p > 1 - LEVEL:
             reason = f"{verdict.outcome} by itself, and not beside {len(primary) - 1} other primary measures"
-            verdict = replace(verdict, outcome=INCONCLUSIVE, reason=f"{reason} (p = {p:.2g})")
+            verdict = replace(
+                verdict,
+                outcome=INCONCLUSIVE,
+                alone=verdict.outcome,
+                reason=f"{reason} (p = {p:.2g})",
+            )
         found.append(verdict)
     return found
 

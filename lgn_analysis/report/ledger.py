@@ -78,7 +78,11 @@ def read_ledger(folder: Path) -> list[Verdict]:
         raise DamagedFileError(
             f"{path} has no column {lacking[0]!r}; `lgn-analysis figures` writes it again"
         )
-    words = [*table.select_dtypes(exclude="number").columns, "premise"]  # which may be all empty
+    words = [
+        *table.select_dtypes(exclude="number").columns,
+        "premise",
+        "alone",
+    ]  # which may be all empty
     rows = table.assign(**{column: table[column].fillna("") for column in words})
     return [_verdict(row) for row in rows.to_dict("records")]
 

@@ -37,6 +37,7 @@ def summary_table(verdicts: Sequence[Verdict]) -> str:
 def _cell(verdict: Verdict) -> str:
     setting = verdict.claim.id.partition("(")[2].rstrip(")")
     text = f"**{verdict.outcome}**" + (f" ({setting})" if setting else "")
+    text += f", by itself {verdict.alone}:" if verdict.alone else ""
     return f"{text} {format_effect(verdict)}" if verdict.n else text
 
 

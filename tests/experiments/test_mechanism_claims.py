@@ -177,7 +177,9 @@ def test_the_figure_of_lemmas_draws_gains_and_predictions():
     for ax in figure.axes[:2]:
         of = {c.get_label(): c.lines[0].get_ydata() for c in ax.containers}
         expected = np.array(of["measured: hard forward"], dtype=float) + 0.01
-        assert np.allclose(np.array(of["hard lemma"], dtype=float), expected, rtol=1e-9, equal_nan=True)
+        assert np.allclose(
+            np.array(of["hard lemma"], dtype=float), expected, rtol=1e-9, equal_nan=True
+        )
 
 
 def usage_frame(still, moving):

@@ -119,6 +119,7 @@ def test_holm_leaves_the_strongest_and_demotes_what_many_claims_would_give_by_ch
     found = corrected([verdict_on(strong), *[verdict_on(weak)] * 4])
     assert [verdict.outcome for verdict in found] == ["supported", *["inconclusive"] * 4]
     assert "by itself, and not beside 4 other" in found[1].reason
+    assert [verdict.alone for verdict in found] == ["", *["supported"] * 4]
     secondary = replace(verdict_on(weak), claim=replace(CLAIM, primary=False))
     alone, kept = corrected([verdict_on(weak), secondary])
     assert alone.outcome == kept.outcome == "supported"
