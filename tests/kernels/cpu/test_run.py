@@ -60,9 +60,11 @@ def orders(n_steps: int, batch: int) -> Tensor:
     )
 
 
-def in_plain_torch(case: Case, order: Tensor) -> tuple[list[Tensor], list[float]]:
+def in_plain_torch(
+    case: Case, order: Tensor, *, eps: float = 1e-8
+) -> tuple[list[Tensor], list[float]]:
     model, (x, y) = copy.deepcopy(case.model), data(case)
-    optimiser = torch.optim.Adam(model.parameters(), lr=LR)
+    optimiser = torch.optim.Adam(model.parameters(), lr=LR, eps=eps)
     losses = []
     for step, chosen in enumerate(order):
         draw = NoiseKey(9, Purpose.TRAINING, step)

@@ -17,6 +17,7 @@ from lgn_analysis.kernels.cpu.noise import logistic
 from lgn_analysis.kernels.cpu.runtime.compiling import entry
 from lgn_analysis.kernels.cpu.simd import load, store
 from lgn_analysis.kernels.cpu.tables import sine_and_cosine
+from lgn_analysis.kernels.interface import AdamRule
 from tests.kernels.cpu.conftest import Case, make_case
 from tests.kernels.cpu.test_network import compare, inputs_of
 from tests.kernels.cpu.test_run import Trained, in_plain_torch, orders
@@ -123,14 +124,13 @@ def test_a_slope_of_log_odds_far_out_keeps_its_relative_accuracy() -> None:
 
 def test_steps_are_those_of_plain_torch(table_case: Case) -> None:
     order = orders(4, 130)
-    trained = Trained.of(table_case)
+    # By a small ε Adam takes whole steps by the sign of a gradient that is rounding alone.
+    trained = Trained.of(table_case, AdamRule(LR, eps=1e-3))
     losses = trained.steps(order)
-    expected, expected_losses = in_plain_torch(table_case, order)
+    expected, expected_losses = in_plain_torch(table_case, order, eps=1e-3)
     assert losses == pytest.approx(expected_losses, rel=1e-5)
     for got, wanted in zip(trained.logits, expected, strict=True):
-        difference = (got - wanted).abs()
-        assert (difference < 1e-4).double().mean() > 0.995
-        assert difference.max() <= 2 * 4 * LR
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TABLES)
