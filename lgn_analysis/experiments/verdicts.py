@@ -164,7 +164,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     """Return the mean and the two-sided t interval of independent values.
 
     >>> t_interval([1.0, 2.0, 3.0])
-    (2.0, -0.48413771175033027, 4.48413771175033)
+    (2.0, -0.4841377117503298, 4.48413771175033)
     """
     found = Estimate.of(values)
     return found.mean, found.end(level, -1), found.end(level, 1)

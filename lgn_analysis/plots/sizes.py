@@ -103,6 +103,8 @@ def figure_by_size(frame: pd.DataFrame, size: str) -> Figure:
         "runs are above it"
     )
     figure = setting_rows(frame, len(_TITLES), draw, note=note)
+    if frame.empty:
+        return figure
     axes = figure.axes
     share_limits(axes[::3])
     gaps = [*axes[1::3], *axes[2::3]]

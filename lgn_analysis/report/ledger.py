@@ -83,7 +83,8 @@ def read_ledger(folder: Path) -> list[Verdict]:
         "premise",
         "alone",
     ]  # which may be all empty
-    rows = table.assign(**{column: table[column].fillna("") for column in words})
+    known = {name: table[name].astype(object).where(table[name].notna(), "") for name in words}
+    rows = table.assign(**known)
     return [_verdict(row) for row in rows.to_dict("records")]
 
 

@@ -39,7 +39,7 @@ def test_effects_are_written_in_their_unit_and_ratios_as_factors():
     assert [format_smallest(one) for one in VERDICTS[:2]] == ["1.25 ×", "0.5 pp"]
     assert format_interval(VERDICTS[0]) == "95 % t interval, n = 5"
     assert format_interval(VERDICTS[1]) == "n = 1"
-    assert tally(VERDICTS) == "1 holds, 1 inconclusive, 1 untested"
+    assert tally(VERDICTS) == "1 supported, 1 inconclusive, 1 not testable here; beside these 0 secondary measures"
 
 
 def test_the_ledger_is_a_table_with_a_row_a_verdict():
@@ -47,8 +47,8 @@ def test_the_ledger_is_a_table_with_a_row_a_verdict():
     rows = [line for line in text.splitlines() if line.startswith("| C")]
     assert len(rows) == 3
     assert all(line.count("|") == 8 for line in rows)
-    assert "**holds** | 2 × [1.5, ∞], 95 % t interval, n = 5 | 1.25 × | 4.75× |" in rows[0]
-    assert "untested: needs a GPU" in rows[2]
+    assert "**supported** | 2 × [1.5, ∞], 95 % t interval, n = 5 | 1.25 × | 4.75× |" in rows[0]
+    assert "**not testable here**: needs a GPU" in rows[2]
     assert "- **C2 gap** (|soft − discrete|): why." in text
 
 
@@ -61,10 +61,10 @@ def test_verdicts_come_back_from_the_csv_with_every_digit(tmp_path):
 
 def test_the_readme_table_has_a_row_a_claim_and_a_line_a_measure():
     text = summary_table(VERDICTS)
-    assert "| C1: Does Gumbel noise" in text
-    assert "iterations **holds** 2 × [1.5, ∞]" in text
-    assert "gap **inconclusive** −0.25 pp" in text
-    assert "*untested*: needs a GPU" in text
+    assert "| [C1](figures/claims.md): Faster" in text
+    assert "**supported** 2 × [1.5, ∞]" in text
+    assert "**inconclusive** −0.25 pp" in text
+    assert "**not testable here** |" in text
 
 
 def test_only_what_lies_between_the_markers_is_written(tmp_path):

@@ -106,7 +106,7 @@ def figure(frame: pd.DataFrame) -> Figure:
         label_lines(axes[0])
         return ["accuracy", "unused gates", "gap (trained runs)"]
 
-    note = f"dotted: floor above which a run is trained; {_other_ways(frame)}"
+    note = f"dotted: floor above which a run is trained; {_other_ways(frame)}" if len(frame) else ""
     by_depth = frame[frame["arm"].isin(list(_LOOKS))]
     return setting_rows(by_depth, 3, draw, height=2.6, legend=None, note=note)
 
