@@ -27,7 +27,7 @@ def test_a_dry_run_says_what_it_takes_and_does_nothing(tmp_path, capsys, monkeyp
     status, out, _ = run(capsys, "reproduce", "--preset", "paper", "--claims", "c1", "--dry-run")
     assert status == 0
     assert re.search(r"C1 +convergence +20 +0 +20 ", out)
-    assert re.search(r"10 runs, 0 done, 10 missing on cuda: about .* GiB of memory", out)
+    assert re.search(r"20 runs, 0 done, 20 missing on cuda: about .* GiB of memory", out)
     assert list(tmp_path.iterdir()) == []
 
 
