@@ -41,6 +41,7 @@ def test_the_public_names_are_these():
         "available_datasets",
         "evenly_spaced_thresholds",
         "load_dataset",
+        "relabelled",
         "thermometer",
     }
 

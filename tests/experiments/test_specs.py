@@ -82,6 +82,7 @@ CHANGES = {
         "depth": 4,
         "group_tau": 7.5,
         "relaxation": "soft",
+        "parametrisation": "walsh",
         "tau": 0.5,
         "wiring": "unique",
         "init": "residual",

@@ -124,7 +124,7 @@ def test_training_is_torchs_adamw_with_these_options(
 
 
 @BACKENDS
-@pytest.mark.parametrize("options", map(OPTIONS.get, RESUMED), ids=RESUMED)
+@pytest.mark.parametrize("options", [OPTIONS.get(name) for name in RESUMED], ids=RESUMED)
 def test_a_run_resumes_to_the_same_bits(
     backend: str | None, options: dict[str, Any], separable_data: Dataset, tmp_path: Path
 ) -> None:
