@@ -39,7 +39,10 @@ def test_effects_are_written_in_their_unit_and_ratios_as_factors():
     assert [format_smallest(one) for one in VERDICTS[:2]] == ["1.25 ×", "0.5 pp"]
     assert format_interval(VERDICTS[0]) == "95 % t interval, n = 5"
     assert format_interval(VERDICTS[1]) == "n = 1"
-    assert tally(VERDICTS) == "1 supported, 1 inconclusive, 1 not testable here; beside these 0 secondary measures"
+    assert (
+        tally(VERDICTS)
+        == "1 supported, 1 inconclusive, 1 not testable here; beside these 0 secondary measures"
+    )
 
 
 def test_the_ledger_is_a_table_with_a_row_a_verdict():

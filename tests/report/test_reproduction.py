@@ -189,7 +189,11 @@ def test_a_csv_of_another_version_is_named(made, tmp_path):
     text = (folder / "gap.csv").read_text()
     (folder / "gap.csv").write_text(text.replace("discrete_accuracy", "accuracy", 1))
     (folder / "gap.json").unlink()  # which would say that the CSV is another one
-    with pytest.raises(InvalidInputError, match=r"gap\.csv has no column '(Column not found: )?discrete_accuracy'"):
+    with pytest.raises(
+        InvalidInputError, match=r"gap\.csv has no column '(Column not found: )?discrete_accuracy'"
+    ):
         report.rebuild(folder, ["lemma_1"])
-    with pytest.raises(InvalidInputError, match=r"gap\.csv has no column '(Column not found: )?discrete_accuracy'"):
+    with pytest.raises(
+        InvalidInputError, match=r"gap\.csv has no column '(Column not found: )?discrete_accuracy'"
+    ):
         report.draw("gap", folder)
