@@ -174,6 +174,11 @@ def gap_measure(frame: pd.DataFrame, measure: str) -> pd.Series:
     return 100 * frame["flips"] / frame["n"]
 
 
+def accuracy_variance(accuracy: pd.Series, n: pd.Series | int) -> pd.Series:
+    """Return what the choice of n test samples adds to the variance of an accuracy, in points squared."""
+    return 1e4 * accuracy * (1 - accuracy) / n
+
+
 def sample_variance(frame: pd.DataFrame, measure: str) -> pd.Series:
     """Return what the choice of n test samples adds to the variance of :func:`gap_measure`, in its unit.
 
@@ -183,8 +188,10 @@ def sample_variance(frame: pd.DataFrame, measure: str) -> pd.Series:
     """
     n, discrete = frame["n"], frame["discrete_accuracy"]
     if measure == "accuracy":
-        share = discrete * (1 - discrete)
-    elif measure == "gap":
+        return accuracy_variance(discrete, n)
+    if measure == "flips":
+        return accuracy_variance(frame["flips"] / n, n)
+    if measure == "gap":
         training = (discrete + frame["gap_train"]).clip(0, 1)
         independent = discrete * (1 - discrete) + training * (1 - training)
         share = (
@@ -194,8 +201,6 @@ def sample_variance(frame: pd.DataFrame, measure: str) -> pd.Series:
         )
     elif measure == "soft gap":
         share = frame["flips"] / n
-    elif measure == "flips":
-        share = frame["flips"] / n * (1 - frame["flips"] / n)
     else:
         share = pd.Series(float("nan"), frame.index)
     return 1e4 * share / n

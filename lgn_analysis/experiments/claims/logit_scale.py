@@ -19,6 +19,7 @@ from lgn_analysis.experiments.effects import differing, each_setting, effects_by
 from lgn_analysis.experiments.frames import (
     MEASURES,
     Group,
+    accuracy_variance,
     gap_measure,
     gaps_at_end,
     runs_of,
@@ -92,14 +93,14 @@ def _differences(runs: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
     top = runs[runs["r"] == runs["r"].max()]
     shares = top.pivot(index="seed", columns="relaxation", values="discrete_accuracy").dropna()
     dlgn, glgn = shares[NOISE_FREE], shares.drop(columns=NOISE_FREE).squeeze(axis=1)
-    variance = 1e4 * (dlgn * (1 - dlgn) + glgn * (1 - glgn)) / top["n"].iloc[0]
+    n = int(top["n"].iloc[0])
     table = pd.DataFrame(
         {
             "dlgn": 100 * dlgn,
             "glgn": 100 * glgn,
             "effect": 100 * (glgn - dlgn),
             "counts": shares.max(axis=1) >= top["floor"].max(),
-            "test_variance": variance,
+            "test_variance": accuracy_variance(dlgn, n) + accuracy_variance(glgn, n),
         }
     )
     yield PAYS, table.reset_index()

@@ -17,6 +17,7 @@ from lgn_analysis.experiments.effects import each_setting, effects_by_setting
 from lgn_analysis.experiments.frames import (
     GAP_COLUMNS,
     Group,
+    accuracy_variance,
     each_method,
     histories,
     last_step,
@@ -97,7 +98,7 @@ def _over_the_better_end(runs: pd.DataFrame) -> list[tuple[Claim, pd.DataFrame]]
         better_end=better_end,
         effect=table["accuracy"] - better_end,
         counts=trained.reindex(table.index),
-        test_variance=1e4 * sum(share * (1 - share) for share in shares) / last["n"].iloc[0],
+        test_variance=sum(accuracy_variance(share, last["n"].iloc[0]) for share in shares),
     )
     return [(SWEET_SPOT, table.reset_index())]
 

@@ -16,7 +16,7 @@ from typing import Final
 import pandas as pd
 
 from lgn_analysis.experiments.effects import each_setting, effects_by_setting
-from lgn_analysis.experiments.frames import on_test_split, undisturbed_seconds
+from lgn_analysis.experiments.frames import accuracy_variance, on_test_split, undisturbed_seconds
 from lgn_analysis.experiments.settings import NOISE_FREE, NOISY, Preset
 from lgn_analysis.experiments.specs import RunSpec
 from lgn_analysis.experiments.sweep.execution import Records
@@ -104,13 +104,13 @@ def _differences(rows: pd.DataFrame) -> Iterator[tuple[Claim, pd.DataFrame]]:
         chosen = rows[rows["comparison"] == comparison]
         both = chosen[["dlgn", "glgn"]]
         best = both.max(axis=1)
-        variance = 1e4 * (both * (1 - both)).sum(axis=1) / chosen["n"]
+        variances = [accuracy_variance(both[name], chosen["n"]) for name in both]
         yield (
             claim,
             chosen[[*CELL, "seed", "dlgn", "glgn", "glgn_steps"]].assign(
                 effect=100 * (chosen["glgn"] - chosen["dlgn"]),
                 counts=best >= chosen["floor"],
-                test_variance=variance,
+                test_variance=sum(variances),
             ),
         )
 
